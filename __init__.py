@@ -1,0 +1,7 @@
+"""AlexNet, the network of 2012, at the speed of today's hardware.
+
+Reading order: `cli.py` (what can be asked for), `pipeline/` (from files to batches), `pca/` (the colour
+statistics of a training set), `train/` (the network, its training, its evaluation).
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,234 @@
+"""Where the images of a data set are.
+
+A `Dataset` is a list of extents (container, offset, length, label) and the class names. A plain file is a
+container of its own; a member of a tar archive is a stretch of bytes inside one, read in place. Nothing is
+decoded and nothing is unpacked here. `layouts.py` finds the extents; `plan.py` decides their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "val"]
+
+log = logging.getLogger("alexnet")
+
+DEFAULT_DATA = Path("/data/imagenet")
+INDEX_VERSION = 1
+CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
+
+
+class DatasetError(ValueError):
+    """The data set is not there, or not as it should be; the message says where, what and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class StringTable:
+    """Many strings in two arrays, so that fifteen million names cost their bytes and little more."""
+
+    blob: NDArray[np.uint8]  # every string in UTF-8, end to end
+    ends: NDArray[np.int64]  # (n,): where each ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> str:
+        start = int(self.ends[i - 1]) if i > 0 else 0
+        return self.blob[start : int(self.ends[i])].tobytes().decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set.
+
+    `containers[container[i]]` is the archive that holds image i, or, where `container[i]` is -1, the image is
+    the file `root / names[i]` itself. Lengths are bytes of encoded image.
+    """
+
+    root: Path
+    split: Split
+    classes: tuple[str, ...]
+    names: StringTable
+    labels: NDArray[np.int32]
+    container: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    containers: tuple[Path, ...] = ()
+    _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits over class names, image names, lengths and labels: what the images are, not where."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in ("\n".join(self.classes).encode(), self.names.blob, self.names.ends, self.lengths, self.labels):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
+    def name(self, i: int) -> str:
+        """The image's name for people: its path below the root, or `archive:member`."""
+        where = int(self.container[i])
+        return self.names[i] if where < 0 else f"{self.containers[where].name}:{self.names[i]}"
+
+    def read(self, i: int) -> NDArray[np.uint8]:
+        """The encoded bytes of image i, uint8 (length,). Safe to call from many threads.
+
+        Raises OSError when the file is gone, `DatasetError` when its size is no longer what was listed.
+        """
+        where, length = int(self.container[i]), int(self.lengths[i])
+        if where < 0:
+            data = np.fromfile(os.path.join(self.root, self.names[i]), dtype=np.uint8)  # noqa: PTH118 (hot)
+        else:
+            data = np.frombuffer(os.pread(self._descriptor(where), length, int(self.offsets[i])), dtype=np.uint8)
+        if len(data) != length:
+            raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed")
+        return data
+
+    def _descriptor(self, where: int) -> int:
+        descriptor = self._descriptors.get(where)
+        if descriptor is None:
+            opened = os.open(self.containers[where], os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._descriptors.setdefault(where, opened)
+            if descriptor != opened:  # another thread was first
+                os.close(opened)
+        return descriptor
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+
+class Listing:
+    """Grows a `Dataset` one image at a time without a Python object an image."""
+
+    def __init__(self) -> None:
+        self._blob = bytearray()
+        self._ends, self._offsets, self._lengths = array("q"), array("q"), array("q")
+        self._labels, self._container = array("i"), array("i")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def add(self, name: str, label: int, length: int, *, container: int = -1, offset: int = 0) -> None:
+        self._blob += name.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._blob))
+        self._labels.append(label)
+        self._lengths.append(length)
+        self._container.append(container)
+        self._offsets.append(offset)
+
+    def dataset(self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = ()) -> Dataset:
+        return Dataset(
+            root=root,
+            split=split,
+            classes=tuple(classes),
+            names=StringTable(np.frombuffer(bytes(self._blob), np.uint8), np.array(self._ends, np.int64)),
+            labels=np.array(self._labels, np.int32),
+            container=np.array(self._container, np.int32),
+            offsets=np.array(self._offsets, np.int64),
+            lengths=np.array(self._lengths, np.int64),
+            containers=tuple(containers),
+        )
+
+
+def locate(data: Path | None) -> Path:
+    """DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
+    if data is not None:
+        where, source = data, "given"
+    elif os.environ.get("ALEXNET_DATA"):
+        where, source = Path(os.environ["ALEXNET_DATA"]), "from $ALEXNET_DATA"
+    else:
+        where, source = DEFAULT_DATA, "the default"
+    if not where.exists():
+        hint = "Pass the folder that holds train/ and val/, or set ALEXNET_DATA."
+        raise DatasetError(f"No data set at {where} ({source}). {hint}")
+    if not where.is_dir():
+        raise DatasetError(f"{where} is a file. Pass the folder that holds it; archives in it are read in place.")
+    return where.resolve()
+
+
+def cache_folder() -> Path:
+    """$ALEXNET_CACHE, else the user's cache folder."""
+    if own := os.environ.get("ALEXNET_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
+
+
+def open_dataset(data: Path | None, split: Split) -> Dataset:
+    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached."""
+    from .layouts import find_layout  # the two modules need each other's types
+
+    root = locate(data)
+    layout = find_layout(root, split)
+    stamp = json.dumps([INDEX_VERSION, str(root), split, layout.describe, layout.stamp()])
+    key = hashlib.blake2b(f"{root}|{split}".encode(), digest_size=12).hexdigest()
+    path = cache_folder() / "index" / f"{key}.npz"
+    if (cached := _load_index(path, stamp, root, split)) is not None:
+        return cached
+    dataset = layout.list_images()
+    if len(dataset) == 0:
+        raise DatasetError(f"No images under {root} for split '{split}' ({layout.describe}).")
+    if len(dataset) >= CACHE_FROM_IMAGES:
+        _save_index(path, stamp, dataset)
+    return dataset
+
+
+def _save_index(path: Path, stamp: str, dataset: Dataset) -> None:
+    """Best effort: a cache that cannot be written costs time, not correctness."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                stamp=np.array(stamp),
+                classes=np.array(json.dumps(dataset.classes)),
+                containers=np.array(json.dumps([str(c) for c in dataset.containers])),
+                names_blob=dataset.names.blob,
+                names_ends=dataset.names.ends,
+                **{key: getattr(dataset, key) for key in ("labels", "container", "offsets", "lengths")},
+            )
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
+        temporary.unlink(missing_ok=True)
+
+
+def _load_index(path: Path, stamp: str, root: Path, split: Split) -> Dataset | None:
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if str(saved["stamp"]) != stamp:
+                return None
+            return Dataset(
+                root=root,
+                split=split,
+                classes=tuple(json.loads(str(saved["classes"]))),
+                names=StringTable(saved["names_blob"], saved["names_ends"]),
+                containers=tuple(Path(c) for c in json.loads(str(saved["containers"]))),
+                **{key: saved[key] for key in ("labels", "container", "offsets", "lengths")},
+            )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("The cached list of images %s is damaged (%s); it is made anew.", path, error)
+        return None

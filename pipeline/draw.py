@@ -1,0 +1,190 @@
+"""One drawn picture: a size, a cluttered backdrop, perhaps a thing of a class, light, JPEG bytes.
+
+`generate.py` makes data sets of these. Pictures cost as much to decode as ImageNet's: sizes, bytes per pixel, chroma
+subsampling and the share of greyscale files are taken from a sample of it. Scenes are float32 (H, W, 3), RGB, about
+0..255, and changed in place.
+"""
+
+import colorsys
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the pictures of a class have in common; colour None is any."""
+
+    shape: str
+    texture: str
+    colour: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour or self.texture}_{self.shape}"
+
+
+# Every shape, texture and colour occurs in several classes: one of them alone gets at most four of ten right.
+KINDS = (
+    Kind("star", "plain", "red"),
+    Kind("star", "plain", "blue"),
+    Kind("disc", "plain", "red"),
+    Kind("disc", "plain", "blue"),
+    Kind("disc", "striped"),
+    Kind("disc", "dotted"),
+    Kind("square", "striped"),
+    Kind("square", "checkered"),
+    Kind("triangle", "checkered"),
+    Kind("triangle", "dotted"),
+)
+_CORNERS = {"disc": 64, "star": 10, "square": 4, "triangle": 3}
+_HUES = {"red": 0.0, "blue": 0.62}
+_TEXTURES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {  # phases in radians -> how much of the second colour
+    "plain": lambda u, v: 0.5 + 0.06 * u,
+    "striped": lambda u, v: 0.5 + 3 * np.sin(u),
+    "checkered": lambda u, v: 0.5 + 5 * np.sin(u) * np.sin(v),
+    "dotted": lambda u, v: 3 * (np.cos(u) + np.cos(v) - 0.4),
+}
+GREY_SHARE = 0.03
+
+
+def draw_jpeg(key: tuple[int, ...], kind: Kind | None) -> bytes:
+    """The JPEG file of one picture: `key[0]` is the seed of the data set, `key` that of the picture."""
+    rng = np.random.default_rng(key)
+    width, height = draw_size(rng)
+    scene = _backdrop(rng, height, width, seed=key[0])
+    if kind:
+        _paste(scene, rng, kind)
+    _illuminate(scene, rng)
+    picture = Image.fromarray(np.clip(scene, 0, 255, out=scene).astype(np.uint8))
+    # Where colour tells classes apart no file is grey; that is 4 kinds of 10.
+    if (kind is None or not kind.colour) and rng.random() < GREY_SHARE * (10 / 6 if kind else 1):
+        picture = picture.convert("L")
+    fine = rng.random() < 0.68
+    buffer = io.BytesIO()
+    quality = 96 if fine else int(rng.integers(75, 93))
+    picture.save(buffer, "JPEG", quality=quality, subsampling="4:4:4" if fine else "4:2:0")
+    return buffer.getvalue()
+
+
+# Half of ImageNet's images have one of these sizes; of the others 44% have a longer side of 500. The curves are
+# quantiles at 0, 5, 10, 25, 50, 75, 90, 95, 99 and 100% of the longer side and the sides' ratio of the others.
+_SIZES = ((500, 375), (500, 333), (375, 500), (333, 500), (500, 334), (500, 332), (500, 500), (800, 600), (640, 480))
+_SIZE_WEIGHTS = np.array((214, 100, 60, 37, 27, 18, 12, 8, 8)) / 484
+_QUANTILES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
+_LONG_SIDES = (75, 160, 200, 314, 440, 600, 800, 1024, 1600, 2400)
+_RATIOS = (0.4, 0.56, 0.64, 0.67, 0.75, 0.8, 0.95, 1, 1, 1)
+
+
+def draw_size(rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height of a picture, in pixels, distributed like ImageNet's (0.2 megapixels on average)."""
+    if rng.random() < 0.48:
+        return _SIZES[rng.choice(len(_SIZES), p=_SIZE_WEIGHTS)]
+    long = 500 if rng.random() < 0.44 else round(np.interp(rng.random(), _QUANTILES, _LONG_SIDES))
+    short = round(long * np.interp(rng.random(), _QUANTILES, _RATIOS))
+    return (short, long) if rng.random() < 0.31 else (long, short)
+
+
+def _backdrop(rng: np.random.Generator, height: int, width: int, seed: int) -> Pixels:
+    """A cluttered scene: a gradient of colours, clouds, leaves and grain, each of random strength."""
+    clouds, leaves, grain = (_cut(texture, rng, height, width) for texture in _textures(seed))
+    scene = clouds * np.float32(rng.uniform(5, 35))
+    if rng.random() < 0.6:
+        scene += leaves * np.float32(rng.uniform(5, 30))
+    scene += grain * np.float32(rng.gamma(1.5, 3.5))
+    base, down, right = (rng.uniform(-40, 40, (3, 3)) + [[rng.uniform(70, 180)], [0], [0]]).astype(np.float32)
+    scene += base + np.linspace(-1, 1, height, dtype=np.float32)[:, None, None] * down  # (H, 1, 3)
+    scene += np.linspace(-1, 1, width, dtype=np.float32)[:, None] * right  # (W, 3)
+    return scene
+
+
+@lru_cache(maxsize=2)
+def _textures(seed: int) -> tuple[Pixels, Pixels, Pixels]:
+    """Clouds, leaves and grain, (1024, 1024, 3), mean 0, deviation 1, that backdrops are cut from.
+
+    Clouds have the amplitude spectrum of photographs, 1/f; leaves are discs and boxes that cover one another, with
+    the edges of photographs; grain is white. Brightness varies more than colour in all three.
+    """
+    side, rng = 1024, np.random.default_rng(seed)
+    white = rng.standard_normal((3, side, side), dtype=np.float32)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    frequency[0, 0] = np.inf
+    clouds = np.fft.irfft2(np.fft.rfft2(white) / frequency).transpose(1, 2, 0)
+    canvas = Image.new("RGB", (side, side))
+    draw = ImageDraw.Draw(canvas)
+    for x, y in rng.uniform(-50, side + 50, (6000, 2)):
+        dx, dy = np.minimum(150, 4 / np.sqrt(rng.random(2)))  # few large, many small, as things in photographs
+        shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+        shape((x - dx, y - dy, x + dx, y + dy), fill=tuple(rng.integers(256, size=3).tolist()))
+    mix = (np.eye(3) + 0.8).astype(np.float32)
+    mixed = [layer.astype(np.float32) @ mix for layer in (clouds, np.asarray(canvas), white.transpose(1, 2, 0))]
+    clouds, leaves, grain = ((layer - layer.mean()) / layer.std() for layer in mixed)
+    return clouds, leaves, grain
+
+
+def _cut(texture: Pixels, rng: np.random.Generator, height: int, width: int) -> Pixels:
+    """A random (height, width, 3) piece of a texture, mirrored at random; a texture too small is repeated."""
+    repeats = -(-height // len(texture)), -(-width // len(texture)), 1
+    if max(repeats) > 1:
+        texture = np.tile(texture, repeats)
+    y, x = rng.integers(texture.shape[0] - height + 1), rng.integers(texture.shape[1] - width + 1)
+    return texture[y : y + height, x : x + width][:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+
+
+def _paste(scene: Pixels, rng: np.random.Generator, kind: Kind) -> None:
+    """Draws the thing of a class: anywhere in the central square that the trainer looks at, of any size and angle."""
+    height, width, _ = scene.shape
+    short = min(height, width)
+    radius = short * rng.uniform(0.22, 0.42)
+    side = 2 * int(radius) + 3
+    offset = rng.uniform(-1, 1, 2) * (short - side) / 2
+    top, left = max(0, round(height / 2 + offset[0] - side / 2)), max(0, round(width / 2 + offset[1] - side / 2))
+    patch = scene[top : top + side, left : left + side]
+    cover = _outline(rng, kind.shape, radius, side)
+    patch += cover[: len(patch), : patch.shape[1], None] * (_surface(rng, kind, radius, side) - patch)
+
+
+def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> Pixels:
+    """How much of each pixel a shape covers, (side, side), 0..1: a polygon of `radius` pixels, turned and squeezed."""
+    corners = _CORNERS[shape]
+    angles = np.arange(corners) * 2 * np.pi / corners + rng.uniform(0, 2 * np.pi)
+    reach = np.where(np.arange(corners) % 2 & (shape == "star"), 0.42, 1) * radius
+    x, y = reach * np.cos(angles), reach * np.sin(angles) * rng.uniform(0.85, 1)
+    turn = rng.uniform(0, 2 * np.pi)
+    x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+    mask = Image.new("L", (2 * side, 2 * side))
+    ImageDraw.Draw(mask).polygon((np.stack((x, y), axis=1) * 2 + side).ravel().tolist(), fill=255)
+    return np.asarray(mask.reduce(2), np.float32) / 255
+
+
+def _surface(rng: np.random.Generator, kind: Kind, radius: float, side: int) -> Pixels:
+    """What a thing is made of, (side, side, 3): two colours in a turned texture of 3 to 5 periods across it."""
+    hue = _HUES[kind.colour] + rng.uniform(-0.03, 0.03) if kind.colour else rng.random()
+    first = _rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1))
+    pale, dark = _rgb(rng.random(), rng.uniform(0, 0.3), 1), _rgb(rng.random(), rng.uniform(0, 1), 0.15)
+    second = 0.4 * first if kind.texture == "plain" else (pale, dark)[rng.integers(2)]
+    turn = rng.uniform(0, 2 * np.pi)
+    steps = (np.arange(side, dtype=np.float32) - side / 2) * np.float32(np.pi / radius * rng.uniform(3, 5))
+    across, along = steps * np.float32(np.cos(turn)), steps * np.float32(np.sin(turn))
+    share = _TEXTURES[kind.texture](across + along[:, None], across[:, None] - along)
+    return first + np.clip(share, 0, 1)[..., None] * (second - first)
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Pixels:
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
+
+
+def _illuminate(scene: Pixels, rng: np.random.Generator) -> None:
+    """Light of a random strength and tint, from a random side."""
+    height, width, _ = scene.shape
+    tint = rng.uniform(0.65, 1.15) * rng.uniform(0.92, 1.08, 3)
+    down, right = rng.uniform(-0.25, 0.25, 2)
+    scene *= (1 + down * np.linspace(-1, 1, height)[:, None, None]).astype(np.float32)  # (H, 1, 1)
+    scene *= (tint * (1 + right * np.linspace(-1, 1, width)[:, None])).astype(np.float32)  # (W, 3)

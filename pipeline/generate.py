@@ -1,0 +1,126 @@
+"""Data sets made of nothing: ten classes of drawn pictures, and photograph-like JPEGs to measure a loader with.
+
+Comes before everything else where there is no ImageNet: `draw.py` makes the pictures, `dataset.py` finds the files
+like any others. A picture has a random stream of its own, so its bytes do not depend on the number of processes.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .draw import KINDS, Kind, draw_jpeg
+
+GENERATOR = 1  # version of the pictures: a tree of another version is not reused
+MARKER = "generated.json"
+Progress = Callable[[int, int], None]
+
+
+class _Job(NamedTuple):
+    """One picture to draw: its file below the root, the key of its random stream, what it shows."""
+
+    path: str
+    key: tuple[int, ...]
+    kind: Kind | None
+
+
+def generate_tree(
+    root: Path,
+    *,
+    train_per_class: int,
+    val_per_class: int,
+    seed: int = 0,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Ten drawn classes as `root/train/<class>/*.JPEG` and `root/val/<class>/*.JPEG`; returns `root`.
+
+    The tree appears complete or not at all, and one with the same parameters is reused. `processes` defaults to the
+    number of cores; as they are spawned, a script that calls this needs the usual `__main__` guard.
+    `progress(done, total)` is called after each picture.
+    """
+    counts = {"train": train_per_class, "val": val_per_class}
+    jobs = [
+        _Job(f"{split}/{kind.name}/{kind.name}_{i:05d}.JPEG", (seed, s, k, i), kind)
+        for s, (split, count) in enumerate(counts.items())
+        for k, kind in enumerate(KINDS)
+        for i in range(count)
+    ]
+    return _build(root, {"kind": "tree", **counts, "seed": seed}, jobs, processes, progress)
+
+
+def generate_flat(
+    root: Path, count: int, seed: int = 0, *, processes: int | None = None, progress: Progress | None = None
+) -> Path:
+    """`count` photograph-like JPEGs of nothing, a hundred a folder, as `root/train/<number>/*.JPEG`; returns `root`.
+
+    For measuring loaders without a data set; complete or absent, and reused, like `generate_tree`.
+    """
+    jobs = [_Job(f"train/{i // 100:04d}/{i:06d}.JPEG", (seed, i), None) for i in range(count)]
+    return _build(root, {"kind": "flat", "train": count, "seed": seed}, jobs, processes, progress)
+
+
+def _build(
+    root: Path, facts: dict[str, Any], jobs: list[_Job], processes: int | None, progress: Progress | None
+) -> Path:
+    """Draws `jobs` into a sibling of `root` and renames it when complete."""
+    facts = {"generator": GENERATOR, **facts}
+    if _is_generated(root, facts):
+        return root
+    draft = root.with_name(f".{root.name}.partial-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for folder in sorted({(draft / job.path).parent for job in jobs}):
+            folder.mkdir(parents=True)
+        for done, _ in enumerate(_draw_all(draft, jobs, processes or _num_cores()), start=1):
+            if progress:
+                progress(done, len(jobs))
+        (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+        try:
+            draft.rename(root)  # an empty folder in the way is replaced
+        except OSError:
+            if not _is_generated(root, facts):  # it is when another process was faster
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
+    """Whether `root` is the tree that `facts` describe; an error when something else is there."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    marker = root / MARKER
+    found = json.loads(marker.read_text()) if marker.is_file() else None
+    if found != facts:
+        what = f"was generated with {found}" if found else f"was not generated here (it has no {MARKER})"
+        raise FileExistsError(f"{root} {what}; wanted {facts}. Choose another folder, or remove this one.")
+    return True
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
+    """Draws every job, yielding after each; in several processes where there is work enough to start them for."""
+    draw = partial(_draw, root)
+    processes = min(processes, len(jobs) // 200)
+    if processes < 2:
+        yield from map(draw, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # the caller may have threads of torch and DALI
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        try:
+            yield from pool.map(draw, jobs, chunksize=16)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _draw(root: Path, job: _Job) -> None:
+    (root / job.path).write_bytes(draw_jpeg(job.key, job.kind))

@@ -1,0 +1,330 @@
+"""The layouts in which data sets are found: class folders, the original ILSVRC archives, WebDataset shards.
+
+Each layout knows how to say whether it is there (`find_layout`), a cheap stamp that changes when files come or
+go, and how to list its images into a `Dataset`. Archives are never unpacked; member names are only labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dataset import Dataset, DatasetError, Listing, Split
+
+log = logging.getLogger("alexnet")
+
+IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
+SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
+ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+DEVKIT = "ILSVRC2012_devkit_t12"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a split lies on disk."""
+
+    describe: str
+    list_images: Callable[[], Dataset]
+    stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of what would change
+
+
+def find_layout(root: Path, split: Split) -> Layout:
+    """The first layout that is there; raises DatasetError that says what was looked for and what is there."""
+    root = _kaggle_root(root)
+    folder = next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
+    if folder is not None:
+        if shards := sorted(folder.glob("*.tar")):
+            return _shards(root, split, shards)
+        if _subfolders(folder) and folder.name != "test" or _holds_class_folders(folder):
+            return Layout(f"class folders in {folder.name}/", lambda: _list_folders(root, split, folder),
+                          lambda: _stamp([folder, *_subfolders(folder)]))  # fmt: skip
+        if split == "val":
+            return Layout(f"a flat {folder.name}/", lambda: _list_flat(root, folder), lambda: _stamp([folder]))
+        hint = "Each class needs a folder of its own: train/<class>/*.JPEG."
+        raise DatasetError(f"{folder} holds no class folders. {hint}")
+    if (tar := root / ILSVRC_TARS[split]).is_file():
+        lister = _list_train_tar if split == "train" else _list_val_tar
+        return Layout(f"the archive {tar.name}", lambda: lister(root, tar), lambda: _stamp([tar]))
+    if shards := sorted(p for word in SPLIT_FOLDERS[split] for p in root.glob(f"*{word}*.tar")):
+        return _shards(root, split, shards)
+    raise DatasetError(_nothing_found(root, split))
+
+
+def _nothing_found(root: Path, split: Split) -> str:
+    entries = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+    found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
+    wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or *{split}*.tar shards"
+    message = f"No {split} images in {root}. Looked for {wanted}; found: {found or 'an empty folder'}."
+    if root.name in SPLIT_FOLDERS["train"] + SPLIT_FOLDERS["val"]:
+        message += f" Did you mean its parent, {root.parent}?"
+    return message
+
+
+def _kaggle_root(root: Path) -> Path:
+    """Kaggle's download keeps the two folders three levels down."""
+    below = root / "ILSVRC" / "Data" / "CLS-LOC"
+    return below if below.is_dir() else root
+
+
+def _stamp(paths: list[Path]) -> list[list[Any]]:
+    facts = [(str(p), p.stat()) for p in paths]
+    return [[name, s.st_mtime_ns, s.st_size] for name, s in facts]
+
+
+# -- class folders -----------------------------------------------------------------------------------------
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    return [folder / name for name in names if name != "images" or len(names) > 1]
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    subfolders = _subfolders(folder)
+    return bool(subfolders) and any(True for _ in _walk(subfolders[0]))
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, int]]:
+    """(path, size) of every image file below, in sorted order; hidden files are left out."""
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda e: e.name)
+    for entry in ordered:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path))
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS:  # noqa: PTH122 (a million times)
+            yield entry.path, entry.stat().st_size
+
+
+def _train_classes(root: Path) -> list[str] | None:
+    """Class names as the training split orders them, where that can be seen without listing images."""
+    if (root / "train").is_dir() and (names := [p.name for p in _subfolders(root / "train")]):
+        return names
+    if (named := root / "classes.txt").is_file():
+        return [line.strip() for line in named.read_text().splitlines() if line.strip()]
+    if (tar := root / ILSVRC_TARS["train"]).is_file():
+        return sorted(Path(m.name).stem for m in _members(tar))
+    return None
+
+
+def _list_folders(root: Path, split: Split, folder: Path) -> Dataset:
+    present = [p.name for p in _subfolders(folder)]
+    classes = (_train_classes(root) if split == "val" else None) or present
+    if unknown := sorted(set(present) - set(classes)):
+        raise DatasetError(f"{folder} has classes that train/ does not: {', '.join(unknown[:5])}.")
+    listing, skip = Listing(), len(str(root)) + 1
+    label_of = {name: label for label, name in enumerate(classes)}
+    for name in present:
+        before = len(listing)
+        for path, size in _walk(folder / name):
+            listing.add(path[skip:], label_of[name], size)
+        if len(listing) == before:
+            kinds = " ".join(sorted(IMAGE_EXTENSIONS))
+            hint = f"Looked for {kinds}. Remove the folder, or put its images in."
+            raise DatasetError(f"The class folder {folder / name} has no images. {hint}")
+    return listing.dataset(root, split, classes)
+
+
+def _list_flat(root: Path, folder: Path) -> Dataset:
+    files = [(path, size) for path, size in _walk(folder)]
+    if not files:
+        raise DatasetError(f"{folder} holds neither class folders nor images.")
+    classes, label_of = _val_labels(root, folder, [os.path.basename(p) for p, _ in files])  # noqa: PTH119
+    listing, skip = Listing(), len(str(root)) + 1
+    for path, size in files:
+        listing.add(path[skip:], label_of[os.path.basename(path)], size)  # noqa: PTH119
+    return listing.dataset(root, "val", classes)
+
+
+# -- the labels of a flat validation set -------------------------------------------------------------------
+
+
+def _val_labels(root: Path, folder: Path | None, names: list[str]) -> tuple[list[str], dict[str, int]]:
+    """Class names, and the label of every file name; from whichever of the known files is there."""
+    class_of = _classes_of_files(root, folder, names)
+    classes = _train_classes(root) or sorted(set(class_of.values()))
+    position = {name: i for i, name in enumerate(classes)}
+    if missing := [n for n in names if n not in class_of]:
+        raise DatasetError(f"{len(missing)} validation images have no label, {missing[0]} among them.")
+    if unknown := sorted({class_of[n] for n in names} - position.keys()):
+        raise DatasetError(f"Validation labels name classes that train/ does not have: {', '.join(unknown[:5])}.")
+    return classes, {n: position[class_of[n]] for n in names}
+
+
+def _classes_of_files(root: Path, folder: Path | None, names: list[str]) -> dict[str, str]:
+    annotations = folder / "val_annotations.txt" if folder else None
+    if annotations is not None and annotations.is_file():  # Tiny ImageNet: name <tab> class <tab> box
+        rows = [line.split("\t") for line in annotations.read_text().splitlines() if line.strip()]
+        return {row[0]: row[1] for row in rows if len(row) >= 2}
+    for above in (root, *root.parents[:3]):  # Kaggle: ImageId,"class x y x y ..."
+        if (solution := above / "LOC_val_solution.csv").is_file():
+            with solution.open(newline="") as file:
+                return {f"{r['ImageId']}.JPEG": r["PredictionString"].split()[0] for r in csv.DictReader(file)}
+    return _devkit_classes(root, names)
+
+
+def _devkit_classes(root: Path, names: list[str]) -> dict[str, str]:
+    """The devkit gives one number a line, for the images in order of their names; meta.mat names the numbers."""
+    truth = _devkit_file(root, GROUND_TRUTH)
+    if truth is None:
+        wanted = f"val_annotations.txt, LOC_val_solution.csv, {GROUND_TRUTH} or {DEVKIT}.tar.gz"
+        raise DatasetError(f"The validation images in {root} have no labels. Put one of these there: {wanted}.")
+    answers = truth.decode().split()
+    if len(answers) != len(names):
+        raise DatasetError(f"{GROUND_TRUTH} has {len(answers)} lines for {len(names)} validation images in {root}.")
+    if all(a.isdigit() for a in answers):
+        wnids = _devkit_wnids(root)
+        if out := sorted({int(a) for a in answers} - wnids.keys()):
+            raise DatasetError(f"{GROUND_TRUTH} has numbers that meta.mat does not name, {out[0]} among them.")
+        answers = [wnids[int(a)] for a in answers]
+    return dict(zip(sorted(names), answers, strict=True))
+
+
+def _devkit_wnids(root: Path) -> dict[int, str]:
+    from scipy.io import loadmat
+
+    meta = _devkit_file(root, "meta.mat")
+    if meta is None:
+        hint = f"Put {DEVKIT}.tar.gz (or its data/meta.mat) into {root}."
+        raise DatasetError(f"{GROUND_TRUTH} numbers the classes, and only the devkit's meta.mat names them. {hint}")
+    synsets = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]
+    return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in np.atleast_1d(synsets)}
+
+
+def _devkit_file(root: Path, name: str) -> bytes | None:
+    for folder in (root, root / DEVKIT / "data", root / DEVKIT, root / "data", root / "val"):
+        if (folder / name).is_file():
+            return (folder / name).read_bytes()
+    if (archive := root / f"{DEVKIT}.tar.gz").is_file():
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                if member.isfile() and member.name.rsplit("/", 1)[-1] == name:
+                    stream = tar.extractfile(member)
+                    return stream.read() if stream else None
+    return None
+
+
+# -- archives ----------------------------------------------------------------------------------------------
+
+
+def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute."""
+    end = path.stat().st_size if end is None else end
+    with path.open("rb") as file:
+        file.seek(start)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # or it would keep a million of them
+                    if not member.isfile():
+                        continue
+                    if member.offset_data + member.size > end:
+                        raise tarfile.ReadError(f"{member.name} ends beyond the archive")
+                    yield member
+        except tarfile.TarError as error:
+            hint = "It is truncated or not a plain tar; copy it again."
+            raise DatasetError(f"The archive {path} cannot be read ({error}). {hint}") from error
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+
+
+def _list_train_tar(root: Path, tar: Path) -> Dataset:
+    """ILSVRC2012_img_train.tar: one tar a class inside."""
+    inner = {Path(m.name).stem: m for m in _members(tar) if m.name.endswith(".tar")}
+    classes, listing = sorted(inner), Listing()
+    if not classes:
+        raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")
+    for label, name in enumerate(classes):
+        begin, end, before = inner[name].offset_data, inner[name].offset_data + inner[name].size, len(listing)
+        for m in _members(tar, begin, end):
+            if _is_image(m.name):
+                listing.add(f"{name}/{m.name}", label, m.size, container=0, offset=m.offset_data)
+        if len(listing) == before:
+            raise DatasetError(f"The class archive {name}.tar in {tar} has no images.")
+        if label % 100 == 99:
+            log.info("Listed %d of %d classes in %s", label + 1, len(classes), tar.name)
+    return listing.dataset(root, "train", classes, [tar])
+
+
+def _list_val_tar(root: Path, tar: Path) -> Dataset:
+    members = sorted((m for m in _members(tar) if _is_image(m.name)), key=lambda m: m.name)
+    classes, label_of = _val_labels(root, None, [m.name for m in members])
+    listing = Listing()
+    for m in members:
+        listing.add(m.name, label_of[m.name], m.size, container=0, offset=m.offset_data)
+    return listing.dataset(root, "val", classes, [tar])
+
+
+# -- WebDataset shards -------------------------------------------------------------------------------------
+
+
+def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
+    return Layout(f"{len(shards)} shards", lambda: _list_shards(root, split, shards), lambda: _stamp(shards))
+
+
+def _list_shards(root: Path, split: Split, shards: list[Path]) -> Dataset:
+    """WebDataset: neighbouring members that share a name up to the first dot are one sample."""
+    listing, most = Listing(), -1
+    for number, shard in enumerate(shards):
+        with shard.open("rb") as file:
+            for key, parts in _samples(shard):
+                image = next((parts[e] for e in sorted(parts) if f".{e}" in IMAGE_EXTENSIONS), None)
+                if image is None:
+                    continue
+                label = _shard_label(file, shard, key, parts)
+                most = max(most, label)
+                listing.add(image.name, label, image.size, container=number, offset=image.offset_data)
+    classes = _train_classes(root) or [str(i) for i in range(most + 1)]
+    if most >= len(classes):
+        raise DatasetError(f"A sample in {shards[0].parent} has label {most}, but there are {len(classes)} classes.")
+    return listing.dataset(root, split, classes, shards)
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    key, parts = "", dict[str, tarfile.TarInfo]()
+    for member in _members(shard):
+        folder, _, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if (name := f"{folder}/{stem}") != key:
+            if parts:
+                yield key, parts
+            key, parts = name, {}
+        parts[extension.lower()] = member
+    if parts:
+        yield key, parts
+
+
+def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int:
+    """From `<key>.cls`, or `label` or `cls` in `<key>.json`."""
+
+    def content(member: tarfile.TarInfo) -> bytes:
+        file.seek(member.offset_data)
+        return file.read(min(member.size, 1 << 20))
+
+    try:
+        if "cls" in parts:
+            label = int(content(parts["cls"]))
+        else:
+            record = json.loads(content(parts["json"]))
+            label = int(record["label"] if "label" in record else record["cls"])
+    except (KeyError, ValueError, TypeError) as error:
+        hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
+        raise DatasetError(f"The sample {key} in {shard} has no label ({error!r}). {hint}") from error
+    if label < 0:
+        raise DatasetError(f"The sample {key} in {shard} has label {label}.")
+    return label

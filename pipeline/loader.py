@@ -1,0 +1,200 @@
+"""Batches for the trainer, and decoded squares for everything else.
+
+    plan -> requests -> `ImageStream` (DALI) -> torch tensors, without a host copy
+
+`Loader` is what training iterates; `SyntheticLoader` looks the same and repeats one batch, to show what a
+training step costs when data is free. `squares` and `full_images` decode images without augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .dataset import Dataset, DatasetError
+from .geometry import CROP, SHORT_SIDE
+from .graph import IMAGE_INPUTS, SQUARE_INPUTS, TRAIN_INPUTS, Decode, image_graph, square_graph, train_graph
+from .plan import draw_epoch, share
+from .stream import ImageStream, Request, Settings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees, on the trainer's device."""
+
+    images: torch.Tensor  # float (B, 3, 224, 224), channels_last, treated: the mean is gone
+    labels: torch.Tensor  # int64 (B,)
+    indices: NDArray[np.int64]  # (B,): the images used
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images without augmentation: `pixels` uint8 (b, 256, 256, 3), or b arrays (H, W, 3) where whole."""
+
+    indices: NDArray[np.int64]  # (b,)
+    pixels: Any
+    bad: list[tuple[int, str]]  # images asked for in this batch that cannot be used, with reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """How pixels become what the network sees: (x - mean + lighting) / divisor, in grey levels 0..255."""
+
+    mean: NDArray[np.float32]  # the mean image's centre (224, 224, 3), or a colour (3,)
+    divisor: float = 1.0
+    basis: NDArray[np.float32] | None = None  # (3, 3): lighting = basis @ three standard normal draws
+    lit_divisor: float = 1.0  # a further divisor while lighting is on: the authors' 1 + sigma
+
+    def apply(self, squares: torch.Tensor, top: int, left: int, mirror: bool) -> torch.Tensor:
+        """Evaluation's treatment of one view of uint8 (b, 256, 256, 3): float32 (b, 3, 224, 224)."""
+        crop = squares[:, top : top + CROP, left : left + CROP].to(torch.float32)
+        crop = crop.flip(2) if mirror else crop
+        mean = torch.from_numpy(self.mean).to(squares.device)
+        return ((crop - mean) / self.divisor).permute(0, 3, 1, 2)
+
+
+class BatchSource(Protocol):
+    """What the trainer asks of a loader."""
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+
+    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        """Every batch from (epoch, step) to the end of the last epoch; `lit(epoch)`: is lighting on?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader:
+    """Training batches of a data set. The last, incomplete batch of an epoch is left out.
+
+    `rank` of `num_ranks` takes its rows of every global batch of `batch_size`. `bad` collects images that could
+    not be used: each is replaced by the next good one in the data set, in the same place of the plan.
+    """
+
+    dataset: Dataset
+    treatment: Treatment
+    batch_size: int
+    seed: int
+    settings: Settings
+    bad: dict[int, str]
+    decode: Decode = "exact"
+    half: bool = False
+    run: int = 1
+    random_crop: bool = True
+    random_flip: bool = True
+    rank: int = 0
+    num_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.dataset) < self.batch_size:
+            count, size = len(self.dataset), self.batch_size
+            raise DatasetError(f"The training set has {count} images, fewer than one batch of {size}; lower --batch-size.")
+
+    def __len__(self) -> int:
+        return len(self.dataset) // self.batch_size
+
+    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
+        for lighting_on, group in groupby(range(epoch, num_epochs), key=lit):
+            epochs = list(group)
+            with self._stream(epochs, step if epochs[0] == epoch else 0, lighting_on) as stream:
+                for output, feed in stream:
+                    images = as_tensor(output).permute(0, 3, 1, 2)
+                    labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64))
+                    request = feed.request
+                    yield Batch(images, labels.to(images.device), feed.indices, request.epoch, request.step)
+
+    def _stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
+        treatment = self.treatment
+        build = partial(
+            train_graph,
+            decode=self.decode,
+            mean=treatment.mean,
+            divisor=treatment.divisor * (treatment.lit_divisor if lit else 1.0),
+            half=self.half,
+        )
+        rows = share(self.batch_size, self.rank, self.num_ranks)
+        return ImageStream(
+            self.dataset, self._requests(epochs, step, lit), build, TRAIN_INPUTS,
+            batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
+        )  # fmt: skip
+
+    def _requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
+        rows = share(self.batch_size, self.rank, self.num_ranks)
+        basis = self.treatment.basis if lit and self.treatment.basis is not None else np.zeros((3, 3), np.float32)
+        for epoch in epochs:
+            plan = draw_epoch(len(self.dataset), self.seed, epoch, run=self.run,
+                              random_crop=self.random_crop, random_flip=self.random_flip)  # fmt: skip
+            for step in range(first_step if epoch == epochs[0] else 0, len(self)):
+                begin = step * self.batch_size
+                part = slice(begin + rows.start, begin + rows.stop)
+                inputs = {
+                    "mirror": plan.flips[part].astype(np.int32),
+                    "shift": (plan.lighting[part] @ basis.T).astype(np.float32),
+                }
+                yield Request(plan.order[part], plan.crops[part], inputs, epoch, step)
+
+
+@dataclass(frozen=True)
+class SyntheticLoader:
+    """The same interface over one cached batch."""
+
+    batch: Batch
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        for e in range(epoch, num_epochs):
+            for s in range(step if e == epoch else 0, self.steps):
+                yield Batch(self.batch.images, self.batch.labels, self.batch.indices, e, s)
+
+
+def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
+            decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
+    """The central 256-squares of images, as torch tensors uint8 (b, 256, 256, 3) on the decoding device.
+
+    Every index comes once, in order: in a batch's `indices`, or in its `bad`. A batch may be short or empty.
+    """
+    build = partial(square_graph, decode=decode)
+    yield from _decoded(dataset, indices, build, SQUARE_INPUTS, SHORT_SIDE, batch_size, settings, bad)
+
+
+def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
+                decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
+    """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
+    build = partial(image_graph, decode=decode)
+    yield from _decoded(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad)
+
+
+def _decoded(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: tuple[str, ...], crop: int | None,
+             batch_size: int, settings: Settings, bad: dict[int, str] | None) -> Iterator[Decoded]:  # fmt: skip
+    starts = range(0, len(indices), batch_size)
+    corner = np.zeros((batch_size, 2), np.int64)
+    requests = (Request(part, corner[: len(part)]) for part in (indices[s : s + batch_size] for s in starts))
+    with ImageStream(dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop",
+                     settings=settings, bad=bad) as stream:  # fmt: skip
+        for output, feed in stream:
+            pixels: Any
+            if crop is None:
+                pixels = [] if output is None else [np.asarray(image) for image in output.as_cpu()]
+            elif output is None:
+                pixels = torch.empty((0, crop, crop, 3), dtype=torch.uint8)
+            else:
+                pixels = as_tensor(output)
+            yield Decoded(feed.indices, pixels, feed.bad)
+
+
+def as_tensor(output: Any) -> torch.Tensor:
+    """A DALI output of equal shapes as one torch tensor over the same memory."""
+    return torch.from_dlpack(output.as_tensor())

@@ -1,0 +1,302 @@
+"""Bytes into a DALI graph, tensors out, and images that cannot be decoded survived.
+
+Reader threads fetch encoded images and look at their headers; DALI's own threads decode and resample; the
+consumer takes finished batches. A bad image is named, counted and either replaced by the next good one in the
+data set (training) or dropped from its batch (statistics, evaluation). DALI itself knows no such thing: one
+undecodable sample ends its pipeline. So when that happens the culprit is searched for among the batches in
+flight, the pipeline is built anew, and the same batches are fed again.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import nvidia.nvimgcodec as nvimgcodec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .dataset import Dataset
+from .geometry import source_region
+from .graph import Source, image_graph, new_pipeline
+
+log = logging.getLogger("alexnet")
+
+MAX_PIXELS = 100_000_000  # ImageNet's largest image has about 60 million
+MAX_BAD = 0.01
+
+
+class BadImage(ValueError):
+    """One image cannot be used; the message says why."""
+
+
+class TooManyBadFiles(ValueError):
+    """More images cannot be used than the caller accepts."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one batch asks for: images (b,), their crops (b, 2), and further graph inputs of (b, ...)."""
+
+    indices: NDArray[np.int64]
+    crops: NDArray[np.integer]
+    inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A request with its bytes: `indices` (k,) are the images really used, `bad` those dropped, with reasons."""
+
+    request: Request
+    indices: NDArray[np.int64]
+    inputs: dict[str, Any]
+    bad: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a stream works; none of it changes what comes out."""
+
+    threads: int = 2  # DALI's
+    readers: int = 4
+    device_id: int | None = None  # None: decode on the CPU
+    prefetch: int = 2  # batches inside DALI, and as many read ahead
+    max_pixels: int = MAX_PIXELS
+    max_bad: float = MAX_BAD
+
+
+class ImageStream(Iterator[tuple[Any, Feed]]):
+    """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
+
+    `build` fills a pipeline; `inputs` names what it takes; `crop` is the output size for `source_region`, or None
+    where the graph decodes whole images. `bad` maps every unusable image met so far to the reason.
+    """
+
+    def __init__(self, dataset: Dataset, requests: Iterable[Request], build: Callable[[Any, Source], None],
+                 inputs: tuple[str, ...], *, batch_size: int, crop: int | None,
+                 on_bad: Literal["replace", "drop"], settings: Settings, bad: dict[int, str] | None = None,
+                 ) -> None:  # fmt: skip
+        self.bad: dict[int, str] = {} if bad is None else bad
+        self._dataset, self._build, self._names, self._crop = dataset, build, inputs, crop
+        self._batch_size, self._replace, self._settings = batch_size, on_bad == "replace", settings
+        self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read")
+        self._read: queue.Queue[Feed | BaseException | None] = queue.Queue(settings.prefetch)
+        self._again: deque[Feed] = deque()  # to be fed anew to a new pipeline
+        self._in_flight: deque[Feed] = deque()  # inside the pipeline
+        self._done: deque[tuple[Any, Feed]] = deque()
+        self._ended = False
+        self._stop = threading.Event()
+        self._pipeline = self._new_pipeline()
+        self._producer = threading.Thread(target=self._produce, args=(iter(requests),), name="alexnet-plan", daemon=True)
+        self._producer.start()
+
+    def __next__(self) -> tuple[Any, Feed]:
+        while not self._done:
+            try:
+                (output,) = self._pipeline.run()
+            except RuntimeError as error:
+                self._recover(error)
+            except StopIteration:
+                self._finish_empty()
+                if not self._done:
+                    raise
+            else:
+                self._finish_empty()
+                self._done.append((output, self._in_flight.popleft()))
+        return self._done.popleft()
+
+    def close(self) -> None:
+        """End the threads; safe to call more than once."""
+        self._stop.set()
+        while self._producer.is_alive():
+            try:
+                self._read.get(timeout=0.05)  # a producer that waits for room must see the event
+            except queue.Empty:
+                continue
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._in_flight.clear()
+        self._ended = True
+        self._pipeline = None
+
+    def __enter__(self) -> ImageStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- reading, on the producer's thread -----------------------------------------------------------------
+
+    def _produce(self, requests: Iterator[Request]) -> None:
+        item: Feed | BaseException | None
+        while not self._stop.is_set():
+            try:
+                request = next(requests, None)
+                item = None if request is None else self._fill(request)
+            except BaseException as error:  # noqa: BLE001 (it is raised again where the batches are taken)
+                item = error
+            self._read.put(item)
+            if not isinstance(item, Feed):
+                return
+
+    def _fill(self, request: Request) -> Feed:
+        """Read a request's images and work out what to decode of each."""
+        parts = np.array_split(request.indices, min(self._settings.readers, len(request.indices)) or 1)
+        loaded = [image for part in self._pool.map(self._load_all, parts) for image in part]
+        rows = np.array([row for row, image in enumerate(loaded) if image is not None], np.int64)
+        images = [image for image in loaded if image is not None]
+        inputs: dict[str, Any] = {"encoded": [data for _, data, _ in images]}
+        if self._crop is not None and images:
+            shapes = np.array([shape for _, _, shape in images], np.int64)
+            inputs |= source_region(shapes, request.crops[rows], self._crop)._asdict()
+        inputs |= {name: values[rows] for name, values in request.inputs.items()}
+        dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]
+        indices = np.array([index for index, _, _ in images], np.int64)
+        return Feed(request, indices, inputs, [(i, self.bad[i]) for i in dropped])
+
+    def _load_all(self, indices: NDArray[np.int64]) -> list[tuple[int, NDArray[np.uint8], tuple[int, int]] | None]:
+        return [self._load(int(i)) for i in indices]
+
+    def _load(self, wanted: int) -> tuple[int, NDArray[np.uint8], tuple[int, int]] | None:
+        """The image, or the next usable one after it, or None where bad images are dropped."""
+        for step in range(len(self._dataset) if self._replace else 1):
+            index = (wanted + step) % len(self._dataset)
+            if index not in self.bad:
+                try:
+                    return index, *read_image(self._dataset, index, self._settings.max_pixels)
+                except BadImage as error:
+                    self._record(index, str(error))
+        return None
+
+    def _record(self, index: int, reason: str) -> None:
+        if index in self.bad:
+            return
+        self.bad[index] = reason
+        log.warning("Bad image %s: %s", self._dataset.name(index), reason)
+        if len(self.bad) > self._settings.max_bad * len(self._dataset):
+            raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
+
+    # -- decoding, on the consumer's thread ----------------------------------------------------------------
+
+    def _new_pipeline(self) -> Any:
+        s = self._settings
+        pipeline = new_pipeline(self._batch_size, s.threads, s.device_id, s.prefetch)
+        with pipeline:
+            self._build(pipeline, self._feed)
+        pipeline.build()
+        return pipeline
+
+    def _feed(self) -> tuple[Any, ...]:
+        """The pipeline's source: the next batch that is not empty."""
+        while (feed := self._again.popleft() if self._again else self._take()) is not None:
+            self._in_flight.append(feed)
+            if len(feed.indices):
+                return tuple(feed.inputs[name] for name in self._names)
+        raise StopIteration
+
+    def _take(self) -> Feed | None:
+        """What the producer has read; None for ever after the last."""
+        item = None if self._ended else self._read.get()
+        self._ended = not isinstance(item, Feed)
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _finish_empty(self) -> None:
+        """Empty batches never enter the pipeline; they leave in their turn."""
+        while self._in_flight and not len(self._in_flight[0].indices):
+            self._done.append((None, self._in_flight.popleft()))
+
+    def _recover(self, error: RuntimeError) -> None:
+        """Find what cannot be decoded among the batches in flight, and feed them again without it."""
+        with _Judge(self._settings) as judge:
+            culprits = {
+                index: data
+                for feed in self._in_flight
+                for index, data in zip(feed.indices.tolist(), feed.inputs["encoded"], strict=True)
+                if index not in self.bad and not judge.decodes(data)
+            }
+        if not culprits:
+            raise error
+        for index, data in culprits.items():
+            self._record(index, _why(data))
+        self._again.extendleft(reversed([self._fill(feed.request) for feed in self._in_flight]))
+        self._in_flight.clear()
+        self._pipeline = self._new_pipeline()
+
+
+def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Encoded bytes and (height, width) of one image; raises `BadImage` with the reason."""
+    try:
+        data = dataset.read(index)
+    except (OSError, ValueError) as error:
+        raise BadImage(str(error)) from error
+    if len(data) == 0:
+        raise BadImage("the file is empty")
+    try:
+        header = nvimgcodec.CodeStream(data)
+        height, width = int(header.height), int(header.width)
+    except RuntimeError:
+        raise BadImage("not an image (no readable header)") from None
+    if height * width > max_pixels:
+        raise BadImage(f"its header claims {width}x{height} pixels, more than --max-pixels {max_pixels}")
+    if height < 1 or width < 1:
+        raise BadImage(f"its header claims {width}x{height} pixels")
+    return data, (height, width)
+
+
+def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
+    """One message for many bad images: how many, the limit, and the first few."""
+    first = "; ".join(f"{dataset.name(i)}: {reason}" for i, reason in list(bad.items())[:3])
+    share = len(bad) / len(dataset)
+    return (
+        f"{len(bad)} of {len(dataset)} images ({share:.2%}) cannot be used, more than --max-bad {max_bad:g} allows. "
+        f"{first}{'; ...' if len(bad) > 3 else ''}"
+    )
+
+
+class _Judge:
+    """Decodes images one at a time, to tell the good from the bad."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._device_id, self._pipeline = settings.device_id, None
+
+    def __enter__(self) -> _Judge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipeline = None
+
+    def decodes(self, data: NDArray[np.uint8]) -> bool:
+        self._data = data
+        if self._pipeline is None:
+            self._pipeline = new_pipeline(1, 1, self._device_id, prefetch=1)
+            with self._pipeline:
+                image_graph(self._pipeline, lambda: ([self._data],), decode="exact")
+        try:
+            self._pipeline.run()
+        except RuntimeError:
+            self._pipeline = None  # an error ends a DALI pipeline
+            return False
+        return True
+
+
+def _why(data: NDArray[np.uint8]) -> str:
+    """Pillow says what is wrong with an image better than a decoder's log does."""
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data.tobytes())) as image:
+            warnings.simplefilter("ignore")
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return str(error)
+    return "truncated or corrupt (the decoder refused it)"

@@ -11,9 +11,9 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
 from array import array
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ Split = Literal["train", "val"]
 log = logging.getLogger("alexnet")
 
 DEFAULT_DATA = Path("/data/imagenet")
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
 
 
@@ -80,7 +80,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """32 hex digits over class names, image names, lengths and labels: what the images are, not where."""
         digest = hashlib.blake2b(digest_size=16)
-        for part in ("\n".join(self.classes).encode(), self.names.blob, self.names.ends, self.lengths, self.labels):
+        classes = "\n".join(self.classes).encode("utf-8", "surrogateescape")
+        for part in (classes, self.names.blob, self.names.ends, self.lengths, self.labels):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
         return digest.hexdigest()
@@ -181,9 +182,9 @@ def open_dataset(data: Path | None, split: Split) -> Dataset:
     root = locate(data)
     layout = find_layout(root, split)
     stamp = json.dumps([INDEX_VERSION, str(root), split, layout.describe, layout.stamp()])
-    key = hashlib.blake2b(f"{root}|{split}".encode(), digest_size=12).hexdigest()
+    key = hashlib.blake2b(os.fsencode(f"{root}|{split}"), digest_size=12).hexdigest()
     path = cache_folder() / "index" / f"{key}.npz"
-    if (cached := _load_index(path, stamp, root, split)) is not None:
+    if (cached := _load_index(path, stamp, split)) is not None:
         return cached
     dataset = layout.list_images()
     if len(dataset) == 0:
@@ -202,6 +203,7 @@ def _save_index(path: Path, stamp: str, dataset: Dataset) -> None:
             np.savez(
                 file,
                 stamp=np.array(stamp),
+                root=np.array(json.dumps(str(dataset.root))),  # Kaggle's lies below the folder given
                 classes=np.array(json.dumps(dataset.classes)),
                 containers=np.array(json.dumps([str(c) for c in dataset.containers])),
                 names_blob=dataset.names.blob,
@@ -211,16 +213,17 @@ def _save_index(path: Path, stamp: str, dataset: Dataset) -> None:
         temporary.replace(path)
     except OSError as error:
         log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def _load_index(path: Path, stamp: str, root: Path, split: Split) -> Dataset | None:
+def _load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             if str(saved["stamp"]) != stamp:
                 return None
             return Dataset(
-                root=root,
+                root=Path(json.loads(str(saved["root"]))),
                 split=split,
                 classes=tuple(json.loads(str(saved["classes"]))),
                 names=StringTable(saved["names_blob"], saved["names_ends"]),
@@ -229,6 +232,6 @@ def _load_index(path: Path, stamp: str, root: Path, split: Split) -> Dataset | N
             )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile meet damage with errors of many kinds
         log.warning("The cached list of images %s is damaged (%s); it is made anew.", path, error)
         return None

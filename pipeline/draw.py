@@ -1,12 +1,13 @@
 """One drawn picture: a size, a cluttered backdrop, perhaps a thing of a class, light, JPEG bytes.
 
-`generate.py` makes data sets of these. Pictures cost as much to decode as ImageNet's: sizes, bytes per pixel, chroma
-subsampling and the share of greyscale files are taken from a sample of it. Scenes are float32 (H, W, 3), RGB, about
-0..255, and changed in place.
+`generate.py` makes data sets of these. Pictures cost as much to decode as ImageNet's: sizes, bytes per pixel,
+chroma subsampling and the share of greyscale files are those of a sample of it. Scenes are float32 (H, W, 3),
+RGB, about 0..255, and changed in place.
 """
 
 import colorsys
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Pixels = NDArray[np.float32]
+Pixels = NDArray[np.floating]  # float32, as numpy 2 keeps it among Python numbers
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ KINDS = (
 )
 _CORNERS = {"disc": 64, "star": 10, "square": 4, "triangle": 3}
 _HUES = {"red": 0.0, "blue": 0.62}
-_TEXTURES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {  # phases in radians -> how much of the second colour
+_TEXTURES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {  # phases, radians -> share of the second colour
     "plain": lambda u, v: 0.5 + 0.06 * u,
     "striped": lambda u, v: 0.5 + 3 * np.sin(u),
     "checkered": lambda u, v: 0.5 + 5 * np.sin(u) * np.sin(v),
-    "dotted": lambda u, v: 3 * (np.cos(u) + np.cos(v) - 0.4),
+    "dotted": lambda u, v: 4 * (np.cos(u) + np.cos(v) - 0.8),
 }
 GREY_SHARE = 0.03
 
@@ -74,10 +75,21 @@ def draw_jpeg(key: tuple[int, ...], kind: Kind | None) -> bytes:
     return buffer.getvalue()
 
 
-# Half of ImageNet's images have one of these sizes; of the others 44% have a longer side of 500. The curves are
-# quantiles at 0, 5, 10, 25, 50, 75, 90, 95, 99 and 100% of the longer side and the sides' ratio of the others.
-_SIZES = ((500, 375), (500, 333), (375, 500), (333, 500), (500, 334), (500, 332), (500, 500), (800, 600), (640, 480))
-_SIZE_WEIGHTS = np.array((214, 100, 60, 37, 27, 18, 12, 8, 8)) / 484
+# How many of 1,000 ImageNet images have each common size (width, height). Of the others 44% have a longer
+# side of 500; the rest is drawn from the quantiles of the longer side and of the ratio of the sides.
+_SIZE_COUNTS = {
+    (500, 375): 214,
+    (500, 333): 100,
+    (375, 500): 60,
+    (333, 500): 37,
+    (500, 334): 27,
+    (500, 332): 18,
+    (500, 500): 12,
+    (800, 600): 8,
+    (640, 480): 8,
+}
+_SIZES = tuple(_SIZE_COUNTS)
+_SIZE_SHARES = np.array(tuple(_SIZE_COUNTS.values())) / 1000
 _QUANTILES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 _LONG_SIDES = (75, 160, 200, 314, 440, 600, 800, 1024, 1600, 2400)
 _RATIOS = (0.4, 0.56, 0.64, 0.67, 0.75, 0.8, 0.95, 1, 1, 1)
@@ -85,8 +97,9 @@ _RATIOS = (0.4, 0.56, 0.64, 0.67, 0.75, 0.8, 0.95, 1, 1, 1)
 
 def draw_size(rng: np.random.Generator) -> tuple[int, int]:
     """Width and height of a picture, in pixels, distributed like ImageNet's (0.2 megapixels on average)."""
-    if rng.random() < 0.48:
-        return _SIZES[rng.choice(len(_SIZES), p=_SIZE_WEIGHTS)]
+    common = np.searchsorted(np.cumsum(_SIZE_SHARES), rng.random())
+    if common < len(_SIZES):
+        return _SIZES[common]
     long = 500 if rng.random() < 0.44 else round(np.interp(rng.random(), _QUANTILES, _LONG_SIDES))
     short = round(long * np.interp(rng.random(), _QUANTILES, _RATIOS))
     return (short, long) if rng.random() < 0.31 else (long, short)
@@ -98,61 +111,64 @@ def _backdrop(rng: np.random.Generator, height: int, width: int, seed: int) -> P
     scene = clouds * np.float32(rng.uniform(5, 35))
     if rng.random() < 0.6:
         scene += leaves * np.float32(rng.uniform(5, 30))
-    scene += grain * np.float32(rng.gamma(1.5, 3.5))
-    base, down, right = (rng.uniform(-40, 40, (3, 3)) + [[rng.uniform(70, 180)], [0], [0]]).astype(np.float32)
+    scene += grain * np.float32(rng.gamma(1.1, 3.3))
+    base, down, right = rng.uniform(-40, 40, (3, 3)).astype(np.float32)
+    base += np.float32(rng.uniform(70, 180))
     scene += base + np.linspace(-1, 1, height, dtype=np.float32)[:, None, None] * down  # (H, 1, 3)
     scene += np.linspace(-1, 1, width, dtype=np.float32)[:, None] * right  # (W, 3)
     return scene
 
 
 @lru_cache(maxsize=2)
-def _textures(seed: int) -> tuple[Pixels, Pixels, Pixels]:
+def _textures(seed: int) -> tuple[Pixels, ...]:
     """Clouds, leaves and grain, (1024, 1024, 3), mean 0, deviation 1, that backdrops are cut from.
 
-    Clouds have the amplitude spectrum of photographs, 1/f; leaves are discs and boxes that cover one another, with
-    the edges of photographs; grain is white. Brightness varies more than colour in all three.
+    Clouds have an amplitude spectrum like that of photographs, f**-1.2; leaves cover one another and have the
+    edges of photographs; grain is white. Brightness varies more than colour in all three.
     """
     side, rng = 1024, np.random.default_rng(seed)
     white = rng.standard_normal((3, side, side), dtype=np.float32)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = np.inf
-    clouds = np.fft.irfft2(np.fft.rfft2(white) / frequency).transpose(1, 2, 0)
+    clouds = np.fft.irfft2(np.fft.rfft2(white) / frequency**1.2).transpose(1, 2, 0)
     canvas = Image.new("RGB", (side, side))
     draw = ImageDraw.Draw(canvas)
     for x, y in rng.uniform(-50, side + 50, (6000, 2)):
-        dx, dy = np.minimum(150, 4 / np.sqrt(rng.random(2)))  # few large, many small, as things in photographs
-        shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
-        shape((x - dx, y - dy, x + dx, y + dy), fill=tuple(rng.integers(256, size=3).tolist()))
-    mix = (np.eye(3) + 0.8).astype(np.float32)
-    mixed = [layer.astype(np.float32) @ mix for layer in (clouds, np.asarray(canvas), white.transpose(1, 2, 0))]
-    clouds, leaves, grain = ((layer - layer.mean()) / layer.std() for layer in mixed)
-    return clouds, leaves, grain
+        radius = min(200, 5 / np.sqrt(rng.random()))  # few large, many small, as things in photographs
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 12)))
+        corners = np.stack((x + radius * np.cos(angles), y + radius * np.sin(angles)), axis=1)
+        draw.polygon(corners.ravel().tolist(), fill=tuple(rng.integers(256, size=3).tolist()))
+    grey = (np.eye(3) + 0.8).astype(np.float32)
+    layers = (clouds, np.asarray(canvas), white.transpose(1, 2, 0))
+    return tuple(_standardise(layer.astype(np.float32) @ grey) for layer in layers)
+
+
+def _standardise(layer: Pixels) -> Pixels:
+    return (layer - layer.mean()) / layer.std()
 
 
 def _cut(texture: Pixels, rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A random (height, width, 3) piece of a texture, mirrored at random; a texture too small is repeated."""
-    repeats = -(-height // len(texture)), -(-width // len(texture)), 1
+    """A random (height, width, 3) piece of a texture, upside down or not; a texture too small is repeated."""
+    repeats = math.ceil(height / len(texture)), math.ceil(width / len(texture)), 1
     if max(repeats) > 1:
         texture = np.tile(texture, repeats)
     y, x = rng.integers(texture.shape[0] - height + 1), rng.integers(texture.shape[1] - width + 1)
-    return texture[y : y + height, x : x + width][:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+    return texture[y : y + height, x : x + width][:: rng.choice((-1, 1))]
 
 
 def _paste(scene: Pixels, rng: np.random.Generator, kind: Kind) -> None:
-    """Draws the thing of a class: anywhere in the central square that the trainer looks at, of any size and angle."""
+    """Draws the thing of a class, of any size and angle, into the central square that the trainer sees."""
     height, width, _ = scene.shape
     short = min(height, width)
-    radius = short * rng.uniform(0.22, 0.42)
+    radius = short * rng.uniform(0.25, 0.44)
     side = 2 * int(radius) + 3
-    offset = rng.uniform(-1, 1, 2) * (short - side) / 2
-    top, left = max(0, round(height / 2 + offset[0] - side / 2)), max(0, round(width / 2 + offset[1] - side / 2))
+    top, left = np.array((height - short, width - short)) // 2 + rng.integers(short - side + 1, size=2)
     patch = scene[top : top + side, left : left + side]
-    cover = _outline(rng, kind.shape, radius, side)
-    patch += cover[: len(patch), : patch.shape[1], None] * (_surface(rng, kind, radius, side) - patch)
+    patch += _outline(rng, kind.shape, radius, side)[..., None] * (_surface(rng, kind, radius, side) - patch)
 
 
 def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> Pixels:
-    """How much of each pixel a shape covers, (side, side), 0..1: a polygon of `radius` pixels, turned and squeezed."""
+    """How much of each pixel a turned and squeezed shape of `radius` pixels covers, (side, side), 0..1."""
     corners = _CORNERS[shape]
     angles = np.arange(corners) * 2 * np.pi / corners + rng.uniform(0, 2 * np.pi)
     reach = np.where(np.arange(corners) % 2 & (shape == "star"), 0.42, 1) * radius
@@ -165,7 +181,7 @@ def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> 
 
 
 def _surface(rng: np.random.Generator, kind: Kind, radius: float, side: int) -> Pixels:
-    """What a thing is made of, (side, side, 3): two colours in a turned texture of 3 to 5 periods across it."""
+    """What a thing is made of, (side, side, 3): two colours in a turned texture, 3 to 5 periods across it."""
     hue = _HUES[kind.colour] + rng.uniform(-0.03, 0.03) if kind.colour else rng.random()
     first = _rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1))
     pale, dark = _rgb(rng.random(), rng.uniform(0, 0.3), 1), _rgb(rng.random(), rng.uniform(0, 1), 0.15)

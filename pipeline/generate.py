@@ -1,7 +1,8 @@
-"""Data sets made of nothing: ten classes of drawn pictures, and photograph-like JPEGs to measure a loader with.
+"""Data sets made of nothing: ten classes of drawn pictures, and photograph-like JPEGs to time loaders with.
 
-Comes before everything else where there is no ImageNet: `draw.py` makes the pictures, `dataset.py` finds the files
-like any others. A picture has a random stream of its own, so its bytes do not depend on the number of processes.
+Comes before everything else where there is no ImageNet: `draw.py` makes the pictures, `dataset.py` finds the
+files like any others. A picture has a random stream of its own, so its bytes do not depend on the number of
+processes.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .draw import KINDS, Kind, draw_jpeg
+from .hardware import num_cores
 
 GENERATOR = 1  # version of the pictures: a tree of another version is not reused
 MARKER = "generated.json"
@@ -40,8 +42,8 @@ def generate_tree(
 ) -> Path:
     """Ten drawn classes as `root/train/<class>/*.JPEG` and `root/val/<class>/*.JPEG`; returns `root`.
 
-    The tree appears complete or not at all, and one with the same parameters is reused. `processes` defaults to the
-    number of cores; as they are spawned, a script that calls this needs the usual `__main__` guard.
+    The tree appears complete or not at all, and one with the same parameters is reused. `processes` defaults
+    to the number of cores; as they are spawned, a script that calls this needs the usual `__main__` guard.
     `progress(done, total)` is called after each picture.
     """
     counts = {"train": train_per_class, "val": val_per_class}
@@ -57,9 +59,9 @@ def generate_tree(
 def generate_flat(
     root: Path, count: int, seed: int = 0, *, processes: int | None = None, progress: Progress | None = None
 ) -> Path:
-    """`count` photograph-like JPEGs of nothing, a hundred a folder, as `root/train/<number>/*.JPEG`; returns `root`.
+    """`count` photograph-like JPEGs of nothing as `root/train/<number>/*.JPEG`, 100 a folder; returns `root`.
 
-    For measuring loaders without a data set; complete or absent, and reused, like `generate_tree`.
+    For measuring loaders without a data set. Complete or absent, and reused, like that of `generate_tree`.
     """
     jobs = [_Job(f"train/{i // 100:04d}/{i:06d}.JPEG", (seed, i), None) for i in range(count)]
     return _build(root, {"kind": "flat", "train": count, "seed": seed}, jobs, processes, progress)
@@ -77,7 +79,7 @@ def _build(
     try:
         for folder in sorted({(draft / job.path).parent for job in jobs}):
             folder.mkdir(parents=True)
-        for done, _ in enumerate(_draw_all(draft, jobs, processes or _num_cores()), start=1):
+        for done, _ in enumerate(_draw_all(draft, jobs, processes or num_cores()), start=1):
             if progress:
                 progress(done, len(jobs))
         (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
@@ -103,12 +105,8 @@ def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
     return True
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
-    """Draws every job, yielding after each; in several processes where there is work enough to start them for."""
+    """Draws every job, yielding after each; in several processes where there is work enough for them."""
     draw = partial(_draw, root)
     processes = min(processes, len(jobs) // 200)
     if processes < 2:

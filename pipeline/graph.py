@@ -42,10 +42,10 @@ def new_pipeline(batch_size: int, threads: int, device_id: int | None, prefetch:
 
 
 def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDArray[np.float32],
-                divisor: float, half: bool) -> None:  # fmt: skip
+                divisor: NDArray[np.float32], half: bool) -> None:  # fmt: skip
     """Outputs images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
 
-    `mean` is the mean image (224, 224, 3) or a colour (3,), in grey levels. Input `shift` (3,) is the image's own
+    `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift` (3,) is the image's own
     lighting: it rides on the normalisation, so it costs no pass of its own. `mirror` is int32 ().
     """
     on_gpu = pipeline.device_id is not None
@@ -56,7 +56,7 @@ def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDA
         crop,
         mirror=inputs["mirror"],
         mean=types.Constant(colour) - inputs["shift"],
-        std=[divisor] * 3,
+        std=divisor.tolist(),
         dtype=types.FLOAT16 if half and mean.ndim == 1 else types.FLOAT,
         output_layout="HWC",
     )

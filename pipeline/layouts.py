@@ -6,7 +6,6 @@ go, and how to list its images into a `Dataset`. Archives are never unpacked; me
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
@@ -17,17 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .dataset import Dataset, DatasetError, Listing, Split
+from .val_labels import label_files, val_labels
 
 log = logging.getLogger("alexnet")
 
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
 ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
-DEVKIT = "ILSVRC2012_devkit_t12"
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,15 @@ def find_layout(root: Path, split: Split) -> Layout:
             return _shards(root, split, shards)
         if _subfolders(folder) and folder.name != "test" or _holds_class_folders(folder):
             return Layout(f"class folders in {folder.name}/", lambda: _list_folders(root, split, folder),
-                          lambda: _stamp([folder, *_subfolders(folder)]))  # fmt: skip
+                          lambda: _stamp(root, folder, _with_images(folder)))  # fmt: skip
         if split == "val":
-            return Layout(f"a flat {folder.name}/", lambda: _list_flat(root, folder), lambda: _stamp([folder]))
+            return Layout(f"a flat {folder.name}/", lambda: _list_flat(root, folder),
+                          lambda: _stamp(root, folder, [folder, folder / "images"]))  # fmt: skip
         hint = "Each class needs a folder of its own: train/<class>/*.JPEG."
         raise DatasetError(f"{folder} holds no class folders. {hint}")
     if (tar := root / ILSVRC_TARS[split]).is_file():
         lister = _list_train_tar if split == "train" else _list_val_tar
-        return Layout(f"the archive {tar.name}", lambda: lister(root, tar), lambda: _stamp([tar]))
+        return Layout(f"the archive {tar.name}", lambda: lister(root, tar), lambda: _stamp(root, None, [tar]))
     if shards := sorted(p for word in SPLIT_FOLDERS[split] for p in root.glob(f"*{word}*.tar")):
         return _shards(root, split, shards)
     raise DatasetError(_nothing_found(root, split))
@@ -77,9 +74,16 @@ def _kaggle_root(root: Path) -> Path:
     return below if below.is_dir() else root
 
 
-def _stamp(paths: list[Path]) -> list[list[Any]]:
-    facts = [(str(p), p.stat()) for p in paths]
-    return [[name, s.st_mtime_ns, s.st_size] for name, s in facts]
+def _stamp(root: Path, folder: Path | None, images: list[Path]) -> list[list[Any]]:
+    """Of what holds the images, and of what their labels follow from: label files, the training split's classes."""
+    classes = [root / "train", root / "classes.txt", root / ILSVRC_TARS["train"]]
+    paths = [p for p in (*images, *classes, *label_files(root, folder)) if p.exists()]
+    return [[str(p), (s := p.stat()).st_mtime_ns, s.st_size] for p in paths]
+
+
+def _with_images(folder: Path) -> list[Path]:
+    """The folder, those of its classes, and the images/ in each that some data sets have."""
+    return [folder, *(p for c in _subfolders(folder) for p in (c, c / "images"))]
 
 
 # -- class folders -----------------------------------------------------------------------------------------
@@ -142,79 +146,11 @@ def _list_flat(root: Path, folder: Path) -> Dataset:
     files = [(path, size) for path, size in _walk(folder)]
     if not files:
         raise DatasetError(f"{folder} holds neither class folders nor images.")
-    classes, label_of = _val_labels(root, folder, [os.path.basename(p) for p, _ in files])  # noqa: PTH119
+    classes, label_of = val_labels(root, folder, _train_classes(root), [os.path.basename(p) for p, _ in files])  # noqa: PTH119
     listing, skip = Listing(), len(str(root)) + 1
     for path, size in files:
         listing.add(path[skip:], label_of[os.path.basename(path)], size)  # noqa: PTH119
     return listing.dataset(root, "val", classes)
-
-
-# -- the labels of a flat validation set -------------------------------------------------------------------
-
-
-def _val_labels(root: Path, folder: Path | None, names: list[str]) -> tuple[list[str], dict[str, int]]:
-    """Class names, and the label of every file name; from whichever of the known files is there."""
-    class_of = _classes_of_files(root, folder, names)
-    classes = _train_classes(root) or sorted(set(class_of.values()))
-    position = {name: i for i, name in enumerate(classes)}
-    if missing := [n for n in names if n not in class_of]:
-        raise DatasetError(f"{len(missing)} validation images have no label, {missing[0]} among them.")
-    if unknown := sorted({class_of[n] for n in names} - position.keys()):
-        raise DatasetError(f"Validation labels name classes that train/ does not have: {', '.join(unknown[:5])}.")
-    return classes, {n: position[class_of[n]] for n in names}
-
-
-def _classes_of_files(root: Path, folder: Path | None, names: list[str]) -> dict[str, str]:
-    annotations = folder / "val_annotations.txt" if folder else None
-    if annotations is not None and annotations.is_file():  # Tiny ImageNet: name <tab> class <tab> box
-        rows = [line.split("\t") for line in annotations.read_text().splitlines() if line.strip()]
-        return {row[0]: row[1] for row in rows if len(row) >= 2}
-    for above in (root, *root.parents[:3]):  # Kaggle: ImageId,"class x y x y ..."
-        if (solution := above / "LOC_val_solution.csv").is_file():
-            with solution.open(newline="") as file:
-                return {f"{r['ImageId']}.JPEG": r["PredictionString"].split()[0] for r in csv.DictReader(file)}
-    return _devkit_classes(root, names)
-
-
-def _devkit_classes(root: Path, names: list[str]) -> dict[str, str]:
-    """The devkit gives one number a line, for the images in order of their names; meta.mat names the numbers."""
-    truth = _devkit_file(root, GROUND_TRUTH)
-    if truth is None:
-        wanted = f"val_annotations.txt, LOC_val_solution.csv, {GROUND_TRUTH} or {DEVKIT}.tar.gz"
-        raise DatasetError(f"The validation images in {root} have no labels. Put one of these there: {wanted}.")
-    answers = truth.decode().split()
-    if len(answers) != len(names):
-        raise DatasetError(f"{GROUND_TRUTH} has {len(answers)} lines for {len(names)} validation images in {root}.")
-    if all(a.isdigit() for a in answers):
-        wnids = _devkit_wnids(root)
-        if out := sorted({int(a) for a in answers} - wnids.keys()):
-            raise DatasetError(f"{GROUND_TRUTH} has numbers that meta.mat does not name, {out[0]} among them.")
-        answers = [wnids[int(a)] for a in answers]
-    return dict(zip(sorted(names), answers, strict=True))
-
-
-def _devkit_wnids(root: Path) -> dict[int, str]:
-    from scipy.io import loadmat
-
-    meta = _devkit_file(root, "meta.mat")
-    if meta is None:
-        hint = f"Put {DEVKIT}.tar.gz (or its data/meta.mat) into {root}."
-        raise DatasetError(f"{GROUND_TRUTH} numbers the classes, and only the devkit's meta.mat names them. {hint}")
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]
-    return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in np.atleast_1d(synsets)}
-
-
-def _devkit_file(root: Path, name: str) -> bytes | None:
-    for folder in (root, root / DEVKIT / "data", root / DEVKIT, root / "data", root / "val"):
-        if (folder / name).is_file():
-            return (folder / name).read_bytes()
-    if (archive := root / f"{DEVKIT}.tar.gz").is_file():
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if member.isfile() and member.name.rsplit("/", 1)[-1] == name:
-                    stream = tar.extractfile(member)
-                    return stream.read() if stream else None
-    return None
 
 
 # -- archives ----------------------------------------------------------------------------------------------
@@ -234,6 +170,9 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
                     if member.offset_data + member.size > end:
                         raise tarfile.ReadError(f"{member.name} ends beyond the archive")
                     yield member
+                file.seek(tar.offset)
+                if tar.offset + tarfile.BLOCKSIZE > end or any(file.read(tarfile.BLOCKSIZE)):
+                    raise tarfile.ReadError(f"no end mark at byte {tar.offset - start}")  # tarfile calls this an end
         except tarfile.TarError as error:
             hint = "It is truncated or not a plain tar; copy it again."
             raise DatasetError(f"The archive {path} cannot be read ({error}). {hint}") from error
@@ -263,7 +202,7 @@ def _list_train_tar(root: Path, tar: Path) -> Dataset:
 
 def _list_val_tar(root: Path, tar: Path) -> Dataset:
     members = sorted((m for m in _members(tar) if _is_image(m.name)), key=lambda m: m.name)
-    classes, label_of = _val_labels(root, None, [m.name for m in members])
+    classes, label_of = val_labels(root, None, _train_classes(root), [m.name for m in members])
     listing = Listing()
     for m in members:
         listing.add(m.name, label_of[m.name], m.size, container=0, offset=m.offset_data)
@@ -274,7 +213,8 @@ def _list_val_tar(root: Path, tar: Path) -> Dataset:
 
 
 def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
-    return Layout(f"{len(shards)} shards", lambda: _list_shards(root, split, shards), lambda: _stamp(shards))
+    return Layout(f"{len(shards)} shards", lambda: _list_shards(root, split, shards),
+                  lambda: _stamp(root, None, shards))  # fmt: skip
 
 
 def _list_shards(root: Path, split: Split, shards: list[Path]) -> Dataset:

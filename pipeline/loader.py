@@ -9,7 +9,7 @@ training step costs when data is free. `squares` and `full_images` decode images
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -50,7 +50,7 @@ class Treatment:
     """How pixels become what the network sees: (x - mean + lighting) / divisor, in grey levels 0..255."""
 
     mean: NDArray[np.float32]  # the mean image's centre (224, 224, 3), or a colour (3,)
-    divisor: float = 1.0
+    divisor: NDArray[np.float32] = field(default_factory=lambda: np.ones(3, np.float32))  # (3,)
     basis: NDArray[np.float32] | None = None  # (3, 3): lighting = basis @ three standard normal draws
     lit_divisor: float = 1.0  # a further divisor while lighting is on: the authors' 1 + sigma
 
@@ -58,8 +58,8 @@ class Treatment:
         """Evaluation's treatment of one view of uint8 (b, 256, 256, 3): float32 (b, 3, 224, 224)."""
         crop = squares[:, top : top + CROP, left : left + CROP].to(torch.float32)
         crop = crop.flip(2) if mirror else crop
-        mean = torch.from_numpy(self.mean).to(squares.device)
-        return ((crop - mean) / self.divisor).permute(0, 3, 1, 2)
+        mean, divisor = (torch.from_numpy(a).to(squares.device) for a in (self.mean, self.divisor))
+        return ((crop - mean) / divisor).permute(0, 3, 1, 2)
 
 
 class BatchSource(Protocol):
@@ -106,29 +106,31 @@ class Loader:
         """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
         for lighting_on, group in groupby(range(epoch, num_epochs), key=lit):
             epochs = list(group)
-            with self._stream(epochs, step if epochs[0] == epoch else 0, lighting_on) as stream:
+            with self.stream(epochs, step if epochs[0] == epoch else 0, lighting_on) as stream:
                 for output, feed in stream:
                     images = as_tensor(output).permute(0, 3, 1, 2)
                     labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64))
                     request = feed.request
                     yield Batch(images, labels.to(images.device), feed.indices, request.epoch, request.step)
 
-    def _stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
+    def stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
+        """From `step` of the first epoch to the end of the last; outputs float (B, 224, 224, 3), inside DALI."""
         treatment = self.treatment
         build = partial(
             train_graph,
             decode=self.decode,
             mean=treatment.mean,
-            divisor=treatment.divisor * (treatment.lit_divisor if lit else 1.0),
+            divisor=treatment.divisor * np.float32(treatment.lit_divisor if lit else 1.0),
             half=self.half,
         )
         rows = share(self.batch_size, self.rank, self.num_ranks)
         return ImageStream(
-            self.dataset, self._requests(epochs, step, lit), build, TRAIN_INPUTS,
+            self.dataset, self.requests(epochs, step, lit), build, TRAIN_INPUTS,
             batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
         )  # fmt: skip
 
-    def _requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
+    def requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
+        """The plan of these epochs, batch by batch, for this rank."""
         rows = share(self.batch_size, self.rank, self.num_ranks)
         basis = self.treatment.basis if lit and self.treatment.basis is not None else np.zeros((3, 3), np.float32)
         for epoch in epochs:

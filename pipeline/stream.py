@@ -9,30 +9,29 @@ flight, the pipeline is built anew, and the same batches are fed again.
 
 from __future__ import annotations
 
-import io
 import logging
 import queue
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import nvidia.nvimgcodec as nvimgcodec
 import numpy as np
+import nvidia.nvimgcodec as nvimgcodec
 from numpy.typing import NDArray
-from PIL import Image
 
 from .dataset import Dataset
 from .geometry import source_region
-from .graph import Source, image_graph, new_pipeline
+from .graph import Source, new_pipeline
+from .judge import Judge, why
 
 log = logging.getLogger("alexnet")
 
 MAX_PIXELS = 100_000_000  # ImageNet's largest image has about 60 million
 MAX_BAD = 0.01
+SCAN, END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of scan, end of image
 
 
 class BadImage(ValueError):
@@ -97,6 +96,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._done: deque[tuple[Any, Feed]] = deque()
         self._ended = False
         self._stop = threading.Event()
+        self._recording = threading.Lock()
         self._pipeline = self._new_pipeline()
         self._producer = threading.Thread(target=self._produce, args=(iter(requests),), name="alexnet-plan", daemon=True)
         self._producer.start()
@@ -176,15 +176,18 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
                     return index, *read_image(self._dataset, index, self._settings.max_pixels)
                 except BadImage as error:
                     self._record(index, str(error))
+        if self._replace:
+            raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
         return None
 
     def _record(self, index: int, reason: str) -> None:
-        if index in self.bad:
-            return
-        self.bad[index] = reason
-        log.warning("Bad image %s: %s", self._dataset.name(index), reason)
-        if len(self.bad) > self._settings.max_bad * len(self._dataset):
-            raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
+        with self._recording:  # two readers may have met it at once
+            if index in self.bad:
+                return
+            self.bad[index] = reason
+            log.warning("Bad image %s: %s", self._dataset.name(index), reason)
+            if len(self.bad) > self._settings.max_bad * len(self._dataset):
+                raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
 
     # -- decoding, on the consumer's thread ----------------------------------------------------------------
 
@@ -198,14 +201,14 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
 
     def _feed(self) -> tuple[Any, ...]:
         """The pipeline's source: the next batch that is not empty."""
-        while (feed := self._again.popleft() if self._again else self._take()) is not None:
+        while (feed := self._again.popleft() if self._again else self.take()) is not None:
             self._in_flight.append(feed)
             if len(feed.indices):
                 return tuple(feed.inputs[name] for name in self._names)
         raise StopIteration
 
-    def _take(self) -> Feed | None:
-        """What the producer has read; None for ever after the last."""
+    def take(self) -> Feed | None:
+        """The next batch as read, not decoded; None for ever after the last."""
         item = None if self._ended else self._read.get()
         self._ended = not isinstance(item, Feed)
         if isinstance(item, BaseException):
@@ -219,7 +222,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
 
     def _recover(self, error: RuntimeError) -> None:
         """Find what cannot be decoded among the batches in flight, and feed them again without it."""
-        with _Judge(self._settings) as judge:
+        with Judge(self._settings.device_id) as judge:
             culprits = {
                 index: data
                 for feed in self._in_flight
@@ -229,7 +232,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         if not culprits:
             raise error
         for index, data in culprits.items():
-            self._record(index, _why(data))
+            self._record(index, why(data))
         self._again.extendleft(reversed([self._fill(feed.request) for feed in self._in_flight]))
         self._in_flight.clear()
         self._pipeline = self._new_pipeline()
@@ -252,7 +255,18 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
         raise BadImage(f"its header claims {width}x{height} pixels, more than --max-pixels {max_pixels}")
     if height < 1 or width < 1:
         raise BadImage(f"its header claims {width}x{height} pixels")
+    if header.codec_name == "jpeg" and not _has_end(data):
+        raise BadImage("truncated (a JPEG without its end)")
     return data, (height, width)
+
+
+def _has_end(jpeg: NDArray[np.uint8]) -> bool:
+    """Whether an end marker follows the last scan. Rows above a cut still decode: left to the decoder, the verdict
+    would depend on the crop, and a resumed run could differ from an unbroken one."""
+    if jpeg[-2:].tobytes() == END:
+        return True
+    encoded = jpeg.tobytes()
+    return encoded.rfind(END) > encoded.rfind(SCAN)  # bytes may follow, and a thumbnail has an end of its own
 
 
 def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
@@ -263,40 +277,3 @@ def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
         f"{len(bad)} of {len(dataset)} images ({share:.2%}) cannot be used, more than --max-bad {max_bad:g} allows. "
         f"{first}{'; ...' if len(bad) > 3 else ''}"
     )
-
-
-class _Judge:
-    """Decodes images one at a time, to tell the good from the bad."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._device_id, self._pipeline = settings.device_id, None
-
-    def __enter__(self) -> _Judge:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pipeline = None
-
-    def decodes(self, data: NDArray[np.uint8]) -> bool:
-        self._data = data
-        if self._pipeline is None:
-            self._pipeline = new_pipeline(1, 1, self._device_id, prefetch=1)
-            with self._pipeline:
-                image_graph(self._pipeline, lambda: ([self._data],), decode="exact")
-        try:
-            self._pipeline.run()
-        except RuntimeError:
-            self._pipeline = None  # an error ends a DALI pipeline
-            return False
-        return True
-
-
-def _why(data: NDArray[np.uint8]) -> str:
-    """Pillow says what is wrong with an image better than a decoder's log does."""
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data.tobytes())) as image:
-            warnings.simplefilter("ignore")
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return str(error)
-    return "truncated or corrupt (the decoder refused it)"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from alexnet.pca.moments import MAX_PIXELS, RgbMoments
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from alexnet.pca.moments import MAX_PIXELS, RgbMoments
 
 Images = NDArray[np.uint8]
 
@@ -93,7 +95,7 @@ def test_batches_beyond_the_16_bit_sum_are_exact() -> None:
 
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 12), max_size=6), data=st.data())
 @settings(max_examples=30, deadline=None)
-def test_any_split_order_and_merge_give_the_same_bits(seed: int, cuts: list[int], data: st.DataObject) -> None:
+def test_any_split_order_and_merge_is_the_same(seed: int, cuts: list[int], data: st.DataObject) -> None:
     images = random_images(seed, 12, 9, 9, 3)
     parts = np.split(images, sorted(cuts))
     shards = [of_squares(part) for part in data.draw(st.permutations(parts))]
@@ -106,6 +108,17 @@ def test_any_split_order_and_merge_give_the_same_bits(seed: int, cuts: list[int]
         assert array.tobytes() == same.tobytes()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_sums_on_the_device_are_the_same(device: str) -> None:
+    images = np.concatenate([random_images(5, 9, 64, 64, 3), np.full((2, 64, 64, 3), 255, np.uint8)])
+    moments = RgbMoments.zero(64)
+    moments.update_on_device(torch.from_numpy(images[:4]).to(device))
+    moments.update_on_device(torch.from_numpy(images[4:]).to(device))
+    assert moments == of_squares(images)
+    with pytest.raises(ValueError, match="expected uint8"):
+        moments.update_on_device(torch.zeros(1, 64, 64, 3, device=device))
+
+
 def test_strided_views_count_as_what_they_show() -> None:
     images = random_images(3, 4, 32, 32, 3)
     assert of_squares(images[:, ::2, ::2]) == of_squares(images[:, ::2, ::2].copy())
@@ -113,7 +126,7 @@ def test_strided_views_count_as_what_they_show() -> None:
 
 
 def test_fifteen_million_squares_stay_below_the_limit() -> None:
-    assert 15_000_000 * 256 * 256 < MAX_PIXELS
+    assert MAX_PIXELS > 15_000_000 * 256 * 256
     assert MAX_PIXELS * 255 * 255 < 2**63
     moments = of_squares(np.full((1, 2, 2, 3), 255, np.uint8))
     for _ in range(43):  # 2**43 images of 4 pixels
@@ -121,9 +134,9 @@ def test_fifteen_million_squares_stay_below_the_limit() -> None:
     assert moments.num_pixels == 2**45
     assert moments.products[0, 0] == 2**45 * 65025
     moments.merge(moments)
+    moments.merge(moments)  # 2**47 = 1.407e14 pixels
     with pytest.raises(OverflowError, match="overflow"):
-        for _ in range(3):
-            moments.merge(moments)
+        moments.merge(moments)
     assert int(moments.products[0, 0]) == moments.num_pixels * 65025
 
 

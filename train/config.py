@@ -61,13 +61,13 @@ class Config:
         False, "after norm2 a 5x5 response normalisation inside each channel",
         "not in the paper; original on, [O] layers-145.cfg rnorm2")
     overlapping_pooling: bool = setting(
-        True, "3x3 windows, stride 2; off: 2x2, rounded down, so maps are 55, 27, 13, 6 all the same, without "
+        True, "3x3 windows, stride 2; off: 2x2, rounded down, so maps are 55, 27, 13, 6 all the same, less "
         "odd last rows and columns", "paper s3.4; [O] #147 rounds up and changes paddings instead")
     dropout: float = setting(
         0.5, "share of fc6 and fc7 units dropped; 0: none", "paper s4.2", low=0, high=0.99)
     dropout_style: Literal["mask", "inverted"] = setting(
         "mask", "mask: outputs of fc6 and fc7 x 0/1 mask in training, x (1-dropout) at test; inverted: "
-        "inputs of fc6 and fc7 x mask/(1-dropout) in training", "paper s4.2, [O] layer.cu; owt inverted, [TV]")
+        "inputs of fc6 and fc7 x mask/(1-dropout) in training", "paper s4.2; owt inverted, [TV]")
     cross_talk: bool = setting(
         True, "off: conv3, fc6 and fc7 too see only their own tower, widths unchanged; fc8 alone sees both",
         "paper s3.2; off is the idea of [O] #150")

@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SOURCES := cli.py pipeline pca train tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo bench test lint types clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED)  ## everything on a generated data set, in minutes, on a CPU
+	$(BIN)/alexnet demo
+
+bench: $(INSTALLED)  ## how many images a second the loader delivers here
+	$(BIN)/alexnet bench-loader
+
+test: lint types  ## lint, types and tests: what must pass before a change lands
+	$(BIN)/pytest
+
+lint: $(INSTALLED)  ## ruff
+	$(BIN)/ruff check
+
+types: $(INSTALLED)  ## mypy, which names modules by folder: it is shown the checkout as "alexnet"
+	dir=$$(mktemp -d) && trap 'rm -r $$dir' EXIT && ln -s "$(CURDIR)" $$dir/alexnet && cd $$dir && \
+	"$(CURDIR)/$(BIN)/mypy" --cache-dir "$(CURDIR)/.mypy_cache" --config-file alexnet/pyproject.toml \
+		$(addprefix alexnet/,$(SOURCES))
+
+clean:  ## remove what was built, cached or generated here, except .venv
+	rm -rf build dist *.egg-info .demo .mypy_cache .ruff_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -prune -exec rm -r {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $@

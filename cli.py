@@ -1,0 +1,385 @@
+"""The command line: arguments in, calls out. No logic lives here.
+
+Heavy imports stand inside the commands, so `alexnet --help` answers at once, without DALI or torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from . import __version__
+from .train.config import PRESETS
+from .train.console import Commands, TrainingDisplay, bar, print_table, run_commands, say, stop_on_signals
+from .train.options import NumberChoice, config_options
+
+if TYPE_CHECKING:
+    import torch
+
+    from .pca.stats import Region, RgbStats
+    from .pipeline.dataset import Dataset
+    from .pipeline.stream import Settings
+
+CORES = len(os.sched_getaffinity(0))
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+
+def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+data_argument = click.argument("data", required=False, type=ANY_PATH)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+threads_option = click.option("--threads", type=click.IntRange(1), default=CORES, show_default="all cores",
+                              help="Threads that decode.")  # fmt: skip
+views_option = click.option("--views", type=NumberChoice((1, 10)), default=1, show_default=True,
+                            help="1: the centre; 10: the paper's corners and centre, and their mirrors.")  # fmt: skip
+batch_option = click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
+loading_options = _together(
+    threads_option,
+    click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
+                 help="Where to decode and to compute."),
+    click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
+                 help="exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off."),
+    click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+                 help="Share of images that may be unusable before it is an error."),
+    click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, show_default=True,
+                 help="Images that claim more pixels than this are refused unopened."),
+)  # fmt: skip
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="alexnet")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """AlexNet as of 2012, trained end to end at the speed of today's hardware.
+
+    DATA is a folder with train/<class>/*.JPEG and val/, or with the ILSVRC2012 tar archives, or with WebDataset
+    shards. Left out, it is $ALEXNET_DATA, then /data/imagenet.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+
+
+# -- statistics --------------------------------------------------------------------------------------------
+
+
+@main.command("pca-stats")
+@data_argument
+@click.option("--out", type=FILE, help="The JSON file, the mean image beside it.  [default: where `train` finds it]")
+@click.option("--region", type=click.Choice(["centre", "full"]), default="centre", show_default=True,
+              help="centre: the 256x256 that training sees; full: whole images.")
+@click.option("--merge", "parts", multiple=True, type=FILE,
+              help="Add up the statistics of parts of a data set instead; repeat for each file.")
+@click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later.")
+@click.option("--plot", type=FILE, help="Draw them too, as PNG or PDF.")
+@loading_options
+@json_option
+def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[Path, ...],
+              part: tuple[int, int] | None, plot: Path | None, as_json: bool, **loading: Any) -> None:  # fmt: skip
+    """Colour statistics of a training set: mean image, covariance, eigenvectors and eigenvalues.
+
+    Exact integer sums: the same bits whatever the threads and processes, in one go or resumed. After an
+    interruption the same command goes on where it was. Under torchrun the ranks share the images.
+
+    Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
+    """
+    from .train.session import stats_path
+    from .train.tables import print_stats
+
+    if (parts or part) and out is None:
+        raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
+    example = None
+    if parts:
+        from .pca.compute import merge_stats
+
+        stats: RgbStats | None = merge_stats(parts)
+    else:
+        dataset = _open(data, "train")
+        out = out or stats_path(dataset, region)
+        stats = _compute_stats(dataset, region, loading, part)
+        example = _example(dataset, loading) if plot else None
+    if stats is None:  # another rank has the whole
+        return
+    assert out is not None
+    stats.save(out)
+    if plot:
+        from .pca.figures import plot_stats
+
+        plot_stats(stats, plot, example)
+    print(stats.to_json(out)) if as_json else print_stats(stats, out)
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@data_argument
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="What to reproduce; change any number below.  [paper]")
+@click.option("--run", "run_dir", type=FOLDER, help="The run folder.  [default: runs/<preset>-<time>]")
+@click.option("--resume", is_flag=False, flag_value="newest", metavar="[PATH]",
+              help="Continue from a checkpoint or a run folder; alone: from the newest in --run.")
+@click.option("--stats", "stats_file", type=FILE,
+              help="From `alexnet pca-stats`.  [default: found by the data set, computed when missing]")
+@click.option("--describe", is_flag=True, help="Show the network and every number with its source; train nothing.")
+@click.option("--classes", "num_classes", type=click.IntRange(1), default=1000, show_default=True,
+              help="For --describe.")
+@click.option("--checkpoint-every", type=click.IntRange(1), metavar="STEPS",
+              help="[default: at epochs' ends, and every ten minutes]")
+@click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep.")
+@click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS")
+@loading_options
+@config_options
+def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: str | None, stats_file: Path | None,
+          describe: bool, num_classes: int, checkpoint_every: int | None, keep: int, log_every: int,
+          **given: Any) -> None:  # fmt: skip
+    """Train the network.
+
+    The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
+
+    Example: alexnet train /data/imagenet --preset original --run runs/first
+    """
+    from .train.session import check_memory, find_checkpoint, resolve_config, stats_for_training
+    from .train.tables import print_description
+
+    loading = {k: given.pop(k) for k in ("threads", "device", "decode", "max_bad", "max_pixels")}
+    overrides = {k: v for k, v in given.items() if v is not None}
+    if describe:
+        print_description(resolve_config(preset, overrides, None), num_classes)
+        return
+    run_dir = run_dir or Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    saved = find_checkpoint(resume, run_dir)
+    config = resolve_config(preset, overrides, saved)
+    train_set, val_set = _open(data, "train"), _open(data, "val")
+    check_memory(config, train_set.num_classes, _device(loading))
+    stats = stats_for_training(config, train_set, stats_file, lambda: _compute_stats(train_set, "centre", loading))
+
+    from .train.trainer import Interrupted, RunOptions, Trainer
+
+    how = RunOptions(run_dir=run_dir, device=_device(loading), settings=_settings(loading), decode=loading["decode"],
+                     checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)  # fmt: skip
+    say(f"Training {config.preset} on {train_set.root}: {len(train_set):,} images of {train_set.num_classes} classes, "
+        f"{len(val_set):,} to validate on, into {run_dir}")  # fmt: skip
+    with TrainingDisplay() as display:
+        trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
+        with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number)):
+            try:
+                last = trainer.fit()
+            except Interrupted as stopped:
+                say(str(stopped))
+                raise SystemExit(128 + stopped.signal_number) from None
+    say(f"Done: top-1 error {last['top1_error']:.2%}, top-5 error {last['top5_error']:.2%} (1 view). "
+        f"Next: alexnet evaluate {run_dir} {train_set.root} --views 10")  # fmt: skip
+
+
+# -- evaluation --------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT... [DATA]")
+@views_option
+@batch_option
+@loading_options
+@json_option
+def evaluate(paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, as_json: bool, **loading: Any) -> None:
+    """Top-1 and top-5 error of checkpoints or run folders on the validation set, every image counted once.
+
+    Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
+
+    Example: alexnet evaluate runs/first /data/imagenet --views 10
+    """
+    from .train import evaluate as evaluation
+    from .train.session import load_classifier, split_data
+
+    checkpoints, data = split_data(paths)
+    dataset, device = _open(data, "val"), _device(loading)
+    classifiers = [load_classifier(path, device) for path in checkpoints]
+    with bar("evaluation", len(dataset), "images") as update:
+        result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, device=device,
+                                     settings=_settings(loading), decode=loading["decode"], progress=update)  # fmt: skip
+    if as_json:
+        print(json.dumps(asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}))
+        return
+    print(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
+    print(f"views        {views}" + (f", {len(checkpoints)} networks averaged" if len(checkpoints) > 1 else ""))
+    print(f"top-1 error  {result.top1_error:.2%}")
+    print(f"top-5 error  {result.top5_error:.2%}")
+
+
+@main.command()
+@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("images", nargs=-1, required=True, type=ANY_PATH, metavar="IMAGE...")
+@views_option
+@loading_options
+@json_option
+def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], as_json: bool, **loading: Any) -> None:
+    """The five most probable classes of images.
+
+    Example: alexnet predict runs/first cat.jpg dog.jpg
+    """
+    from .pipeline.dataset import from_files
+    from .train import evaluate as evaluation
+    from .train.session import load_classifier
+
+    files, device = from_files(images), _device(loading)
+    bad: dict[int, str] = {}
+    found = evaluation.predict([load_classifier(checkpoint, device)], files, views=views, device=device,
+                               settings=_settings(loading | {"max_bad": 1.0}), bad=bad)  # fmt: skip
+    results = [(files.name(p.index), dict(p.classes)) for p in found]
+    if as_json:
+        print(json.dumps({"predictions": dict(results), "bad": {files.name(i): why for i, why in bad.items()}}))
+    else:
+        for name, classes in results:
+            print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
+    if bad:
+        raise SystemExit(1)
+
+
+# -- the machine -------------------------------------------------------------------------------------------
+
+
+@main.command("bench-loader")
+@data_argument
+@batch_option
+@click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of each window.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each stage.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@loading_options
+@json_option
+def bench_loader(data: Path | None, batch_size: int, seconds: float, rounds: int, seed: int, as_json: bool,
+                 **loading: Any) -> None:  # fmt: skip
+    """Images per second of the loader that training uses, stage by stage, against its own ceiling.
+
+    read: bytes and headers; decode: whole images, nothing else; pipeline: the training graph; loader: the same in
+    torch's hands. Without DATA it makes JPEGs of ImageNet's sizes, once, in the cache folder.
+
+    Example: alexnet bench-loader /data/imagenet --threads 8
+    """
+    from .pipeline import bench
+    from .train.tables import print_bench
+
+    dataset = _open_or_generate(data)
+    with bar("bench-loader", 4 * (rounds + 1), "windows") as update:
+        result = bench.bench_loader(dataset, settings=_settings(loading), batch_size=min(batch_size, len(dataset)),
+                                    seconds=seconds, rounds=rounds, decode=loading["decode"], seed=seed,
+                                    half=_device(loading).type == "cuda",
+                                    progress=lambda done, total, text: update(done))  # fmt: skip
+    print(result.to_json()) if as_json else print_bench(result)
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """What this machine has, and for each thing missing what it costs and how to get it.
+
+    Example: alexnet doctor
+    """
+    from .pipeline.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        print(json.dumps({"findings": [asdict(f) for f in findings]}))
+        return
+    print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
+    for finding in findings:
+        if finding.status != "ok":
+            print(f"\n{finding.area}: {finding.cost}\n  {finding.remedy}")
+
+
+@main.command()
+@click.option("--folder", type=FOLDER, default=Path("demo"), show_default=True, help="For images and results.")
+@threads_option
+def demo(folder: Path, threads: int) -> None:
+    """Everything above on generated images, in minutes, on a CPU.
+
+    Draws a small ImageNet-shaped tree of ten classes that need colour, shape and texture to tell apart, then runs
+    the commands that a user would type.
+
+    Example: alexnet demo --folder /tmp/demo
+    """
+    from .pipeline.generate import generate_tree
+
+    say(f"Drawing ten classes of JPEGs into {folder / 'data'}")
+    with bar("drawing", 1200, "images") as update:
+        data = generate_tree(folder / "data", train_per_class=100, val_per_class=20, seed=0, processes=threads,
+                             progress=lambda done, total: update(done))  # fmt: skip
+    run, stats, run_on = folder / "run", folder / "stats.json", f"--threads {threads}"
+    run_commands(
+        f"pca-stats {data} --out {stats} --plot {folder / 'stats.png'} {run_on}",
+        f"train {data} --stats {stats} --run {run} --width 0.25 --batch-size 32 --epochs 12 --schedule stages {run_on}",
+        f"evaluate {run} {data} --views 1 {run_on}",
+        f"evaluate {run} {data} --views 10 {run_on}",
+        f"bench-loader {data} --seconds 1 {run_on}",
+    )
+
+
+# -- shared ------------------------------------------------------------------------------------------------
+
+
+def _open(data: Path | None, split: Literal["train", "val"]) -> Dataset:
+    from .pipeline.dataset import open_dataset
+
+    return open_dataset(data, split)
+
+
+def _open_or_generate(data: Path | None) -> Dataset:
+    from .pipeline.bench import generated_dataset
+    from .pipeline.dataset import DEFAULT_DATA
+
+    if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
+        return _open(data, "train")
+    say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
+    return generated_dataset()
+
+
+def _compute_stats(dataset: Dataset, region: Region, loading: dict[str, Any], part: tuple[int, int] | None = None) -> Any:
+    from .pca.compute import run_pass
+
+    with bar("pca-stats", len(dataset), "images") as update:
+        return run_pass(dataset, region=region, settings=_settings(loading), decode=loading["decode"], part=part,
+                        progress=update)  # fmt: skip
+
+
+def _example(dataset: Dataset, loading: dict[str, Any]) -> Any:
+    """The first usable image, uint8 (256, 256, 3), to show lighting on."""
+    import numpy as np
+
+    from .pipeline.loader import squares
+
+    batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=_settings(loading))
+    return next((b.pixels[0].cpu().numpy() for b in batches if len(b.indices)), None)
+
+
+def _device(loading: dict[str, Any]) -> torch.device:
+    import torch
+
+    wanted = loading["device"]
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise click.ClickException("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
+    return torch.device("cuda:0" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _settings(loading: dict[str, Any]) -> Settings:
+    from .pipeline.stream import Settings
+
+    return Settings(threads=loading["threads"], readers=max(4, loading["threads"]), device_id=_device(loading).index,
+                    max_pixels=loading["max_pixels"], max_bad=loading["max_bad"])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Files that are whole or not there, and JSON that is believed key by key.
+
+`stats.py` keeps its numbers with these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-9  # relative: of numbers that were written in full and computed on another machine
+
+Record = TypeVar("Record")
+
+
+class StatsError(ValueError):
+    """Statistics or their file are not as they should be; the message says where and how."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of `content` at `path`, or what was there before: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class CheckedJson:
+    """A JSON object in a file. Every complaint names file, key, what was expected and what was found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._data = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise StatsError(f"{path}: no such file; `alexnet pca-stats DATA` makes one") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise StatsError(f"{path}: expected a JSON file, found: {error}") from error
+        if not isinstance(self._data, dict):
+            raise StatsError(f"{path}: expected a JSON object, found {type(self._data).__name__}")
+
+    def error(self, key: str, expected: object, found: object) -> StatsError:
+        return StatsError(f"{self.path}: {key}: expected {expected}, found {str(found)[:200]}")
+
+    def value(self, key: str, *kinds: type) -> Any:
+        """What stands at `key`, which is exactly one of these types."""
+        if key not in self._data:
+            raise self.error(key, "a value", "none")
+        value = self._data[key]
+        if kinds and type(value) not in kinds:
+            raise self.error(key, " or ".join(kind.__name__ for kind in kinds), repr(value))
+        return value
+
+    def expect(self, key: str, expected: object) -> None:
+        """Nothing else will do."""
+        if (found := self.value(key)) != expected:
+            raise self.error(key, repr(expected), repr(found))
+
+    def integers(self, key: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        return self._array(key, shape, "i").astype(np.int64)
+
+    def floats(self, key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Finite numbers."""
+        array = self._array(key, shape, "if").astype(np.float64)
+        if not np.isfinite(array).all():
+            raise self.error(key, "finite numbers", array.tolist())
+        return array
+
+    def expect_close(self, key: str, expected: NDArray[np.float64]) -> None:
+        """Floats that follow from others."""
+        found = self.floats(key, expected.shape)
+        if np.abs(found - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
+            raise self.error(key, f"{expected.tolist()}, as the sums say", found.tolist())
+
+    def records(self, key: str, kind: type[Record]) -> list[Record]:
+        """A list of objects, each with the fields of this dataclass: strings and numbers."""
+        return [self._record(key, item, kind) for item in self.value(key, list)]
+
+    def record(self, key: str, kind: type[Record]) -> Record | None:
+        """One such object, or null."""
+        item = self.value(key, dict, type(None))
+        return None if item is None else self._record(key, item, kind)
+
+    def _record(self, key: str, item: Any, kind: type[Record]) -> Record:
+        types = get_type_hints(kind)
+        if not isinstance(item, dict) or {k: type(v) for k, v in item.items()} != types:
+            raise self.error(key, f"{ {k: t.__name__ for k, t in types.items()} }", item)
+        return kind(**item)
+
+    def _array(self, key: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+        try:
+            array = np.array(self.value(key, list))
+        except (ValueError, OverflowError) as error:
+            raise self.error(key, f"numbers of shape {shape}", error) from error
+        if array.shape != shape or array.dtype.kind not in kinds:
+            wanted = "integers" if kinds == "i" else "numbers"
+            raise self.error(key, f"{wanted} of shape {shape}", f"{array.dtype} of shape {array.shape}")
+        return array

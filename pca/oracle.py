@@ -1,0 +1,127 @@
+"""Our numbers beside others: scikit-learn's PCA of the same pixels, and the constants everybody copies.
+
+After `stats.py`; `compute.py` runs the check at the end of a pass, `pca-stats` prints the comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .stats import RgbStats
+
+SMALLEST = 1e-9  # relative to the greatest eigenvalue; what is below is rounding, not colour
+ALLOWED = 5.0  # expected errors (one standard error each) that a check may be off
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """How far scikit-learn's PCA of a random sample of the pixels is from ours, and how far by chance.
+
+    Errors are the greatest over the three axes: of eigenvalues relative, of eigenvectors in degrees. The
+    expected ones are standard errors that take images as the units drawn, since pixels of one are alike.
+    """
+
+    num_images: int
+    num_pixels: int
+    eigenvalue_error: float
+    expected_eigenvalue_error: float
+    angle_degrees: float
+    expected_angle_degrees: float
+
+    @property
+    def passed(self) -> bool:
+        return (
+            self.eigenvalue_error <= ALLOWED * self.expected_eigenvalue_error + SMALLEST
+            and self.angle_degrees <= ALLOWED * self.expected_angle_degrees + 1e-6
+        )
+
+
+def self_check(stats: RgbStats, sample: NDArray[np.uint8]) -> SelfCheck:
+    """Compares with scikit-learn on `sample`, uint8 (images, k, 3): k random pixels of each image."""
+    from sklearn.decomposition import PCA
+
+    pixels = sample.reshape(-1, 3).astype(np.float64)
+    fit = PCA(svd_solver="full").fit(pixels)
+    variances = fit.explained_variance_ * (len(pixels) - 1) / len(pixels)  # theirs is divided by n - 1
+    error = np.abs(variances - stats.eigenvalues) / np.maximum(stats.eigenvalues, _smallest(stats))
+    expected_error, expected_angle = _expected(stats, sample)
+    return SelfCheck(
+        num_images=len(sample),
+        num_pixels=len(pixels),
+        eigenvalue_error=float(error.max()),
+        expected_eigenvalue_error=expected_error,
+        angle_degrees=float(angles_degrees(fit.components_.T, stats.eigenvectors).max()),
+        expected_angle_degrees=expected_angle,
+    )
+
+
+def angles_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3,): angles between the lines along the unit columns of two (3, 3), precise also where tiny."""
+    difference = np.minimum(np.linalg.norm(first - second, axis=0), np.linalg.norm(first + second, axis=0))
+    return np.degrees(2 * np.arcsin(difference / 2))
+
+
+def _expected(stats: RgbStats, sample: NDArray[np.uint8]) -> tuple[float, float]:
+    """Standard errors of eigenvalues (relative) and eigenvectors (degrees), by perturbation to first order.
+
+    In our eigenbasis the sample's covariance differs from diag(lambda) by E, which the spread between images
+    measures; lambda_i moves by E_ii, and vector i turns towards vector j by E_ij / (lambda_i - lambda_j).
+    """
+    values, smallest = stats.eigenvalues, _smallest(stats)
+    projected = (sample - stats.mean) @ stats.eigenvectors  # (images, k, 3)
+    each = np.einsum("mki,mkj->mij", projected, projected) / sample.shape[1]  # covariance by image
+    error = each.std(axis=0) / np.sqrt(len(sample))  # (3, 3)
+    gaps = np.abs(values[:, None] - values)
+    turns = np.where(gaps > smallest, error / np.maximum(gaps, smallest), np.inf)  # equal axes turn freely
+    np.fill_diagonal(turns, 0)
+    angles = np.degrees(np.arctan(np.linalg.norm(turns, axis=1)))
+    return float((np.diag(error) / np.maximum(values, smallest)).max()), float(angles.max())
+
+
+def _smallest(stats: RgbStats) -> float:
+    """An eigenvalue below which there is only rounding."""
+    return max(SMALLEST * float(stats.eigenvalues[0]), float(np.finfo(float).tiny))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Published lighting constants, in descending order, and what they really are."""
+
+    name: str
+    published: tuple[float, float, float]
+    kind: Literal["std of 0..255", "variance of 0..1"]
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """(3,): standard deviations along the axes in grey levels 0..255."""
+        published = np.array(self.published)
+        return published if self.kind == "std of 0..255" else 255 * np.sqrt(published)
+
+
+# github.com/akrizhevsky/cuda-convnet2, make-data/input_meta, key color_pca (the 2012 file is not public), and
+# github.com/facebookarchive/fb.resnet.torch, datasets/transforms.lua, whence the rest of the world has them.
+# The latter are often multiplied by alpha as they are: the noise is then 2.2, 7.7 and 17 times too weak.
+KNOWN = (
+    Known("Krizhevsky, cuda-convnet2", (121.78006099, 37.09388853, 19.72083305), "std of 0..255"),
+    Known("Torch, fb.resnet.torch", (0.2175, 0.0188, 0.0045), "variance of 0..1"),
+)
+
+
+class Comparison(NamedTuple):
+    """Someone else's axes in our units: `std` (3,) in grey levels, `ratio` (3,) ours divided by theirs."""
+
+    name: str
+    kind: str
+    std: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+
+
+def compare(stats: RgbStats) -> list[Comparison]:
+    """One row for each set of known constants (ImageNet's, so only an ImageNet should be near)."""
+    ours = np.sqrt(stats.eigenvalues)
+    return [Comparison(known.name, known.kind, known.std, ours / known.std) for known in KNOWN]

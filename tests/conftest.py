@@ -1,0 +1,112 @@
+"""What the tests share: a tiny tree of difficult images, the ImageNet sample, the skip without a GPU."""
+
+import os
+import sys
+import tarfile
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+THREADS = 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for torch imported later, and in child processes
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Size and how it is saved of every image of the tiny tree, in the order of its sorted paths.
+TINY_IMAGES: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
+    ((120, 80), {}),
+    ((80, 120), {}),
+    ((96, 96), {"quality": 96, "subsampling": "4:4:4"}),
+    ((100, 75), {"mode": "L"}),
+    ((100, 80), {"mode": "CMYK"}),
+    ((90, 70), {"progressive": True}),
+    ((64, 48), {"format": "PNG"}),  # ImageNet has one, named .JPEG like the others
+    ((110, 70), {"orientation": 6}),  # to be ignored, as the authors' pipeline did
+    ((300, 40), {}),
+    ((400, 300), {"quality": 90}),
+    ((256, 256), {}),
+    ((33, 57), {}),
+    ((120, 90), {}),
+    ((90, 120), {}),
+    ((77, 77), {"mode": "L"}),
+    ((130, 60), {}),
+    ((61, 133), {"progressive": True}),
+    ((280, 260), {}),
+)
+TINY_CLASSES = ("n01", "n02", "n03")
+
+
+@pytest.fixture(scope="session")
+def tiny_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train/` (3 classes of 4) and `val/` (3 of 2): every form that an image may come in."""
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(2012)
+    names = [
+        f"{split}/{name}/{name}_{i}.JPEG"
+        for split, count in (("train", 4), ("val", 2))
+        for name in TINY_CLASSES
+        for i in range(count)
+    ]
+    for name, (size, form) in zip(names, TINY_IMAGES, strict=True):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        _save_image(root / name, rng, size, **form)
+    return root
+
+
+def _save_image(
+    path: Path,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    *,
+    mode: str = "RGB",
+    format: str = "JPEG",
+    orientation: int = 1,
+    **options: Any,
+) -> None:
+    """Saves a smooth random image of `size` (width, height) pixels."""
+    coarse = Image.fromarray(rng.integers(256, size=(6, 6, 3), dtype=np.uint8))
+    image = coarse.resize(size, Image.Resampling.BICUBIC).convert(mode)
+    exif = image.getexif()
+    if orientation != 1:
+        exif[0x0112] = orientation
+    image.save(path, format, exif=exif, **options)
+
+
+@pytest.fixture(scope="session")
+def sample_dir() -> Path:
+    """The ImageNet sample, `train/<class>/*.JPEG`, 1,000 images: from $ALEXNET_SAMPLE, or a shared one."""
+    shared = Path(__file__).resolve().parents[2] / "shared/data/imagenet-sample.tar"
+    source = Path(os.environ.get("ALEXNET_SAMPLE", shared))
+    if source.is_dir():
+        return source
+    if not source.is_file():
+        pytest.skip(f"no ImageNet sample: neither a folder nor an archive at {source}; set ALEXNET_SAMPLE")
+    cache_dir = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "alexnet" / "tests"
+    extracted = cache_dir / "imagenet-sample"
+    if not extracted.is_dir():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir) as draft, tarfile.open(source) as archive:
+            archive.extractall(draft, filter="data")
+            (Path(draft) / "imagenet-sample").rename(extracted)
+    return extracted
+
+
+def pytest_collection_finish() -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(THREADS)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        pytest.skip("needs an NVIDIA GPU")
+
+
+@cache
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

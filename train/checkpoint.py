@@ -1,0 +1,253 @@
+"""A training run at one step, as a file: whole or absent, the same whatever the mesh, and nothing in it runs.
+
+The trainer saves and resumes with it; evaluation and prediction load networks by it. A file is a zip of numpy
+arrays (`.npz`, whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole
+layers, "array/<name>" whatever else the run needs, and "metadata" a JSON text. No pickle is written or read.
+"""
+
+import errno
+import json
+import logging
+import os
+import platform
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import __version__
+from .config import Config
+from .model import AlexNet, from_torchvision
+
+FORMAT, VERSION = "alexnet-checkpoint", 1
+_ENDINGS = (".pth", ".pt")  # of torchvision's published weights
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, and why."""
+
+
+def _versions() -> dict[str, str]:
+    return {"alexnet": __version__, "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that a run continues from. Tensors are float32 or float64; `load` puts them on the CPU."""
+
+    config: Config
+    classes: list[str]
+    epoch: int  # the one training goes on in, from 0
+    step: int  # steps taken since the start of training
+    model: dict[str, Tensor]  # parameters by name, both towers
+    momentum: dict[str, Tensor] = field(default_factory=dict)  # SGD's buffers by parameter name
+    rates: dict[str, float] = field(default_factory=dict)  # lr of each optimizer group: the momentum's unit
+    schedule: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray] = field(default_factory=dict)  # mean image, lighting basis, random states ...
+    stats_fingerprint: str = ""
+    dataset_fingerprint: str = ""
+    versions: dict[str, str] = field(default_factory=_versions)
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:08d}.npz"
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `path` and have it on disk on return. If that fails, what stood there before still does."""
+    entries = _entries(checkpoint)
+    needed = sum(entry.nbytes for entry in entries.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with partial.open("wb") as file:
+            np.savez(file, **entries)  # type: ignore[arg-type]  # its stub takes any name for `allow_pickle`
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        problem = (f"cannot write {path}: {error.strerror or error}; it needs {needed / 1e6:.1f} MB "
+                   f"and {free / 1e6:.1f} MB are free; earlier ones are intact")
+        raise OSError(error.errno, problem) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, is on disk
+    finally:
+        os.close(folder)
+
+
+def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
+    """The arrays of the file by name."""
+    tensors = {"model": checkpoint.model, "momentum": checkpoint.momentum}
+    entries = {f"{kind}/{name}": np.ascontiguousarray(tensor.detach().cpu().numpy())
+               for kind, named in tensors.items() for name, tensor in named.items()}
+    entries |= {f"array/{name}": np.asarray(array) for name, array in checkpoint.arrays.items()}
+    if pickled := [name for name, entry in entries.items() if entry.dtype.hasobject]:
+        raise ValueError(f"checkpoint array {pickled[0]} holds Python objects: give it numbers")
+    metadata = {"format": FORMAT, "version": VERSION, "config": asdict(checkpoint.config),
+                **{name: getattr(checkpoint, name) for name in _METADATA}}
+    return {"metadata": np.array(json.dumps(metadata)), **entries}
+
+
+_METADATA = {"classes": list, "epoch": int, "step": int, "rates": dict, "schedule": dict,
+             "stats_fingerprint": str, "dataset_fingerprint": str, "versions": dict}
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and check `path`; a CheckpointError says what is wrong with it."""
+    entries = _read(path)
+    metadata = _parse_metadata(path, entries.pop("metadata", None))
+    try:
+        config = Config.from_dict(metadata["config"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: its configuration is not one of this version: {error}") from error
+    parts: dict[str, dict[str, NDArray]] = {"model": {}, "momentum": {}, "array": {}}
+    for name, entry in entries.items():
+        kind, _, rest = name.partition("/")
+        if kind not in parts:
+            raise CheckpointError(f"{path}: unknown entry {name!r}")
+        parts[kind][rest] = entry
+    with torch.device("meta"):
+        expected = AlexNet(config, len(metadata["classes"])).state_dict()
+    check_parameters(f"{path}: model", expected, parts["model"])
+    if parts["momentum"]:
+        check_parameters(f"{path}: momentum", expected, parts["momentum"])
+    return Checkpoint(
+        config=config,
+        model={name: torch.from_numpy(entry) for name, entry in parts["model"].items()},
+        momentum={name: torch.from_numpy(entry) for name, entry in parts["momentum"].items()},
+        arrays=parts["array"],
+        **{name: metadata[name] for name in _METADATA})
+
+
+def _read(path: Path) -> dict[str, NDArray]:
+    """Every entry of the file, its checksum verified."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    with path.open("rb") as file:
+        begins_as_zip = file.read(2) == b"PK"
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: {'cut short' if begins_as_zip else 'not a checkpoint of alexnet'}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # of a dozen kinds, from zip, zlib, numpy's parser or the disk
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+
+
+def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
+    try:
+        metadata = json.loads(str(entry))
+        if entry is None or metadata["format"] != FORMAT:
+            raise KeyError("format")
+        version = int(metadata["version"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of alexnet") from error
+    if version > VERSION:
+        raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update it")
+    for name, kind in _METADATA.items():
+        if not isinstance(metadata.get(name), kind):
+            raise CheckpointError(f"{path}: metadata {name}: expected {kind.__name__}, "
+                                  f"found {metadata.get(name)!r}")
+    return metadata
+
+
+def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
+    """CheckpointError unless `found` has the names and shapes of `expected`, in float32 or float64."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found or name not in expected:
+            raise CheckpointError(f"{what} {name} is {'missing' if name in expected else 'unknown'}")
+        want, have = tuple(expected[name].shape), tuple(found[name].shape)
+        if want != have:
+            raise CheckpointError(f"{what} {name}: expected shape {want}, found {have}: another network?")
+        if str(found[name].dtype).removeprefix("torch.") not in ("float32", "float64"):
+            raise CheckpointError(f"{what} {name}: expected float32 or float64, found {found[name].dtype}")
+
+
+def saved_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoint files of a run, oldest step first."""
+    steps = {path: path.stem.removeprefix("step-") for path in (run_dir / "checkpoints").glob("step-*.npz")}
+    return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; damaged ones are reported and passed over."""
+    for path in reversed(saved_checkpoints(run_dir)):
+        try:
+            load(path)
+        except CheckpointError as error:
+            log.warning("passing over a checkpoint: %s", error)
+        else:
+            return path
+    return None
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints of a run, and what a killed run left half-written."""
+    if keep < 1:
+        raise ValueError(f"keep = {keep}: keep at least one checkpoint")
+    for path in (*saved_checkpoints(run_dir)[:-keep], *(run_dir / "checkpoints").glob(".step-*.partial")):
+        path.unlink(missing_ok=True)
+
+
+def momentum_by_name(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """SGD's own buffer of each parameter of `model`; to write into them is to restore them."""
+    return {name: optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in model.named_parameters()}
+
+
+def rates_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+@torch.no_grad()
+def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Copy the state into a network on one device, and into its optimizer; `set_rates` may then go on."""
+    check_parameters("checkpoint: model", model.state_dict(), checkpoint.model)
+    model.load_state_dict(checkpoint.model)
+    if optimizer is None:
+        return
+    buffers = momentum_by_name(model, optimizer)
+    check_parameters("checkpoint: momentum", buffers, checkpoint.momentum)
+    for name, buffer in buffers.items():
+        buffer.copy_(checkpoint.momentum[name])
+    for group in optimizer.param_groups:
+        group["lr"] = checkpoint.rates[group["name"]]
+
+
+def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
+    """The network of a checkpoint, of a run folder's newest, or of torchvision's weights (`.pth`)."""
+    if path.is_dir():
+        newest = latest(path)
+        if newest is None:
+            raise CheckpointError(f"{path}: no whole checkpoint in its folder checkpoints")
+        path = newest
+    checkpoint = _load_torchvision(path) if path.suffix in _ENDINGS else load(path)
+    model = AlexNet(checkpoint.config, len(checkpoint.classes))
+    restore(checkpoint, model)
+    return model.eval(), checkpoint
+
+
+def _load_torchvision(path: Path) -> Checkpoint:
+    """Weights only, by torch's restricted reader. The file names no classes, so they are numbers."""
+    try:
+        model = from_torchvision(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # the reader raises whatever a strange file makes it meet
+        raise CheckpointError(f"{path}: not torchvision's weights: {error}") from error
+    classes = [str(label) for label in range(len(model["fc8.bias"]))]
+    return Checkpoint(config=Config.from_preset("owt"), classes=classes, epoch=0, step=0, model=model)

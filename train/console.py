@@ -1,0 +1,207 @@
+"""What a person sees: bars on a terminal, lines in a log or a pipe, tables, one-line errors.
+
+Everything but results goes to standard error, so standard output can be read by another program.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+SECONDS_BETWEEN_LINES = 10.0
+
+error_console = Console(stderr=True, highlight=False)
+
+
+class Commands(click.Group):
+    """A click group whose known failures are one line, and whose bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            error_console.print("Stopped by Ctrl-C.")
+            ctx.exit(130)
+        except Exception as error:
+            message = _explain(error)
+            if message is None or ctx.params.get("debug"):
+                raise
+            raise click.ClickException(message) from error
+
+
+def _explain(error: Exception) -> str | None:
+    """What to tell the user, or None where the error is a bug of ours or of a library."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"The disk is full{where}. Free some space and start again; what was complete is intact. ({error})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
+        return f"The package {error.name} is missing. Install it with `pip install alexnet`; `alexnet doctor` says more."
+    if isinstance(error, ValueError) and _raised_by_us(error):
+        return str(error)
+    return None
+
+
+def _raised_by_us(error: Exception) -> bool:
+    """Our own ValueErrors are written for users; those of numpy or torch are bugs."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
+    return name.split(".")[0] in ("alexnet", "__main__")
+
+
+@contextmanager
+def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar with rate and time left, as a function that takes the number done so far."""
+    started = time.monotonic()
+    if not error_console.is_terminal:
+        yield _line_printer(what, total, unit, started)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=error_console) as progress:
+        task = progress.add_task(what, total=total, rate="")
+        first: list[tuple[int, float]] = []
+
+        def update(done: int) -> None:
+            first or first.append((done, time.monotonic()))
+            seconds = time.monotonic() - first[0][1]
+            rate = f"{(done - first[0][0]) / seconds:,.0f} {unit}/s" if seconds > 0.2 else ""
+            progress.update(task, completed=done, rate=rate)
+
+        yield update
+
+
+def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[[int], None]:
+    last = [started, -1.0]
+
+    def update(done: int) -> None:
+        now = time.monotonic()
+        if (now - last[0] < SECONDS_BETWEEN_LINES and done < total) or done == last[1]:
+            return
+        rate = done / max(now - started, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        error_console.print(f"{what}: {done}/{total} {unit}, {rate:,.0f} {unit}/s, {_clock(left)} left", soft_wrap=True)
+        last[:] = [now, done]
+
+    return update
+
+
+class TrainingDisplay:
+    """Shows a training run's records: one live line on a terminal, every line in a log; validations always."""
+
+    def __init__(self) -> None:
+        self._live: Progress | None = None
+        self._task: Any = None
+        if error_console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
+            self._live = Progress(*columns, console=error_console)
+
+    def __enter__(self) -> TrainingDisplay:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if record["kind"] == "val":
+            error_console.print(describe_validation(record), soft_wrap=True)
+        elif self._live is None:
+            error_console.print(f"{_position(record)}  {describe_step(record)}", soft_wrap=True)
+        else:
+            if self._task is None:
+                self._task = self._live.add_task("", total=1, facts="")
+            done = record["epoch"] + record["step"] / record["steps_per_epoch"]
+            self._live.update(self._task, description=_position(record), completed=done,
+                              total=record["num_epochs"], facts=describe_step(record))  # fmt: skip
+
+
+def _position(record: dict[str, Any]) -> str:
+    return f"epoch {record['epoch'] + 1}/{record['num_epochs']} step {record['step']}/{record['steps_per_epoch']}"
+
+
+def describe_step(record: dict[str, Any]) -> str:
+    bad = f"  {record['bad_images']} bad images" if record["bad_images"] else ""
+    return (
+        f"loss {record['loss']:.4f}  top-1 error {record['top1_error']:.1%}  lr {record['lr']:g}  "
+        f"{record['images_per_second']:,.0f} images/s  waiting {record['waiting']:.1%}  "
+        f"{_clock(record['seconds_left'])} left{bad}"
+    )
+
+
+def describe_validation(record: dict[str, Any]) -> str:
+    bad = f", {record['bad']} images could not be used" if record["bad"] else ""
+    return (
+        f"epoch {record['epoch'] + 1} validation: top-1 error {record['top1_error']:.2%}  "
+        f"top-5 error {record['top5_error']:.2%}  loss {record['loss']:.4f}  ({record['num_images']} images{bad})"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, hours = round(seconds) // 60, round(seconds) // 3600
+    return f"{hours}:{minutes % 60:02}:{round(seconds) % 60:02}" if hours else f"{minutes}:{round(seconds) % 60:02}"
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on standard output; numbers are right-aligned."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, name in enumerate(header):
+        numeric = all(isinstance(row[i], int | float) or _looks_numeric(str(row[i])) for row in rows)
+        table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console(highlight=False)
+    console.print(table) if console.is_terminal else Console(highlight=False, width=150).print(table)
+
+
+def _looks_numeric(text: str) -> bool:
+    return not text or text[:1].isdigit() or text[:1] in "+-."
+
+
+@contextmanager
+def stop_on_signals(request_stop: Callable[[int], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand; a second Ctrl-C stops at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        error_console.print("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
+        request_stop(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_commands(*commands: str) -> None:
+    """Run `alexnet` commands one after the other as a user would type them, each announced; stop at a failure."""
+    for command in commands:
+        say(f"\n$ alexnet {command}")
+        code = subprocess.run([sys.executable, "-m", "alexnet.cli", *shlex.split(command)], check=False).returncode
+        if code:
+            raise click.exceptions.Exit(code)
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,156 @@
+"""Top-1 and top-5 error, exactly: every image once, hits counted as integers, divided once.
+
+A view is a 224x224 crop of the central 256-square, mirrored or not; class probabilities, not logits, are averaged
+over views and over models (section 4.1 and `LogregCostLayer` in the authors' layer.cu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..pipeline.dataset import Dataset
+from ..pipeline.geometry import CROP, SHORT_SIDE
+from ..pipeline.graph import Decode
+from ..pipeline.loader import Treatment, squares
+from ..pipeline.stream import Settings, TooManyBadFiles, describe_bad
+from .model import AlexNet
+
+EDGE = SHORT_SIDE - CROP
+VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # centre, then the corners
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with the treatment of images that it was trained on, and the names of its classes."""
+
+    model: AlexNet
+    treatment: Treatment
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors are shares of `num_images`, the images that could be used; `bad` are the others, with reasons."""
+
+    num_images: int
+    top1_error: float
+    top5_error: float
+    loss: float  # mean negative log of the true class's averaged probability
+    views: int
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def views_of(num_views: int) -> list[tuple[int, int, bool]]:
+    """(top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre and corners, and their mirrors."""
+    if num_views == 1:
+        return [(*VIEWS[0], False)]
+    if num_views == 10:
+        return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
+    raise ValueError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
+
+
+@torch.inference_mode()
+def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: int) -> Tensor:
+    """Class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over models and views."""
+    total = torch.zeros((), dtype=torch.float64, device=pixels.device)
+    for classifier in classifiers:
+        for top, left, mirror in views_of(num_views):
+            images = classifier.treatment.apply(pixels, top, left, mirror)
+            with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+                logits = classifier.model(images)
+            total = total + F.softmax(logits.double(), dim=1)
+    return total / (len(classifiers) * num_views)
+
+
+def topk_correct(probability: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> Tensor:
+    """How many of the true classes are among the k most probable, int64 (len(ks),)."""
+    best = probability.topk(min(max(ks), probability.shape[1]), dim=1).indices
+    hits = best == labels[:, None]
+    return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])
+
+
+def evaluate(
+    classifiers: Sequence[Classifier],
+    dataset: Dataset,
+    *,
+    views: int,
+    batch_size: int,
+    device: torch.device,
+    settings: Settings,
+    decode: Decode = "exact",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Evaluate the average of one or more classifiers on every image of a data set.
+
+    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when the
+    classes are not those the classifiers know.
+    """
+    for classifier in classifiers:
+        check_classes(classifier.classes, dataset)
+    training = [c.model.training for c in classifiers]
+    for classifier in classifiers:
+        classifier.model.eval()
+    correct, loss = torch.zeros(2, dtype=torch.int64, device=device), torch.zeros((), dtype=torch.float64, device=device)
+    bad: dict[int, str] = {}
+    seen = 0
+    images = np.arange(len(dataset), dtype=np.int64)
+    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
+        if len(batch.indices):
+            probability = probabilities(classifiers, batch.pixels.to(device), views)
+            labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(device)
+            correct += topk_correct(probability, labels)
+            loss -= probability.gather(1, labels[:, None]).clamp_min(1e-300).log().sum()
+        seen += len(batch.indices)
+        progress(seen + len(bad))
+    for classifier, was in zip(classifiers, training, strict=True):
+        classifier.model.train(was)
+    assert seen + len(bad) == len(dataset), "every image must be counted once"
+    if seen == 0:
+        raise TooManyBadFiles(describe_bad(dataset, bad, settings.max_bad))
+    top1, top5 = (1 - correct.double() / seen).tolist()
+    return Evaluation(seen, top1, top5, loss.item() / seen, views, {dataset.name(i): why for i, why in bad.items()})
+
+
+def check_classes(classes: Sequence[str], dataset: Dataset) -> None:
+    """The labels of a data set mean something to a classifier only if the class names are the same."""
+    if tuple(classes) == tuple(dataset.classes):
+        return
+    ours, theirs = len(classes), len(dataset.classes)
+    if ours != theirs:
+        raise ValueError(f"The checkpoint knows {ours} classes, the data set at {dataset.root} has {theirs}.")
+    first = next(i for i, (a, b) in enumerate(zip(classes, dataset.classes, strict=True)) if a != b)
+    raise ValueError(
+        f"The checkpoint was trained on other classes: class {first} is {classes[first]!r} there and "
+        f"{dataset.classes[first]!r} in {dataset.root}."
+    )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first."""
+
+    index: int
+    classes: list[tuple[str, float]]
+
+
+def predict(classifiers: Sequence[Classifier], dataset: Dataset, indices: NDArray[np.int64], *, views: int,
+            batch_size: int, device: torch.device, settings: Settings, bad: dict[int, str],
+            top: int = 5) -> Iterator[Prediction]:  # fmt: skip
+    """The `top` classes of images; those that cannot be used are added to `bad` instead."""
+    names = classifiers[0].classes
+    if any(c.classes != names for c in classifiers):
+        raise ValueError("These checkpoints know different classes; their predictions cannot be averaged.")
+    for classifier in classifiers:
+        classifier.model.eval()
+    for batch in squares(dataset, indices, batch_size=batch_size, settings=settings, bad=bad):
+        if len(batch.indices):
+            best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
+            for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
+                yield Prediction(int(index), [(names[i], p) for i, p in zip(ids, values, strict=True)])

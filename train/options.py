@@ -1,0 +1,65 @@
+"""Command-line options made from `Config`: one for each field, with its help, its default and its source."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from .config import Config
+
+
+def config_options(function: Any) -> Any:
+    """A click decorator. Options not given arrive as None and leave the preset as it is."""
+    for spec in reversed([f for f in fields(Config) if f.name != "preset"]):
+        name = spec.name.replace("_", "-")
+        names = f"--{name}/--no-{name}" if spec.type is bool else f"--{name}"
+        text = f"{spec.metadata['help']}  [{_shown(spec.default)}; {spec.metadata['source']}]"
+        function = click.option(names, spec.name, type=_type_of(spec.type), default=None, help=text)(function)
+    return function
+
+
+def _type_of(kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return NumberChoice(choices) if isinstance(choices[0], int) else click.Choice(choices)
+    return Commas(get_args(kind)[0]) if get_origin(kind) is tuple else kind
+
+
+def _shown(value: Any) -> str:
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+class NumberChoice(click.ParamType):
+    """One of a few whole numbers."""
+
+    name = "number"
+
+    def __init__(self, choices: tuple[int, ...]) -> None:
+        self.choices = choices
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(map(str, self.choices))}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value) not in map(str, self.choices):
+            self.fail(f"{value!r} is not one of {', '.join(map(str, self.choices))}.", param, ctx)
+        return int(value)
+
+
+class Commas(click.ParamType):
+    """Values with commas between them, as a tuple."""
+
+    name = "a,b,..."
+
+    def __init__(self, item: Any) -> None:
+        self.item = str if get_origin(item) is Literal else item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.item(part) for part in value.split(",") if part)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of {self.item.__name__}, as in 1,2,3.", param, ctx)

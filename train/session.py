@@ -1,0 +1,140 @@
+"""What a command needs before it can start: the checkpoint to go on from, the statistics, a classifier.
+
+Between the command line, which knows paths and flags, and the trainer and the evaluation, which know neither.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..pca.stats import RgbStats
+from ..pipeline.dataset import Dataset, cache_folder
+from ..pipeline.loader import Treatment
+from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint, CheckpointError
+from .config import Config
+from .evaluate import Classifier
+from .model import IMAGE_SHAPE, describe
+from .trainer import TrainingError
+from .treatment import IMAGENET_MEAN, IMAGENET_STD, needs_stats
+
+NEWEST = "newest"  # --resume without a path
+
+
+def find_checkpoint(resume: str | None, run_dir: Path) -> Checkpoint | None:
+    """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder.
+
+    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint.
+    """
+    if resume is None:
+        if checkpoints.saved_checkpoints(run_dir):
+            raise TrainingError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
+        return None
+    path = run_dir if resume == NEWEST else Path(resume)
+    if not path.exists():
+        raise CheckpointError(f"--resume: there is no {path}. Nothing was started.")
+    if path.is_dir():
+        newest = checkpoints.latest(path)
+        if newest is None:
+            raise CheckpointError(f"--resume: {path} holds no complete checkpoint. Nothing was started.")
+        path = newest
+    return checkpoints.load(path)
+
+
+def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Checkpoint | None) -> Config:
+    """The preset with what was changed, or, on resuming, the checkpoint's, which nothing may contradict."""
+    if saved is None:
+        return Config.from_preset(preset or "paper", **overrides)
+    found = asdict(saved.config)
+    asked = dict(overrides) | ({"preset": preset} if preset else {})
+    differing = [f"{k} is {found[k]!r} there, {v!r} was asked for" for k, v in asked.items() if found[k] != v]
+    if differing:
+        raise CheckpointError(
+            f"The checkpoint is of another run: {'; '.join(differing)}. Leave these options out to continue it."
+        )
+    return saved.config
+
+
+def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -> Path:
+    """Where `pca-stats` leaves the statistics of a data set for `train` to find."""
+    return cache_folder() / "stats" / f"{dataset.fingerprint}-{region}.json"
+
+
+def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
+                       compute: Callable[[], RgbStats]) -> RgbStats | None:  # fmt: skip
+    """The training set's statistics: from the file given, from the cache, or computed now and cached."""
+    if not needs_stats(config):
+        return None
+    if given is not None:
+        stats = RgbStats.load(given)
+        if stats.fingerprint != train_set.fingerprint:
+            raise TrainingError(
+                f"{given} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
+                f"{train_set.root} --out {given}`, or leave --stats out."
+            )
+        return stats
+    path = stats_path(train_set)
+    if path.exists():
+        return RgbStats.load(path)
+    stats = compute()
+    stats.save(path)
+    return stats
+
+
+def load_classifier(path: Path, device: torch.device) -> Classifier:
+    """A trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
+    model, saved = checkpoints.load_model(path)
+    arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
+    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Classifier(model, treatment, tuple(saved.classes))
+
+
+def check_memory(config: Config, num_classes: int, device: torch.device) -> None:
+    """Refuse, before anything is allocated, a batch that cannot fit; the message says which would.
+
+    Parameters are held three times (weights, gradients, velocities) and every activation about
+    `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs.
+    """
+    rows = describe(config, num_classes)
+    width = 4 if device.type == "cpu" else 2
+    pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1] * IMAGE_SHAPE[2]
+    activations = pixels + COPIES_OF_ACTIVATIONS * sum(_size(row.output_shape) for row in rows)
+    fixed = 3 * 4 * sum(row.parameters for row in rows)
+    available = _available_bytes(device)
+    fits = int((available - fixed) / (activations * width))
+    if fits >= config.batch_size:
+        return
+    need = (fixed + config.batch_size * activations * width) / 2**30
+    advice = f"--batch-size {fits} would fit." if fits > 0 else "Not even one image fits; lower --width."
+    raise TrainingError(
+        f"Training with a batch of {config.batch_size} takes about {need:.1f} GiB, and {device.type} memory has "
+        f"{available / 2**30:.1f} GiB free. {advice}"
+    )
+
+
+COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisation and pooling keep
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for extent in shape:
+        size *= extent
+    return size
+
+
+def _available_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,271 @@
+"""The training loop: batches in, a trained network and its history out.
+
+`fit` is the outline: step, log, and at an epoch's end validate, adapt the rates, checkpoint. Everything random
+about a step follows from (seed, epoch, step), so a run continued from a checkpoint ends with the same bits as one
+that was never interrupted (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..pca.stats import RgbStats
+from ..pipeline.dataset import Dataset
+from ..pipeline.graph import Decode
+from ..pipeline.loader import Batch, BatchSource, Loader
+from ..pipeline.stream import Settings
+from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint
+from .config import Config
+from .evaluate import Classifier, evaluate
+from .meter import Meter
+from .model import AlexNet, initialise
+from .optimizer import build_optimizer, build_schedule, set_rates
+from .treatment import build_treatment
+
+log = logging.getLogger("alexnet")
+
+Record = dict[str, Any]
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message says why, where, and what to do."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its checkpoint is written."""
+
+    def __init__(self, signal_number: int, path: Path) -> None:
+        super().__init__(f"Stopped by signal {signal_number}; continue with --resume (checkpoint {path}).")
+        self.signal_number = signal_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out. Nothing here changes what it computes."""
+
+    run_dir: Path
+    device: torch.device
+    settings: Settings
+    decode: Decode = "exact"
+    log_every: int = 20  # steps
+    checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
+    keep: int = 2  # checkpoints
+    eval_batch: int = 128
+
+
+class Trainer:
+    """One run in one folder: `config.json`, `metrics.jsonl`, `checkpoints/`.
+
+    `listener` is called with every record that goes into `metrics.jsonl`: {"kind": "train" | "val", ...}.
+    `resume` is the checkpoint to continue from; its configuration must be `config`.
+    """
+
+    def __init__(self, config: Config, train_set: Dataset, val_set: Dataset, stats: RgbStats | None,
+                 options: RunOptions, listener: Callable[[Record], None] = lambda record: None,
+                 resume: Checkpoint | None = None) -> None:  # fmt: skip
+        self.config, self.options, self.listener = config, options, listener
+        self.train_set, self.val_set, self.stats = train_set, val_set, stats
+        self.treatment = build_treatment(config, stats)
+        self.bad: dict[int, str] = {}
+        self.loader: BatchSource = self._build_loader()
+        self.model = AlexNet(config, train_set.num_classes)
+        initialise(self.model, config.seed)
+        self.model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(self.model, config)
+        self.schedule = build_schedule(config)
+        self.epoch = self.step = 0  # of the next step to be taken
+        self.stop_signal = 0
+        if resume is not None:
+            self._restore(resume)
+
+    def fit(self) -> Record:
+        """Train to the last epoch; returns the last validation record."""
+        with self._locked_run_dir():
+            self._open_history()
+            validation: Record = {}
+            self.meter = Meter(self.config, len(self.loader))
+            batches = self.loader.batches(self.epoch, self.step, self.config.epochs,
+                                          lambda epoch: self.schedule.rates(epoch).lighting)  # fmt: skip
+            self._saved = time.monotonic()
+            for batch in self.meter.timed(batches):
+                self.train_step(batch)
+                self.step += 1
+                at_end = self.step == len(self.loader)
+                if at_end or self.step % self.options.log_every == 0:
+                    self._log_window()
+                if at_end:
+                    validation = self._end_epoch()
+                if self.stop_signal:
+                    raise Interrupted(self.stop_signal, self.save())
+                if self._checkpoint_due(at_end):
+                    self.save()
+            return validation or self._validate()
+
+    def train_step(self, batch: Batch) -> None:
+        """One forward, one backward, one update; nothing here waits for the device."""
+        torch.manual_seed(_dropout_seed(self.config.seed, batch.epoch, batch.step))
+        set_rates(self.optimizer, self.schedule.rates(batch.epoch))
+        self.model.train()
+        with torch.autocast("cuda", torch.bfloat16, enabled=batch.images.is_cuda):
+            logits = self.model(batch.images)
+        loss = F.cross_entropy(logits.float(), batch.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.meter.add(loss.detach(), logits.detach(), batch.labels)
+
+    def classifier(self) -> Classifier:
+        return Classifier(self.model, self.treatment, tuple(self.train_set.classes))
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present state, unless it is not finite."""
+        self._log_window()
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise self._diverged("A weight is not finite")
+        path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
+        checkpoints.save(path, self._checkpoint())
+        checkpoints.prune(self.options.run_dir, self.options.keep)
+        self._saved = time.monotonic()
+        return path
+
+    # -- the parts of fit ----------------------------------------------------------------------------------
+
+    def _log_window(self) -> None:
+        if self.meter.is_empty:
+            return
+        record = self.meter.flush(self.epoch, self.step) | {"bad_images": len(self.bad)}
+        record |= {"lr": self.schedule.rates(self.epoch).weights}
+        if not np.isfinite(record["loss"]):
+            raise self._diverged(f"The loss became {record['loss']}")
+        self._write(record)
+
+    def _end_epoch(self) -> Record:
+        record = self._validate()
+        self._write(record)
+        self.schedule.observe(self.epoch, record["top1_error"])
+        self.epoch, self.step = self.epoch + 1, 0
+        return record
+
+    def _validate(self) -> Record:
+        """Errors on the validation set, one view."""
+        o = self.options
+        started = time.monotonic()
+        result = evaluate([self.classifier()], self.val_set, views=1, batch_size=o.eval_batch, device=o.device,
+                          settings=o.settings, decode=o.decode)  # fmt: skip
+        record = {"kind": "val", "epoch": self.epoch, "step": self.step, **asdict(result)}
+        self.meter.pause(time.monotonic() - started)
+        return record | {"seconds": round(time.monotonic() - started, 3), "bad": len(result.bad)}
+
+    def _checkpoint_due(self, at_end: bool) -> bool:
+        if self.epoch == self.config.epochs:
+            return True
+        if self.options.checkpoint_every is not None:
+            return self._steps_taken % self.options.checkpoint_every == 0
+        since = time.monotonic() - self._saved
+        return since > 600 or (at_end and since > 60)
+
+    @property
+    def _steps_taken(self) -> int:
+        return self.epoch * len(self.loader) + self.step
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = checkpoints.latest(self.options.run_dir)
+        good = f"The last good checkpoint is {last}." if last else "No checkpoint was written yet."
+        where = f"in epoch {self.epoch + 1} within the {self.options.log_every} steps before step {self.step}"
+        return TrainingError(f"{what} {where}. {good} Lower --lr (now {self.config.lr:g}) and start again.")
+
+    def _build_loader(self) -> Loader:
+        c, o = self.config, self.options
+        return Loader(
+            dataset=self.train_set, treatment=self.treatment, batch_size=c.batch_size, seed=c.seed,
+            settings=o.settings, bad=self.bad, decode=o.decode, half=o.device.type == "cuda",
+            run=c.augment_run, random_crop=c.random_crop, random_flip=c.random_flip,
+        )  # fmt: skip
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> Checkpoint:
+        arrays = {"mean": self.treatment.mean, "divisor": self.treatment.divisor}  # for evaluation alone
+        return Checkpoint(
+            config=self.config,
+            classes=list(self.train_set.classes),
+            epoch=self.epoch,
+            step=self._steps_taken,
+            model=self.model.state_dict(),
+            momentum=checkpoints.momentum_by_name(self.model, self.optimizer),
+            rates=checkpoints.rates_by_group(self.optimizer),
+            schedule=self.schedule.state_dict(),
+            dataset_fingerprint=self.train_set.fingerprint,
+            stats_fingerprint=self.stats.fingerprint if self.stats else "",
+            arrays=arrays,
+        )
+
+    def _restore(self, saved: Checkpoint) -> None:
+        if saved.dataset_fingerprint != self.train_set.fingerprint:
+            raise TrainingError(
+                f"The checkpoint was written while training on another data set than {self.train_set.root} (its "
+                "images, their sizes or their classes differ). Give the one it was trained on, or start a new run."
+            )
+        checkpoints.restore(saved, self.model, self.optimizer)
+        self.schedule.load_state_dict(saved.schedule)
+        self.epoch, self.step = saved.epoch, saved.step - saved.epoch * len(self.loader)
+
+    # -- the run folder ------------------------------------------------------------------------------------
+
+    def _locked_run_dir(self) -> IO[str]:
+        """Create and lock the folder: two runs must not write into one."""
+        folder = self.options.run_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise TrainingError(f"Another run is writing into {folder}. Choose another --run folder.") from None
+        return lock
+
+    def _open_history(self) -> None:
+        """Keep of the metrics what lies before the present step: the rest will be made again."""
+        folder = self.options.run_dir
+        (folder / "config.json").write_text(self.config.to_json() + "\n")
+        path = folder / "metrics.jsonl"
+        kept = []
+        if path.exists() and (self.epoch, self.step) > (0, 0):
+            kept = [r for r in _records(path) if self._is_past(r)]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        temporary.replace(path)
+
+    def _is_past(self, record: Record) -> bool:
+        return (record["epoch"], record["step"]) <= (self.epoch, self.step) and record["epoch"] <= self.epoch
+
+    def _write(self, record: Record) -> None:
+        with (self.options.run_dir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        self.listener(record)
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """The complete lines of a metrics file; a run that was killed may have left half a line at the end."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def _dropout_seed(seed: int, epoch: int, step: int) -> int:
+    """A seed for each step's dropout masks, from what a checkpoint holds."""
+    return int(np.random.SeedSequence([seed, epoch, step, 0xD0]).generate_state(1, np.uint64)[0] >> 1)

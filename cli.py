@@ -112,7 +112,7 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
     else:
         dataset = _open(data, "train")
         out = out or stats_path(dataset, region)
-        stats = _compute_stats(dataset, region, loading, part)
+        stats = _compute_stats(dataset, region, loading, part or (0, 1))
         example = _example(dataset, loading) if plot else None
     if stats is None:  # another rank has the whole
         return
@@ -122,7 +122,7 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
         from .pca.figures import plot_stats
 
         plot_stats(stats, plot, example)
-    print(stats.to_json(out)) if as_json else print_stats(stats, out)
+    print(out.read_text()) if as_json else print_stats(stats, out)
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -347,12 +347,18 @@ def _open_or_generate(data: Path | None) -> Dataset:
     return generated_dataset()
 
 
-def _compute_stats(dataset: Dataset, region: Region, loading: dict[str, Any], part: tuple[int, int] | None = None) -> Any:
-    from .pca.compute import run_pass
+def _compute_stats(dataset: Dataset, region: Region, loading: dict[str, Any], part: tuple[int, int] = (0, 1)) -> Any:
+    """The statistics; under torchrun shared by its ranks, and None on all but the first."""
+    from .pca.compute import compute_stats, compute_stats_sharded
+    from .pipeline.dataset import cache_folder
 
-    with bar("pca-stats", len(dataset), "images") as update:
-        return run_pass(dataset, region=region, settings=_settings(loading), decode=loading["decode"], part=part,
-                        progress=update)  # fmt: skip
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    with bar("pca-stats", len(dataset), "images", silent=rank > 0) as update:
+        how = {"region": region, "settings": _settings(loading), "decode": loading["decode"],
+               "work_dir": cache_folder() / "passes", "progress": update}  # fmt: skip
+        if world_size > 1:
+            return compute_stats_sharded(dataset, rank=rank, world_size=world_size, **how)
+        return compute_stats(dataset, shard=part, **how)
 
 
 def _example(dataset: Dataset, loading: dict[str, Any]) -> Any:

@@ -9,65 +9,44 @@ Sums are integers: resumed or not, by one process or by many, the result has the
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pipeline.dataset import Dataset
 from ..pipeline.geometry import SHORT_SIDE
 from ..pipeline.graph import Decode
 from ..pipeline.stream import Settings, TooManyBadFiles, describe_bad
-from .checked import StatsError, write_atomically
-from .moments import RgbMoments
+from .checked import StatsError
 from .oracle import self_check
-from .stats import BadFile, Part, Region, RgbStats
+from .state import SAMPLE_PER_IMAGE, PassState, saved_position
+from .stats import BadFile, Part, Region, RgbStats, tool_versions
+
+if TYPE_CHECKING:
+    from ..pipeline.loader import Decoded
+
+    # Takes dataset indices int64 (n,), ascending; each comes back once, in order of batches, decoded or bad.
+    ImageSource = Callable[[NDArray[np.int64]], Iterator[Decoded]]
 
 log = logging.getLogger("alexnet")
 
 STATE_VERSION = 1
 SAVE_IMAGES, SAVE_SECONDS, MIN_SAVE_SECONDS = 512, 10.0, 0.5
-SAMPLE_PER_IMAGE, MAX_SAMPLE = 32, 2**20  # pixels for scikit-learn
+MAX_SAMPLE = 2**20  # pixels for scikit-learn
+MIN_CHECKED = 16  # images, below which sampling errors cannot be told
 POLL_SECONDS = 0.2
 
 
-class Images(Protocol):
-    """What the pass needs of a `Dataset`."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def name(self, i: int) -> str: ...
-
-
-class Decoded(Protocol):
-    """What the pass needs of `loader.Decoded`."""
-
-    @property
-    def indices(self) -> NDArray[np.int64]: ...
-
-    @property
-    def pixels(self) -> Any: ...  # uint8 (b, 256, 256, 3), numpy or torch; or b arrays (H, W, 3)
-
-    @property
-    def bad(self) -> Sequence[tuple[int, str]]: ...
-
-
-# Takes dataset indices int64 (n,); each comes back once, in order of batches, decoded or bad.
-ImageSource = Callable[[NDArray[np.int64]], Iterator[Decoded]]
-
-
 def compute_stats(
-    dataset: Any,
+    dataset: Dataset,
     *,
     work_dir: Path,
     region: Region = "centre",
@@ -81,16 +60,16 @@ def compute_stats(
     """The statistics of a data set, or of the i-th of n contiguous slices of it (`shard`).
 
     The state of the pass is kept in `work_dir`, also of a finished one, which is then returned at once.
-    `progress` is told the number of images done. Raises `TooManyBadFiles` when more than `settings.max_bad` of
-    the data set cannot be used. `images` replaces the decoder.
+    `progress` is told the number of images done. Raises `TooManyBadFiles` when more than `settings.max_bad`
+    of the data set cannot be used. `images` replaces the decoder.
     """
-    run = _Pass(dataset, work_dir, region, decode, settings or Settings(), shard)
-    state = run.finish(images or run.decoder(batch_size), progress)
-    return _stats(run, state, run.part)
+    slice_ = _Slice(dataset, work_dir, region, decode, settings or Settings(), shard)
+    state = slice_.finish(images or slice_.decoder(batch_size), progress)
+    return _stats(slice_, state)
 
 
 def compute_stats_sharded(
-    dataset: Any,
+    dataset: Dataset,
     *,
     rank: int,
     world_size: int,
@@ -103,29 +82,33 @@ def compute_stats_sharded(
     progress: Callable[[int], None] = lambda done: None,
     images: ImageSource | None = None,
 ) -> RgbStats | None:
-    """`compute_stats` split over processes that share `work_dir`: the same bits on rank 0, None on the others.
+    """`compute_stats` by processes that share `work_dir`: the same bits, on rank 0; None on the others.
 
-    Rank 0 does its slice, then waits for the others as long as any of them makes progress; `TimeoutError` after
-    `timeout_seconds` without.
+    Rank 0 does its slice, then waits for the others as long as any of them gets on; `TimeoutError` after
+    `timeout_seconds` in which none did. `progress` is told of this rank's images, at last of everybody's.
     """
-    runs = [
-        _Pass(dataset, work_dir, region, decode, settings or Settings(), (shard, world_size))
+    slices = [
+        _Slice(dataset, work_dir, region, decode, settings or Settings(), (shard, world_size))
         for shard in range(world_size)
     ]
-    state = runs[rank].finish(images or runs[rank].decoder(batch_size), progress)
+    state = slices[rank].finish(images or slices[rank].decoder(batch_size), progress)
     if rank != 0:
         return None
-    _wait(runs, timeout_seconds, progress)
-    for run in runs[1:]:
-        state.merge(run.load())
-    return _stats(runs[0], state, Part(dataset.fingerprint, 0, len(dataset), len(dataset)))
+    _wait(slices, timeout_seconds, progress)
+    for other in slices[1:]:
+        found = other.load()
+        if found.position != other.stop:
+            raise StatsError(f"{other.path}: it was damaged after it was finished. Start all ranks again.")
+        state.merge(found)
+    return _stats(slices[0], state)
 
 
 def merge_stats(paths: Sequence[Path]) -> RgbStats:
     """The statistics of the images of several files together, exactly as if they had been one pass.
 
-    Checked: every file itself (`RgbStats.load`), the same region, decoding and image size, and that no image of
-    a data set, by its fingerprint, is counted twice. Two data sets with images in common go unnoticed.
+    Checked: every file by itself (`RgbStats.load`), that all have the same region, decoding and image size,
+    and that no image of a data set, known by its fingerprint, is counted twice. Files that lie in two data
+    sets go unnoticed.
     """
     if not paths:
         raise StatsError("nothing to merge: no files given")
@@ -139,10 +122,166 @@ def merge_stats(paths: Sequence[Path]) -> RgbStats:
             moments.merge(stats.moments())
         except (ValueError, OverflowError) as error:
             raise StatsError(f"{path}: {error}") from error
+    versions: dict[str, set[str]] = {}
+    for stats in all_stats:
+        for name, version in stats.versions.items():
+            versions.setdefault(name, set()).add(version)
     return RgbStats.from_moments(
         moments,
         decode=first.decode,
-        parts=_join_parts([(path, part) for path, s in zip(paths, all_stats, strict=True) for part in s.parts]),
+        parts=_join([(p, path) for path, stats in zip(paths, all_stats, strict=True) for p in stats.parts]),
         bad_files=tuple(bad for stats in all_stats for bad in stats.bad_files),
-        versions=_join_versions([stats.versions for stats in all_stats]),
+        versions={name: ", ".join(sorted(found)) for name, found in versions.items()},
     )
+
+
+class _Slice:
+    """A contiguous part of a data set, how it is decoded, and where the state of its pass is kept."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        work_dir: Path,
+        region: Region,
+        decode: Decode,
+        settings: Settings,
+        shard: tuple[int, int],
+    ) -> None:
+        shard_id, num_shards = shard
+        if not 0 <= shard_id < num_shards:
+            raise ValueError(f"shard {shard_id} of {num_shards}: expected 0 <= shard < number of shards")
+        self.dataset, self.region, self.settings, self._decode = dataset, region, settings, decode
+        self.start, self.stop = (len(dataset) * i // num_shards for i in (shard_id, shard_id + 1))
+        self.decode = f"{decode}, {'cpu' if settings.device_id is None else 'gpu'}"
+        self.size = SHORT_SIDE if region == "centre" else None
+        self.limit = settings.max_bad * len(dataset)  # bad files
+        self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # between images sampled
+        bounds = [self.start, self.stop]
+        self.key = json.dumps(
+            [STATE_VERSION, dataset.fingerprint, region, bounds, self.decode, tool_versions()]
+        )
+        self.path = work_dir / f"{hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()}.npz"
+
+    def load(self) -> PassState:
+        """The saved state, or that of a pass not begun."""
+        saved = PassState.load(self.path, self.key, self.start, self.stop, self.size)
+        return saved or PassState.fresh(self.start, self.size)
+
+    def saved_position(self) -> int:
+        return saved_position(self.path, self.key, self.start)
+
+    def decoder(self, batch_size: int) -> ImageSource:
+        from ..pipeline.loader import full_images, squares
+
+        settings = replace(self.settings, max_bad=1.0)  # they are counted here, over all starts of the pass
+        decode = squares if self.region == "centre" else full_images
+        return lambda indices: decode(
+            self.dataset, indices, batch_size=batch_size, settings=settings, decode=self._decode
+        )
+
+    def finish(self, images: ImageSource, progress: Callable[[int], None]) -> PassState:
+        """Adds up what is not yet. Files that were bad are tried again, unless the pass is complete."""
+        state = self.load()
+        complete = state.position == self.stop and len(state.bad) <= self.limit
+        again = [] if complete else sorted(state.bad)
+        todo = np.concatenate([np.array(again, np.int64), np.arange(state.position, self.stop)])
+        taken, saved, saved_at = 0, 0, time.monotonic()
+        batches = images(todo)
+        with closing(batches) if isinstance(batches, Generator) else nullcontext():
+            while taken < len(todo):
+                taken += self._take(state, next(batches, None), todo[taken:])
+                untried = max(0, len(again) - taken)
+                too_many = len(state.bad) - untried > self.limit
+                seconds = time.monotonic() - saved_at
+                due = seconds >= (MIN_SAVE_SECONDS if taken - saved >= SAVE_IMAGES else SAVE_SECONDS)
+                if due or too_many or taken == len(todo):
+                    state.save(self.path, self.key)
+                    saved, saved_at = taken, time.monotonic()
+                if too_many:
+                    raise TooManyBadFiles(describe_bad(self.dataset, state.bad, self.settings.max_bad))
+                progress(state.position - self.start - untried)
+        return state
+
+    def _take(self, state: PassState, batch: Decoded | None, expected: NDArray[np.int64]) -> int:
+        """Adds a batch; returns how many images it accounts for, which must be the first expected."""
+        if batch is None:
+            raise RuntimeError(f"the image source ended before image {expected[0]}")
+        found = sorted([*batch.indices.tolist(), *(index for index, _ in batch.bad)])
+        if found != expected[: len(found)].tolist():
+            raise RuntimeError(f"expected images from {expected[0]} on, the image source gave {found}")
+        if self.region == "full":
+            for image in batch.pixels:
+                state.moments.update_image(image)
+        elif getattr(batch.pixels, "is_cuda", False):
+            state.moments.update_on_device(batch.pixels)
+        else:
+            state.moments.update(np.asarray(batch.pixels))
+        for row, index in enumerate(batch.indices.tolist()):
+            state.bad.pop(index, None)  # it was bad in an earlier start
+            if index % self.stride == 0:
+                state.sample[index] = _sample(index, batch.pixels[row])
+        state.bad |= dict(batch.bad)
+        state.position = max([state.position, *(index + 1 for index in found)])
+        return len(found)
+
+
+def _sample(index: int, image: Any) -> NDArray[np.uint8]:
+    """(32, 3): random pixels of an image (H, W, 3), numpy or torch, the same ones whoever asks."""
+    pixels = np.asarray(image.cpu() if hasattr(image, "cpu") else image).reshape(-1, 3)
+    return pixels[np.random.default_rng([index]).integers(len(pixels), size=SAMPLE_PER_IMAGE)]
+
+
+def _stats(slice_: _Slice, state: PassState) -> RgbStats:
+    """What the sums say, and what scikit-learn says of a sample of the same pixels."""
+    dataset = slice_.dataset
+    if len(state.bad) > slice_.limit:
+        raise TooManyBadFiles(describe_bad(dataset, state.bad, slice_.settings.max_bad))
+    stats = RgbStats.from_moments(
+        state.moments,
+        decode=slice_.decode,
+        parts=(Part(dataset.fingerprint, state.start, state.position, len(dataset)),),
+        bad_files=tuple(BadFile(dataset.name(index), reason) for index, reason in state.bad.items()),
+    )
+    if len(state.sample) < MIN_CHECKED:
+        return stats
+    check = self_check(stats, np.stack([pixels for _, pixels in sorted(state.sample.items())]))
+    if not check.passed:
+        log.warning("scikit-learn's PCA of a sample differs by more than chance: %s", check)
+    return replace(stats, self_check=check)
+
+
+def _wait(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[int], None]) -> None:
+    """Until every slice is finished."""
+    last, deadline = -1, 0.0
+    while True:
+        left = [part.stop - part.saved_position() for part in slices]
+        done = len(slices[0].dataset) - sum(left)
+        progress(done)
+        if not any(left):
+            return
+        if done != last:
+            last, deadline = done, time.monotonic() + timeout_seconds
+        if time.monotonic() > deadline:
+            late = ", ".join(str(rank) for rank, images in enumerate(left) if images)
+            raise TimeoutError(
+                f"no progress for {timeout_seconds:g} s; still missing is the part of rank {late} of "
+                f"{len(slices)} (they must share {slices[0].path.parent}). Start all again to go on from here."
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _join(parts: Sequence[tuple[Part, Path]]) -> tuple[Part, ...]:
+    """Neighbouring parts as one; an image that is in two of them is an error."""
+    joined: list[tuple[Part, Path]] = []
+    for part, path in sorted(parts):
+        last, last_path = joined[-1] if joined else (None, path)
+        if last is None or last.fingerprint != part.fingerprint or last.stop < part.start:
+            joined.append((part, path))
+        elif last.stop > part.start:
+            raise StatsError(
+                f"{path}: expected other images than in {last_path}, found {part.start} to {part.stop} of data "
+                f"set {part.fingerprint} where that has {last.start} to {last.stop}"
+            )
+        else:
+            joined[-1] = (replace(last, stop=part.stop), path)
+    return tuple(part for part, _ in joined)

@@ -60,7 +60,7 @@ class RgbMoments:
         self.products += _products(images.reshape(-1))
 
     def update_on_device(self, images: torch.Tensor) -> None:
-        """Adds squares, uint8 (B, S, S, 3), where they are: integers on the GPU, so the same bits as `update`."""
+        """Adds squares, uint8 (B, S, S, 3), where they are. Integers: the same bits as `update`."""
         wide, shape = images.int(), tuple(images.shape)
         if self.sum_image is None or images.element_size() != 1 or shape[1:] != self.sum_image.shape:
             raise ValueError(f"expected uint8 squares like {self._image_shape}, found {images.dtype} {shape}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .stats import RgbStats
 
-SMALLEST = 1e-9  # relative to the greatest eigenvalue; what is below is rounding, not colour
+SMALLEST = 1e-9  # of the greatest eigenvalue: what is below is rounding, not colour
 ALLOWED = 5.0  # expected errors (one standard error each) that a check may be off
 
 
@@ -46,10 +46,11 @@ def self_check(stats: RgbStats, sample: NDArray[np.uint8]) -> SelfCheck:
     from sklearn.decomposition import PCA
 
     pixels = sample.reshape(-1, 3).astype(np.float64)
-    fit = PCA(svd_solver="full").fit(pixels)
-    variances = fit.explained_variance_ * (len(pixels) - 1) / len(pixels)  # theirs is divided by n - 1
-    error = np.abs(variances - stats.eigenvalues) / np.maximum(stats.eigenvalues, _smallest(stats))
-    expected_error, expected_angle = _expected(stats, sample)
+    with np.errstate(invalid="ignore"):  # all pixels alike: it divides by their variance
+        fit = PCA(svd_solver="full").fit(pixels)
+    values = fit.explained_variance_ * (len(pixels) - 1) / len(pixels)  # theirs is divided by n - 1
+    expected_error, expected_angle = _expected(sample - fit.mean_, values, fit.components_.T)
+    error = np.abs(stats.eigenvalues - values) / np.maximum(values, _smallest(values))
     return SelfCheck(
         num_images=len(sample),
         num_pixels=len(pixels),
@@ -66,26 +67,28 @@ def angles_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
     return np.degrees(2 * np.arcsin(difference / 2))
 
 
-def _expected(stats: RgbStats, sample: NDArray[np.uint8]) -> tuple[float, float]:
-    """Standard errors of eigenvalues (relative) and eigenvectors (degrees), by perturbation to first order.
+def _expected(
+    sample: NDArray[np.float64], values: NDArray[np.float64], vectors: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Standard errors of the eigenvalues (relative) and eigenvectors (degrees) of a centred sample.
 
-    In our eigenbasis the sample's covariance differs from diag(lambda) by E, which the spread between images
-    measures; lambda_i moves by E_ii, and vector i turns towards vector j by E_ij / (lambda_i - lambda_j).
+    By perturbation to first order: in the sample's eigenbasis, another sample's covariance would differ from
+    diag(lambda) by an E, whose size the spread between images tells. Then lambda_i moves by E_ii, and vector i
+    turns towards vector j by E_ij / (lambda_i - lambda_j).
     """
-    values, smallest = stats.eigenvalues, _smallest(stats)
-    projected = (sample - stats.mean) @ stats.eigenvectors  # (images, k, 3)
+    projected = sample @ vectors  # (images, k, 3)
     each = np.einsum("mki,mkj->mij", projected, projected) / sample.shape[1]  # covariance by image
     error = each.std(axis=0) / np.sqrt(len(sample))  # (3, 3)
-    gaps = np.abs(values[:, None] - values)
+    gaps, smallest = np.abs(values[:, None] - values), _smallest(values)
     turns = np.where(gaps > smallest, error / np.maximum(gaps, smallest), np.inf)  # equal axes turn freely
     np.fill_diagonal(turns, 0)
     angles = np.degrees(np.arctan(np.linalg.norm(turns, axis=1)))
     return float((np.diag(error) / np.maximum(values, smallest)).max()), float(angles.max())
 
 
-def _smallest(stats: RgbStats) -> float:
+def _smallest(values: NDArray[np.float64]) -> float:
     """An eigenvalue below which there is only rounding."""
-    return max(SMALLEST * float(stats.eigenvalues[0]), float(np.finfo(float).tiny))
+    return max(SMALLEST * float(values[0]), SMALLEST)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from .dataset import Dataset, cache_folder, open_dataset
 from .generate import GENERATOR, generate_flat
 from .geometry import CROP
 from .graph import IMAGE_INPUTS, Decode, image_graph
+from .hardware import num_cores
 from .loader import Loader, Treatment
 from .stream import BadImage, ImageStream, Settings, read_image
 
@@ -113,7 +114,7 @@ def bench_loader(
     settings: Settings,
     batch_size: int,
     rounds: int = 5,
-    seconds: float = 3.0,
+    seconds: float = 2.0,
     decode: Decode = "exact",
     half: bool = False,
     seed: int = 0,
@@ -202,11 +203,6 @@ def machine(device_id: int | None) -> dict[str, Any]:
         "numpy": np.__version__,
         "alexnet": _version_of("alexnet"),
     }
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def verdict(stages: Sequence[Stage]) -> str:

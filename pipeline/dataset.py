@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,6 +166,16 @@ def locate(data: Path | None) -> Path:
     if not where.is_dir():
         raise DatasetError(f"{where} is a file. Pass the folder that holds it; archives in it are read in place.")
     return where.resolve()
+
+
+def from_files(paths: Sequence[Path]) -> Dataset:
+    """Images named one by one, without labels, as a data set."""
+    listing = Listing()
+    for path in paths:
+        if not path.is_file():
+            raise DatasetError(f"There is no image file {path}.")
+        listing.add(str(path), 0, path.stat().st_size)
+    return listing.dataset(Path(), "val", ())
 
 
 def cache_folder() -> Path:

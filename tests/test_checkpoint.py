@@ -37,7 +37,8 @@ CLASSES = ["n01440764", "n01443537", "Kühlschrank"]
 
 
 def network(dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[AlexNet, torch.optim.SGD]:
-    model = AlexNet(CONFIG, len(CLASSES)).to(dtype=dtype, memory_format=torch.channels_last)
+    model = AlexNet(CONFIG, len(CLASSES)).to(dtype)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     initialise(model, seed)
     return model, build_optimizer(model, CONFIG)
 

@@ -142,7 +142,7 @@ def test_grouped_network_is_two_towers() -> None:
 
 def test_no_cross_talk_towers_meet_at_the_logits_only() -> None:
     model, talking = small(cross_talk=False), small()
-    assert model.conv3.groups == model.fc6.groups == model.fc7.groups == 2
+    assert [model.get_submodule(name).groups for name in ("conv3", "fc6", "fc7")] == [2, 2, 2]
     assert model.fc6.weight.shape == (256, 16 * 36 // 2)
     assert model.fc8.weight.shape == talking.fc8.weight.shape
     for net, alone in ((model, True), (talking, False)):
@@ -159,7 +159,7 @@ def test_no_cross_talk_towers_meet_at_the_logits_only() -> None:
 def test_memory_format_does_not_matter() -> None:
     model = small()
     expected = model(images())
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = model.forward_features(images().contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(features["fc8"], expected, rtol=1e-4, atol=1e-3)
     assert features["conv5"].is_contiguous(memory_format=torch.channels_last)

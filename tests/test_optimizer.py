@@ -170,7 +170,7 @@ def test_plateau_drops_three_times() -> None:
 @pytest.mark.parametrize("name", ["plateau", "epochs", "stages"])
 def test_schedule_resumes_from_json(name: str) -> None:
     """At any epoch, what is saved gives the same rates for the rest of the run."""
-    config, rng = Config(schedule=name, plateau_patience=2, epochs=20), random.Random(0)
+    config, rng = Config.from_dict({"schedule": name, "plateau_patience": 2, "epochs": 20}), random.Random(0)
     errors = [rng.random() for _ in range(20)]
     whole = build_schedule(config)
     for epoch, error in enumerate(errors):
@@ -182,7 +182,7 @@ def test_schedule_resumes_from_json(name: str) -> None:
 
 
 def test_another_schedules_state_is_refused() -> None:
-    plateau, epochs = (build_schedule(Config(schedule=name)) for name in ("plateau", "epochs"))
+    plateau, epochs = (build_schedule(Config.from_dict({"schedule": name})) for name in ("plateau", "epochs"))
     with pytest.raises(ValueError, match="another schedule"):
         epochs.load_state_dict(plateau.state_dict())
     with pytest.raises(ValueError, match="another schedule"):

@@ -51,7 +51,7 @@ def _explain(error: Exception) -> str | None:
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
         return f"The package {error.name} is missing. Install it with `pip install alexnet`; `alexnet doctor` says more."
-    if isinstance(error, ValueError) and _raised_by_us(error):
+    if isinstance(error, ValueError | OSError) and _raised_by_us(error):
         return str(error)
     return None
 
@@ -66,9 +66,12 @@ def _raised_by_us(error: Exception) -> bool:
 
 
 @contextmanager
-def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def bar(what: str, total: int, unit: str, *, silent: bool = False) -> Iterator[Callable[[int], None]]:
     """A progress bar with rate and time left, as a function that takes the number done so far."""
     started = time.monotonic()
+    if silent:
+        yield lambda done: None
+        return
     if not error_console.is_terminal:
         yield _line_printer(what, total, unit, started)
         return
@@ -162,14 +165,15 @@ def _clock(seconds: float) -> str:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for i, name in enumerate(header):
         numeric = all(isinstance(row[i], int | float) or _looks_numeric(str(row[i])) for row in rows)
         table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(highlight=False, width=150).print(table)
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=150)
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(table)
 
 
 def _looks_numeric(text: str) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..pipeline.dataset import Dataset
@@ -140,16 +139,17 @@ class Prediction:
     classes: list[tuple[str, float]]
 
 
-def predict(classifiers: Sequence[Classifier], dataset: Dataset, indices: NDArray[np.int64], *, views: int,
-            batch_size: int, device: torch.device, settings: Settings, bad: dict[int, str],
-            top: int = 5) -> Iterator[Prediction]:  # fmt: skip
-    """The `top` classes of images; those that cannot be used are added to `bad` instead."""
+def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, device: torch.device,
+            settings: Settings, bad: dict[int, str], batch_size: int = 64, top: int = 5,
+            ) -> Iterator[Prediction]:  # fmt: skip
+    """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
     names = classifiers[0].classes
     if any(c.classes != names for c in classifiers):
         raise ValueError("These checkpoints know different classes; their predictions cannot be averaged.")
     for classifier in classifiers:
         classifier.model.eval()
-    for batch in squares(dataset, indices, batch_size=batch_size, settings=settings, bad=bad):
+    images = np.arange(len(dataset), dtype=np.int64)
+    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, bad=bad):
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
             for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):

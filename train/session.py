@@ -6,7 +6,7 @@ Between the command line, which knows paths and flags, and the trainer and the e
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +85,14 @@ def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
     stats = compute()
     stats.save(path)
     return stats
+
+
+def split_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
+    """Checkpoints and, where the last path is a folder that is no run, the data set."""
+    last = paths[-1]
+    if len(paths) > 1 and not last.is_file() and not (last / "checkpoints").is_dir():
+        return list(paths[:-1]), last
+    return list(paths), None
 
 
 def load_classifier(path: Path, device: torch.device) -> Classifier:

@@ -173,8 +173,8 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
 
     how = RunOptions(run_dir=run_dir, device=_device(loading), settings=_settings(loading), decode=loading["decode"],
                      checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)  # fmt: skip
-    say(f"Training {config.preset} on {train_set.root}: {len(train_set):,} images of {train_set.num_classes} classes, "
-        f"{len(val_set):,} to validate on, into {run_dir}")  # fmt: skip
+    say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} classes; "
+        f"{len(val_set):,} to validate) into {run_dir}")  # fmt: skip
     with TrainingDisplay() as display:
         trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
         with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number)):
@@ -211,7 +211,8 @@ def evaluate(paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, as
     classifiers = [load_classifier(path, device) for path in checkpoints]
     with bar("evaluation", len(dataset), "images") as update:
         result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, device=device,
-                                     settings=_settings(loading), decode=loading["decode"], progress=update)  # fmt: skip
+                                     settings=_settings(loading), decode=loading["decode"],
+                                     progress=update)  # fmt: skip
     if as_json:
         print(json.dumps(asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}))
         return

@@ -156,10 +156,8 @@ class _Slice:
         self.size = SHORT_SIDE if region == "centre" else None
         self.limit = settings.max_bad * len(dataset)  # bad files
         self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # between images sampled
-        bounds = [self.start, self.stop]
-        self.key = json.dumps(
-            [STATE_VERSION, dataset.fingerprint, region, bounds, self.decode, tool_versions()]
-        )
+        images = [dataset.fingerprint, self.start, self.stop]
+        self.key = json.dumps([STATE_VERSION, *images, region, self.decode, tool_versions()])
         self.path = work_dir / f"{hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()}.npz"
 
     def load(self) -> PassState:
@@ -265,7 +263,7 @@ def _wait(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[
             late = ", ".join(str(rank) for rank, images in enumerate(left) if images)
             raise TimeoutError(
                 f"no progress for {timeout_seconds:g} s; still missing is the part of rank {late} of "
-                f"{len(slices)} (they must share {slices[0].path.parent}). Start all again to go on from here."
+                f"{len(slices)} (they must share {slices[0].path.parent}). Start all again to go on."
             )
         time.sleep(POLL_SECONDS)
 
@@ -279,8 +277,8 @@ def _join(parts: Sequence[tuple[Part, Path]]) -> tuple[Part, ...]:
             joined.append((part, path))
         elif last.stop > part.start:
             raise StatsError(
-                f"{path}: expected other images than in {last_path}, found {part.start} to {part.stop} of data "
-                f"set {part.fingerprint} where that has {last.start} to {last.stop}"
+                f"{path}: expected other images than in {last_path}, found {part.start} to {part.stop} "
+                f"where that has {last.start} to {last.stop}, of data set {part.fingerprint}"
             )
         else:
             joined[-1] = (replace(last, stop=part.stop), path)

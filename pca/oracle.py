@@ -73,8 +73,8 @@ def _expected(
     """Standard errors of the eigenvalues (relative) and eigenvectors (degrees) of a centred sample.
 
     By perturbation to first order: in the sample's eigenbasis, another sample's covariance would differ from
-    diag(lambda) by an E, whose size the spread between images tells. Then lambda_i moves by E_ii, and vector i
-    turns towards vector j by E_ij / (lambda_i - lambda_j).
+    diag(lambda) by an E, whose size the spread between images tells. Then lambda_i moves by E_ii, and
+    vector i turns towards vector j by E_ij / (lambda_i - lambda_j).
     """
     projected = sample @ vectors  # (images, k, 3)
     each = np.einsum("mki,mkj->mij", projected, projected) / sample.shape[1]  # covariance by image

@@ -274,9 +274,7 @@ def _read_sum_image(read: CheckedJson, num_images: int) -> NDArray[np.int64] | N
     return sums_of(image, num_images)
 
 
-def _read_eigen(
-    read: CheckedJson, covariance: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _read_eigen(read: CheckedJson, covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     values, vectors = read.floats("eigenvalues", (3,)), read.floats("eigenvectors", (3, 3))
     if (np.diff(values) > 0).any() or values[2] < 0:
         raise read.error("eigenvalues", "descending, none negative", values.tolist())

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
-from numpy.typing import NDArray
 
 from .geometry import CROP, SHORT_SIDE
 
@@ -45,8 +45,9 @@ def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDA
                 divisor: NDArray[np.float32], half: bool) -> None:  # fmt: skip
     """Outputs images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
 
-    `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift` (3,) is the image's own
-    lighting: it rides on the normalisation, so it costs no pass of its own. `mirror` is int32 ().
+    `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift`
+    (3,) is the image's own lighting: it rides on the normalisation, so it costs no pass of its own. `mirror` is
+    int32 ().
     """
     on_gpu = pipeline.device_id is not None
     inputs = _inputs(TRAIN_INPUTS, source)

@@ -42,7 +42,7 @@ def find_layout(root: Path, split: Split) -> Layout:
     if folder is not None:
         if shards := sorted(folder.glob("*.tar")):
             return _shards(root, split, shards)
-        if _subfolders(folder) and folder.name != "test" or _holds_class_folders(folder):
+        if (_subfolders(folder) and folder.name != "test") or _holds_class_folders(folder):
             return Layout(f"class folders in {folder.name}/", lambda: _list_folders(root, split, folder),
                           lambda: _stamp(root, folder, _with_images(folder)))  # fmt: skip
         if split == "val":
@@ -164,7 +164,7 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members = []  # or it would keep a million of them
+                    tar.members = []  # type: ignore[attr-defined]  # or it would keep a million of them
                     if not member.isfile():
                         continue
                     if member.offset_data + member.size > end:

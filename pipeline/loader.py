@@ -97,7 +97,7 @@ class Loader:
     def __post_init__(self) -> None:
         if len(self.dataset) < self.batch_size:
             count, size = len(self.dataset), self.batch_size
-            raise DatasetError(f"The training set has {count} images, fewer than one batch of {size}; lower --batch-size.")
+            raise DatasetError(f"The training set has {count} images, fewer than a batch of {size}: lower --batch-size.")
 
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size
@@ -199,4 +199,4 @@ def _decoded(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: t
 
 def as_tensor(output: Any) -> torch.Tensor:
     """A DALI output of equal shapes as one torch tensor over the same memory."""
-    return torch.from_dlpack(output.as_tensor())
+    return torch.utils.dlpack.from_dlpack(output.as_tensor())

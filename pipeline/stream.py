@@ -98,7 +98,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._stop = threading.Event()
         self._recording = threading.Lock()
         self._pipeline = self._new_pipeline()
-        self._producer = threading.Thread(target=self._produce, args=(iter(requests),), name="alexnet-plan", daemon=True)
+        self._producer = threading.Thread(target=self._produce, args=(iter(requests),), daemon=True)
         self._producer.start()
 
     def __next__(self) -> tuple[Any, Feed]:
@@ -143,7 +143,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
             try:
                 request = next(requests, None)
                 item = None if request is None else self._fill(request)
-            except BaseException as error:  # noqa: BLE001 (it is raised again where the batches are taken)
+            except BaseException as error:  # (it is raised again where the batches are taken)
                 item = error
             self._read.put(item)
             if not isinstance(item, Feed):

@@ -165,6 +165,19 @@ def test_memory_format_does_not_matter() -> None:
     assert features["conv5"].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("preset", ["paper", "original", "owt"])
+def test_network_compiles_whole(preset: str) -> None:
+    """torch.compile traces it without a break, normalisation and its gradient included."""
+    model = small(preset)
+    logits = torch.compile(model, backend="aot_eager", fullgraph=True)(images())
+    torch.testing.assert_close(logits, model(images()))
+    logits.sum().backward()
+    compiled = model.conv1.weight.grad
+    model.zero_grad()
+    model(images()).sum().backward()
+    torch.testing.assert_close(model.conv1.weight.grad, compiled)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_features_are_named_and_forward_gives_the_last(preset: str) -> None:
     model = small(preset)

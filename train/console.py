@@ -50,7 +50,7 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
-        return f"The package {error.name} is missing. Install it with `pip install alexnet`; `alexnet doctor` says more."
+        return f"The package {error.name} is missing. `alexnet doctor` says what to install."
     if isinstance(error, ValueError | OSError) and _raised_by_us(error):
         return str(error)
     return None

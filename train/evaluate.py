@@ -96,7 +96,8 @@ def evaluate(
     training = [c.model.training for c in classifiers]
     for classifier in classifiers:
         classifier.model.eval()
-    correct, loss = torch.zeros(2, dtype=torch.int64, device=device), torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros(2, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
     bad: dict[int, str] = {}
     seen = 0
     images = np.arange(len(dataset), dtype=np.int64)

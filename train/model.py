@@ -65,8 +65,8 @@ class AlexNet(nn.Module):
         conv1..fc7 are after their activation function and before dropout; with `lrn_before_activation` conv1
         and norm1 are signed and pool1 is rectified.
         """
-        config, features = self.config, dict[str, Tensor]()
-        late = config.lrn_before_activation
+        config, late = self.config, self.config.lrn_before_activation
+        features: dict[str, Tensor] = {}
         x = self.conv1(F.pad(images, config.conv1_padding))
         features["conv1"] = x = x if late else self.activate(x)
         if config.lrn:

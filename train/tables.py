@@ -18,8 +18,8 @@ def print_stats(stats: RgbStats, out: Path) -> None:
     """Mean and standard deviation by channel, the principal axes, and what others publish."""
     from ..pca.oracle import compare
 
-    rows = [(c, f"{stats.mean[i]:.4f}", f"{stats.std[i]:.4f}", f"{stats.mean[i] / 255:.5f}", f"{stats.std[i] / 255:.5f}")
-            for i, c in enumerate("RGB")]  # fmt: skip
+    rows = [(c, f"{mean:.4f}", f"{std:.4f}", f"{mean / 255:.5f}", f"{std / 255:.5f}")
+            for c, mean, std in zip("RGB", stats.mean.tolist(), stats.std.tolist(), strict=True)]  # fmt: skip
     print_table(f"{stats.num_images:,} images, {stats.num_pixels:,} pixels ({stats.region} region)",
                 ("channel", "mean 0..255", "std 0..255", "mean 0..1", "std 0..1"), rows)  # fmt: skip
     axes = [(i + 1, f"{v:.4f}", f"{v**0.5:.4f}", f"{v / 255**2:.6f}", _vector(stats.eigenvectors[:, i]))
@@ -31,9 +31,9 @@ def print_stats(stats: RgbStats, out: Path) -> None:
                 ("source", "published as", "std 0..255", "ours / theirs"), known)  # fmt: skip
     if (check := stats.self_check) is not None:
         verdict = "agrees" if check.passed else "DISAGREES"
-        print(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels, drawn from {check.num_images:,} images, {verdict}: "
-              f"eigenvalues within {check.eigenvalue_error:.2%} (chance alone: {check.expected_eigenvalue_error:.2%}), "
-              f"axes within {check.angle_degrees:.2f} degrees ({check.expected_angle_degrees:.2f})")  # fmt: skip
+        print(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels, from {check.num_images:,} images, "
+              f"{verdict}: eigenvalues within {check.eigenvalue_error:.2%}, axes within {check.angle_degrees:.2f} degrees "
+              f"(one standard error: {check.expected_eigenvalue_error:.2%}, {check.expected_angle_degrees:.2f})")
     if stats.bad_files:
         print(f"{len(stats.bad_files)} images could not be used and were left out:")
         for bad in stats.bad_files[:10]:
@@ -47,16 +47,16 @@ def _vector(values: Any) -> str:
 
 def print_bench(result: BenchResult) -> None:
     """Stage by stage, then the verdict in words."""
-    rows = [(s.name, f"{s.images_per_second:,.0f}", f"{s.low:,.0f} .. {s.high:,.0f}", f"{s.images_per_second_per_core:,.0f}",
-             f"{s.cores_per_1000_images_per_second:.2f}", f"{s.encoded_megabytes_per_second:.0f}",
+    rows = [(s.name, f"{s.images_per_second:,.0f}", f"{s.low:,.0f} .. {s.high:,.0f}",
+             f"{s.images_per_second_per_core:,.0f}", f"{s.cores_per_1000_images_per_second:.2f}",
+             f"{s.encoded_megabytes_per_second:.0f}",
              f"{s.latency_ms_p50:.0f} / {s.latency_ms_p99:.0f} / {s.latency_ms_max:.0f}", f"{s.peak_rss_megabytes:.0f}")
             for s in result.stages]  # fmt: skip
     header = ("stage", "images/s", "windows", "per core", "cores per 1,000/s", "MB/s read", "batch ms p50 / p99 / max",
               "peak MB")  # fmt: skip
-    machine = ", ".join(f"{k} {v}" for k, v in result.machine.items() if k not in ("load_before", "gpu_memory"))
-    data = result.dataset
-    print_table(f"{data['num_images']:,} images of {data['image_megapixels']:.3f} MP and {data['image_kilobytes']:.0f} KB",
-                header, rows)  # fmt: skip
+    machine = ", ".join(f"{k} {v}" for k, v in result.machine.items() if k != "load_before")
+    count, size, kilobytes = (result.dataset[k] for k in ("num_images", "image_megapixels", "image_kilobytes"))
+    print_table(f"{count:,} images, {size:.3f} megapixels and {kilobytes:.0f} KB on average", header, rows)
     print(f"The loader reaches {result.loader_share_of_decode:.0%} of the decode-only rate. {result.verdict}")
     print(machine)
 
@@ -68,9 +68,11 @@ def print_description(config: Config, num_classes: int) -> None:
     preset = PRESETS[config.preset]
     print(f"{config.preset}: {preset.reproduces}\nExpected: {preset.expected}\n{preset.hardware}\n")
     rows = describe(config, num_classes)
-    table = [(r.layer, "x".join(map(str, r.output_shape)), f"{r.parameters:,}", f"{r.macs:,}", f"{r.neurons:,}") for r in rows]
-    totals = (sum(r.parameters for r in rows), sum(r.macs for r in rows), sum(r.neurons for r in rows))
-    table.append(("total", "", *(f"{t:,}" for t in totals)))
+    counts = [(r.parameters, r.macs, r.neurons) for r in rows]
+    names = [(r.layer, "x".join(map(str, r.output_shape))) for r in rows]
+    totals = tuple(sum(column) for column in zip(*counts, strict=True))
+    table = [(*name, *(f"{n:,}" for n in numbers))
+             for name, numbers in zip([*names, ("total", "")], [*counts, totals], strict=True)]  # fmt: skip
     print_table(f"The network for {num_classes} classes", ("layer", "output", "parameters", "MACs", "neurons"), table)
     values, paper = asdict(config), asdict(Config())
     numbers = [("*" if values[f.name] != paper[f.name] else "", f.name, _cell(values[f.name]), f.metadata["source"],

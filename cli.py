@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +72,9 @@ def main(debug: bool) -> None:
     DATA is a folder with train/<class>/*.JPEG and val/, or with the ILSVRC2012 tar archives, or with WebDataset
     shards. Left out, it is $ALEXNET_DATA, then /data/imagenet.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logger = logging.getLogger("alexnet")
+    logger.handlers, logger.propagate = [logging.StreamHandler(sys.stderr)], False
+    logger.setLevel(logging.INFO)
 
 
 # -- statistics --------------------------------------------------------------------------------------------
@@ -104,6 +105,12 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
 
     if (parts or part) and out is None:
         raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
+    if parts and (data or part):
+        raise click.UsageError("--merge adds up files: leave DATA and --part out.")
+    if part and not 0 <= part[0] < part[1]:
+        raise click.UsageError(f"--part {part[0]} {part[1]}: the parts of {part[1]} are 0 to {part[1] - 1}.")
+    if part and "WORLD_SIZE" in os.environ:
+        raise click.UsageError("torchrun shares the images out by itself: leave --part out.")
     example = None
     if parts:
         from .pca.compute import merge_stats
@@ -154,7 +161,7 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
 
     Example: alexnet train /data/imagenet --preset original --run runs/first
     """
-    from .train.session import check_memory, find_checkpoint, resolve_config, stats_for_training
+    from .train.session import check_memory, choose_run_dir, find_checkpoint, resolve_config, stats_for_training
     from .train.tables import print_description
 
     loading = {k: given.pop(k) for k in ("threads", "device", "decode", "max_bad", "max_pixels")}
@@ -162,7 +169,7 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
     if describe:
         print_description(resolve_config(preset, overrides, None), num_classes)
         return
-    run_dir = run_dir or Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = choose_run_dir(run_dir, resume, preset)
     saved = find_checkpoint(resume, run_dir)
     config = resolve_config(preset, overrides, saved)
     train_set, val_set = _open(data, "train"), _open(data, "val")
@@ -184,7 +191,7 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
                 say(str(stopped))
                 raise SystemExit(128 + stopped.signal_number) from None
     say(f"Done: top-1 error {last['top1_error']:.2%}, top-5 error {last['top5_error']:.2%} (1 view). "
-        f"Next: alexnet evaluate {run_dir} {train_set.root} --views 10")  # fmt: skip
+        f"Next: alexnet evaluate {run_dir} {train_set.root} --views {config.views}")  # fmt: skip
 
 
 # -- evaluation --------------------------------------------------------------------------------------------
@@ -240,7 +247,8 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
     files, device = from_files(images), _device(loading)
     bad: dict[int, str] = {}
     found = evaluation.predict([load_classifier(checkpoint, device)], files, views=views, device=device,
-                               settings=_settings(loading | {"max_bad": 1.0}), bad=bad)  # fmt: skip
+                               settings=_settings(loading | {"max_bad": 1.0}), bad=bad,
+                               decode=loading["decode"])  # fmt: skip
     results = [(files.name(p.index), dict(p.classes)) for p in found]
     if as_json:
         print(json.dumps({"predictions": dict(results), "bad": {files.name(i): why for i, why in bad.items()}}))

@@ -2,7 +2,7 @@
 
     loader.squares or loader.full_images -> RgbMoments -> RgbStats
 
-What has been added up is written down about twice a second, so a pass that was killed goes on where it was.
+What has been added up is written down about once a second, so a pass that was killed goes on where it was.
 Sums are integers: resumed or not, by one process or by many, the result has the same bits.
 """
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("alexnet")
 
 STATE_VERSION = 1
-SAVE_IMAGES, SAVE_SECONDS, MIN_SAVE_SECONDS = 512, 10.0, 0.5
-MAX_SAMPLE = 2**20  # pixels for scikit-learn
+SAVE_IMAGES, SAVE_SECONDS, MIN_SAVE_SECONDS = 512, 10.0, 1.0  # a save takes 20 ms
+MAX_SAMPLE = 2**18  # pixels for scikit-learn, of 8,192 images: eigenvalues to about 3%
 MIN_CHECKED = 16  # images, below which sampling errors cannot be told
 POLL_SECONDS = 0.2
 
@@ -156,7 +156,7 @@ class _Slice:
         self.size = SHORT_SIDE if region == "centre" else None
         self.limit = settings.max_bad * len(dataset)  # bad files
         self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # between images sampled
-        images = [dataset.fingerprint, self.start, self.stop]
+        images = [dataset.fingerprint, self.start, self.stop, settings.max_pixels]
         self.key = json.dumps([STATE_VERSION, *images, region, self.decode, tool_versions()])
         self.path = work_dir / f"{hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()}.npz"
 

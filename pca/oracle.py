@@ -23,7 +23,8 @@ class SelfCheck:
     """How far scikit-learn's PCA of a random sample of the pixels is from ours, and how far by chance.
 
     Errors are the greatest over the three axes: of eigenvalues relative, of eigenvectors in degrees. The
-    expected ones are standard errors that take images as the units drawn, since pixels of one are alike.
+    expected ones are standard errors that take images as the units drawn, since pixels of one are alike
+    (too large where every image is in the sample: then none was left to chance).
     """
 
     num_images: int

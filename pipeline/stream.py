@@ -102,6 +102,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._producer.start()
 
     def __next__(self) -> tuple[Any, Feed]:
+        if self._stop.is_set():
+            raise StopIteration
         while not self._done:
             try:
                 (output,) = self._pipeline.run()
@@ -202,6 +204,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     def _feed(self) -> tuple[Any, ...]:
         """The pipeline's source: the next batch that is not empty."""
         while (feed := self._again.popleft() if self._again else self.take()) is not None:
+            if not self.bad.keys().isdisjoint(feed.indices.tolist()):  # found out since it was read
+                feed = self._fill(feed.request)
             self._in_flight.append(feed)
             if len(feed.indices):
                 return tuple(feed.inputs[name] for name in self._names)
@@ -227,7 +231,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
                 index: data
                 for feed in self._in_flight
                 for index, data in zip(feed.indices.tolist(), feed.inputs["encoded"], strict=True)
-                if index not in self.bad and not judge.decodes(data)
+                if index in self.bad or not judge.decodes(data)
             }
         if not culprits:
             raise error

@@ -215,7 +215,7 @@ save(Path(sys.argv[1]), snapshot(*network(seed=1)))
 """
 
 
-@pytest.mark.parametrize("limit", [10, 1000, 100_000])
+@pytest.mark.parametrize("limit", [10, 100_000])
 def test_a_write_that_fails_leaves_the_previous_one(saved: Path, limit: int) -> None:
     """A real failure: the kernel refuses to let the file grow beyond `limit` bytes."""
     before = saved.read_bytes()
@@ -249,7 +249,7 @@ for step in range(10**6):
 
 
 def test_kill_9_leaves_only_whole_files(tmp_path: Path) -> None:
-    for attempt in range(4):
+    for attempt in range(3):
         process = subprocess.Popen([sys.executable, "-c", SAVE_FOREVER, tmp_path, Path(__file__).parent],
                                    stdout=subprocess.PIPE)
         assert process.stdout is not None

@@ -226,8 +226,13 @@ def test_damaged_state_starts_over_with_a_warning(
 
 @pytest.mark.parametrize(
     "other",
-    [{"dataset": FakeDataset(fingerprint="e" * 32)}, {"decode": "fast"}, {"shard": (0, 2)}],
-    ids=["data set", "decode", "shard"],
+    [
+        {"dataset": FakeDataset(fingerprint="e" * 32)},
+        {"decode": "fast"},
+        {"shard": (0, 2)},
+        {"settings": Settings(max_pixels=9)},
+    ],
+    ids=["data set", "decode", "shard", "max pixels"],
 )
 def test_state_of_another_pass_is_not_used(tmp_path: Path, other: dict[str, Any]) -> None:
     with pytest.raises(RuntimeError, match="power cut"):

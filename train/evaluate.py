@@ -119,10 +119,14 @@ def evaluate(
 
 
 def check_classes(classes: Sequence[str], dataset: Dataset) -> None:
-    """The labels of a data set mean something to a classifier only if the class names are the same."""
-    if tuple(classes) == tuple(dataset.classes):
-        return
+    """The labels of a data set mean something to a classifier only if the class names are the same.
+
+    torchvision's weights name none: theirs are numbers, of the same sorted names, so only their count can differ.
+    """
     ours, theirs = len(classes), len(dataset.classes)
+    unnamed = tuple(classes) == tuple(map(str, range(ours)))
+    if tuple(classes) == tuple(dataset.classes) or (unnamed and ours == theirs):
+        return
     if ours != theirs:
         raise ValueError(f"The checkpoint knows {ours} classes, the data set at {dataset.root} has {theirs}.")
     first = next(i for i, (a, b) in enumerate(zip(classes, dataset.classes, strict=True)) if a != b)
@@ -141,8 +145,8 @@ class Prediction:
 
 
 def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, device: torch.device,
-            settings: Settings, bad: dict[int, str], batch_size: int = 64, top: int = 5,
-            ) -> Iterator[Prediction]:  # fmt: skip
+            settings: Settings, bad: dict[int, str], decode: Decode = "exact", batch_size: int = 64,
+            top: int = 5) -> Iterator[Prediction]:  # fmt: skip
     """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
     names = classifiers[0].classes
     if any(c.classes != names for c in classifiers):
@@ -150,7 +154,7 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
     for classifier in classifiers:
         classifier.model.eval()
     images = np.arange(len(dataset), dtype=np.int64)
-    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, bad=bad):
+    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
             for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):

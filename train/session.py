@@ -6,6 +6,7 @@ Between the command line, which knows paths and flags, and the trainer and the e
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,18 @@ from .trainer import TrainingError
 from .treatment import IMAGENET_MEAN, IMAGENET_STD, needs_stats
 
 NEWEST = "newest"  # --resume without a path
+
+
+def choose_run_dir(given: Path | None, resume: str | None, preset: str | None) -> Path:
+    """The run folder: as given, else the one that is resumed, else a new one named by the time."""
+    if given is not None:
+        return given
+    if resume is None:
+        return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if resume == NEWEST:
+        raise CheckpointError("--resume alone takes the newest checkpoint in --run: add --run DIR, or give it a path.")
+    path = Path(resume)
+    return path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
 
 
 def find_checkpoint(resume: str | None, run_dir: Path) -> Checkpoint | None:
@@ -77,6 +90,11 @@ def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
             raise TrainingError(
                 f"{given} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
                 f"{train_set.root} --out {given}`, or leave --stats out."
+            )
+        if not stats.complete:
+            raise TrainingError(
+                f"{given} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
+                "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
             )
         return stats
     path = stats_path(train_set)

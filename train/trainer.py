@@ -130,10 +130,8 @@ class Trainer:
         return Classifier(self.model, self.treatment, tuple(self.train_set.classes))
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state, unless it is not finite."""
+        """Write a checkpoint of the present state, which closing the window has found to be finite."""
         self._log_window()
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise self._diverged("A weight is not finite")
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
         checkpoints.save(path, self._checkpoint())
         checkpoints.prune(self.options.run_dir, self.options.keep)
@@ -149,6 +147,8 @@ class Trainer:
         record |= {"lr": self.schedule.rates(self.epoch).weights}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise self._diverged("A weight is no longer finite")
         self._write(record)
 
     def _end_epoch(self) -> Record:
@@ -249,7 +249,7 @@ class Trainer:
         temporary.replace(path)
 
     def _is_past(self, record: Record) -> bool:
-        return (record["epoch"], record["step"]) <= (self.epoch, self.step) and record["epoch"] <= self.epoch
+        return (record["epoch"], record["step"]) <= (self.epoch, self.step)
 
     def _write(self, record: Record) -> None:
         with (self.options.run_dir / "metrics.jsonl").open("a") as file:

@@ -1,0 +1,403 @@
+"""The loader's batches do not depend on threads, ranks or interruptions, and are what the plan says of each image."""
+
+from __future__ import annotations
+
+import gc
+import io
+import shutil
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("nvidia.dali")
+from alexnet.pipeline import augment
+from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
+from alexnet.pipeline.loader import Batch, BatchSource, Loader, SyntheticLoader, Treatment, full_images, squares
+from alexnet.pipeline.plan import draw_epoch
+from alexnet.pipeline.stream import Settings, TooManyBadFiles
+
+BASIS = np.array([[8.0, -3, 1], [7, 0, -2], [6, 4, 1]], np.float32)
+COLOUR = np.array([120.0, 110, 100], np.float32)
+MEAN_IMAGE = np.random.default_rng(0).uniform(90, 130, (224, 224, 3)).astype(np.float32)
+TREATMENT = Treatment(mean=MEAN_IMAGE, divisor=np.array([1.0, 2, 4], np.float32), basis=BASIS, lit_divisor=1.1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_tree: Path) -> Dataset:
+    return open_dataset(tiny_tree, "train")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+
+
+def make_loader(dataset: Dataset, **changes: Any) -> Loader:
+    how: dict[str, Any] = {
+        "dataset": dataset,
+        "treatment": TREATMENT,
+        "batch_size": 5,
+        "seed": 7,
+        "settings": Settings(threads=2, readers=2),
+        "bad": {},
+    }
+    return Loader(**(how | changes))
+
+
+def always(_: int) -> bool:
+    return True
+
+
+def never(_: int) -> bool:
+    return False
+
+
+def run(loader: BatchSource, epoch: int = 0, step: int = 0, num_epochs: int = 3, lit: Callable[[int], bool] = always) -> list[Batch]:
+    return list(loader.batches(epoch, step, num_epochs, lit))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return (
+        (a.epoch, a.step) == (b.epoch, b.step)
+        and np.array_equal(a.indices, b.indices)
+        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.images, b.images)
+    )
+
+
+def assert_same(a: Sequence[Batch], b: Sequence[Batch]) -> None:
+    assert len(a) == len(b) > 0
+    assert all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def reference(dataset: Dataset, index: int) -> Any:
+    return augment.centre_square(np.asarray(Image.open(io.BytesIO(dataset.read(index).tobytes())).convert("RGB")))
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_what_the_plan_says_of_each_image(dataset: Dataset) -> None:
+    loader = make_loader(dataset)
+    for batch in run(loader, num_epochs=2):
+        plan = draw_epoch(len(dataset), 7, batch.epoch)
+        rows = slice(5 * batch.step, 5 * batch.step + 5)
+        assert batch.indices.tolist() == plan.order[rows].tolist()
+        assert batch.labels.tolist() == dataset.labels[plan.order[rows]].tolist()
+        shift = plan.lighting[rows] @ BASIS.T
+        for k, i in enumerate(batch.indices):
+            (top, left), flip = plan.crops[rows][k], plan.flips[rows][k]
+            crop = augment.crop_and_flip(reference(dataset, int(i)), int(top), int(left), bool(flip))
+            expected = (crop - MEAN_IMAGE + shift[k]) / (TREATMENT.divisor * np.float32(1.1))
+            off = np.abs(batch.images[k].permute(1, 2, 0).numpy() - expected)
+            assert off.max() <= 1 / 1.1 + 1e-3
+            assert off.mean() < 0.05
+
+
+def test_labels_are_the_folders(dataset: Dataset) -> None:
+    for batch in run(make_loader(dataset), num_epochs=1):
+        assert [dataset.name(int(i)).split("/")[1] for i in batch.indices] == [dataset.classes[j] for j in batch.labels]
+        assert batch.labels.dtype == torch.int64
+
+
+def test_an_epoch_drops_the_last_incomplete_batch(dataset: Dataset) -> None:
+    loader = make_loader(dataset)
+    assert len(dataset) == 12
+    assert len(loader) == 2
+    batches = run(loader)
+    assert [(b.epoch, b.step) for b in batches] == [(e, s) for e in range(3) for s in range(2)]
+    for epoch in range(3):
+        seen = np.concatenate([b.indices for b in batches if b.epoch == epoch])
+        assert len(seen) == len(set(seen.tolist())) == 10
+    assert run(make_loader(dataset, batch_size=12), num_epochs=1)[0].images.shape[0] == 12
+
+
+def test_a_data_set_smaller_than_a_batch_is_an_error(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match=r"has 12 images, fewer than .* batch of 13.*lower --batch-size"):
+        make_loader(dataset, batch_size=13)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(threads=1, readers=1, prefetch=1), Settings(threads=2, readers=5, prefetch=4), Settings(threads=3, readers=3)],
+)
+def test_threads_readers_and_prefetch_change_nothing(dataset: Dataset, settings: Settings) -> None:
+    assert_same(run(make_loader(dataset)), run(make_loader(dataset, settings=settings)))
+
+
+def test_any_interruption_ends_with_the_same_batches(dataset: Dataset) -> None:
+    def lit(epoch: int) -> bool:
+        return epoch != 1
+
+    loader = make_loader(dataset, batch_size=4)
+    whole = run(loader, lit=lit)
+    assert len(whole) == 9
+    for epoch in range(3):
+        for step in range(4):  # 3 is the end of an epoch
+            rest = run(loader, epoch, step, lit=lit)
+            assert len(rest) == len(whole) - 3 * epoch - step
+            assert all(same(x, y) for x, y in zip(whole[3 * epoch + step :], rest, strict=True))
+    assert run(loader, 3, lit=lit) == []
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_the_ranks_together_hold_the_global_batch(dataset: Dataset, num_ranks: int) -> None:
+    whole = run(make_loader(dataset, batch_size=7), num_epochs=2)
+    parts = [run(make_loader(dataset, batch_size=7, rank=r, num_ranks=num_ranks), num_epochs=2) for r in range(num_ranks)]
+    for k, batch in enumerate(whole):
+        pieces = [p[k] for p in parts]
+        joined = Batch(torch.cat([p.images for p in pieces]), torch.cat([p.labels for p in pieces]),
+                       np.concatenate([p.indices for p in pieces]), pieces[0].epoch, pieces[0].step)  # fmt: skip
+        assert same(joined, batch)
+
+
+def test_bad_images_are_the_same_for_ranks_and_interruptions(tiny_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tiny_tree, root)
+    whole_jpeg = (root / "train/n03/n03_1.JPEG").read_bytes()
+    (root / "train/n01/n01_0.JPEG").write_bytes(b"text")
+    (root / "train/n03/n03_1.JPEG").write_bytes(whole_jpeg[: len(whole_jpeg) * 19 // 20])
+    (root / "train/n03/n03_3.JPEG").write_bytes(b"")
+    damaged, tolerant = open_dataset(root, "train"), Settings(threads=1, readers=2, max_bad=0.25)
+    loader = make_loader(damaged, batch_size=6, settings=tolerant)
+    whole = run(loader)
+    assert {damaged.name(i)[-11:] for i in loader.bad} == {"/n01_0.JPEG", "/n03_1.JPEG", "/n03_3.JPEG"}
+    for batch in whole:
+        assert not set(batch.indices.tolist()) & loader.bad.keys()
+        assert batch.labels.tolist() == damaged.labels[batch.indices].tolist()  # of the substitutes
+    for epoch, step in ((0, 1), (1, 0), (2, 1)):
+        rest = run(make_loader(damaged, batch_size=6, settings=tolerant), epoch, step)
+        assert_same(whole[2 * epoch + step :], rest)
+    parts = [run(make_loader(damaged, batch_size=6, rank=r, num_ranks=2, settings=tolerant)) for r in (0, 1)]
+    for k, batch in enumerate(whole):
+        assert torch.equal(torch.cat([parts[0][k].images, parts[1][k].images]), batch.images)
+    with pytest.raises(TooManyBadFiles, match=r"3 of 12 images"):
+        run(make_loader(damaged, batch_size=6, settings=replace(tolerant, max_bad=0.2)))
+
+
+# -- lighting and treatment --------------------------------------------------------------------------------
+
+
+def test_lighting_may_end_with_an_epoch_and_takes_its_divisor_with_it(dataset: Dataset) -> None:
+    loader = make_loader(dataset)
+    lit, unlit = run(loader), run(loader, lit=never)
+    mixed = run(loader, lit=lambda epoch: epoch != 1)
+    assert_same(mixed, [a if a.epoch != 1 else b for a, b in zip(lit, unlit, strict=True)])
+    for a, b in zip(lit, unlit, strict=True):
+        assert np.array_equal(a.indices, b.indices)
+        plan = draw_epoch(len(dataset), 7, a.epoch)
+        shift = torch.from_numpy(plan.lighting[5 * a.step : 5 * a.step + 5] @ BASIS.T)[:, :, None, None]
+        divisor = torch.from_numpy(TREATMENT.divisor)[None, :, None, None]
+        torch.testing.assert_close(a.images * 1.1, b.images + shift / divisor, rtol=0, atol=2e-4)
+    without = make_loader(dataset, treatment=replace(TREATMENT, basis=None, lit_divisor=1.0))
+    assert_same(run(without), unlit)
+
+
+def test_the_switches(dataset: Dataset) -> None:
+    plain = make_loader(dataset, random_crop=False, random_flip=False, treatment=Treatment(mean=np.zeros(3, np.float32)))
+    for batch in run(plain, num_epochs=1):
+        for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
+            off = np.abs(image.permute(1, 2, 0).numpy() - reference(dataset, i)[16:240, 16:240])
+            assert off.max() <= 1
+    together, plan = make_loader(dataset, run=32, treatment=plain.treatment), draw_epoch(12, 7, 0, run=32)
+    for batch in run(together, num_epochs=1, lit=never):
+        for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
+            crop = augment.crop_and_flip(reference(dataset, i), *plan.crops[0].tolist(), bool(plan.flips[0]))
+            assert np.abs(image.permute(1, 2, 0).numpy() - crop).max() <= 1
+
+
+@pytest.mark.parametrize("mean", [COLOUR, MEAN_IMAGE])
+def test_half_precision(dataset: Dataset, mean: Any) -> None:
+    treatment = replace(TREATMENT, mean=mean, divisor=np.full(3, 60, np.float32))
+    full, half = (run(make_loader(dataset, treatment=treatment, half=h), num_epochs=1) for h in (False, True))
+    for a, b in zip(full, half, strict=True):
+        assert b.images.dtype == torch.float16
+        torch.testing.assert_close(a.images, b.images.float(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mean", [COLOUR, MEAN_IMAGE])
+@pytest.mark.parametrize(("top", "left", "mirror"), [(0, 0, False), (32, 32, True), (16, 16, False), (0, 32, True)])
+def test_evaluations_treatment_is_the_references(mean: Any, top: int, left: int, mirror: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
+    views = replace(TREATMENT, mean=mean).apply(torch.from_numpy(images), top, left, mirror)
+    assert views.shape == (3, 3, 224, 224)
+    for view, image in zip(views, images, strict=True):
+        expected = augment.normalise(augment.crop_and_flip(image, top, left, mirror), mean, np.zeros(3, np.float32), TREATMENT.divisor)
+        np.testing.assert_allclose(view.permute(1, 2, 0).numpy(), expected, atol=1e-4)
+
+
+def test_training_and_evaluation_treat_the_centre_alike(dataset: Dataset) -> None:
+    loader = make_loader(dataset, random_crop=False, random_flip=False)
+    (decoded,) = squares(dataset, np.arange(12), batch_size=12, settings=loader.settings)
+    views = TREATMENT.apply(decoded.pixels, 16, 16, False)
+    for batch in run(loader, num_epochs=1, lit=never):
+        off = (batch.images - views[batch.indices]).abs()
+        assert off.max() <= 1 + 1e-4
+        assert off.mean() < 0.01
+
+
+# -- memory ------------------------------------------------------------------------------------------------
+
+
+def test_images_are_channels_last_and_not_copied(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alexnet.pipeline import loader as module
+
+    addresses: list[int] = []
+    as_tensor = module.as_tensor
+
+    def spy(output: Any) -> torch.Tensor:
+        addresses.append(np.asarray(output.as_tensor()).__array_interface__["data"][0])
+        return as_tensor(output)
+
+    monkeypatch.setattr(module, "as_tensor", spy)
+    for batch in run(make_loader(dataset)):
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.images.stride() == (224 * 224 * 3, 1, 224 * 3, 3)
+        assert batch.images.shape == (5, 3, 224, 224)
+        assert batch.images.data_ptr() == addresses.pop(0)
+    assert addresses == []
+
+
+def test_batches_outlive_the_next_and_the_loader(dataset: Dataset) -> None:
+    kept, copies = [], []
+    for batch in make_loader(dataset, settings=Settings(threads=2, prefetch=3)).batches(0, 0, 10, always):
+        kept.append(batch.images)
+        copies.append(batch.images.clone())
+    gc.collect()
+    assert len(kept) == 20
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_memory_does_not_grow_over_epochs(dataset: Dataset) -> None:
+    loader = make_loader(dataset)
+    size = 5 * 224 * 224 * 3 * 4
+    after = []
+    for batch in loader.batches(0, 0, 100, always):
+        if batch.step == 0 and batch.epoch in (40, 99):
+            gc.collect()
+            after.append(resident_bytes())
+    assert after[1] - after[0] < 10 * size  # 120 batches went by between
+
+
+def test_memory_does_not_grow_over_streams(dataset: Dataset) -> None:
+    loader, after = make_loader(dataset), []
+    for epoch in range(30):
+        for batch in loader.batches(0, 0, 1, always):
+            del batch
+        if epoch in (9, 29):
+            gc.collect()
+            after.append(resident_bytes())
+    assert after[1] - after[0] < 20 * 5 * 224 * 224 * 3 * 4 // 2  # less than half a batch a stream
+
+
+# -- ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_an_abandoned_iteration_ends_its_threads(dataset: Dataset, taken: int) -> None:
+    before = threading.active_count()
+    batches = make_loader(dataset).batches(0, 0, 1000, always)
+    for _ in range(taken):
+        next(batches)
+    assert threading.active_count() > before or taken == 0
+    del batches
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_an_exception_in_the_training_loop_ends_the_threads(dataset: Dataset) -> None:
+    before = threading.active_count()
+    batches = make_loader(dataset).batches(0, 0, 1000, always)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in batches:
+            raise KeyboardInterrupt
+    batches.close()
+    assert threading.active_count() == before
+
+
+# -- the synthetic loader ----------------------------------------------------------------------------------
+
+
+def test_the_synthetic_loader_has_the_same_interface(dataset: Dataset) -> None:
+    real = make_loader(dataset)
+    (batch, *_) = run(real, num_epochs=1)
+    source: BatchSource = SyntheticLoader(batch, len(real))
+    assert len(source) == len(real)
+    for epoch, step in ((0, 0), (1, 1), (2, 2)):
+        where = [(b.epoch, b.step) for b in run(source, epoch, step)]
+        assert where == [(b.epoch, b.step) for b in run(real, epoch, step)]
+    assert all(b.images is batch.images and b.labels is batch.labels for b in run(source))
+
+
+# -- squares and whole images ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 50])
+def test_squares_come_once_each_in_order(dataset: Dataset, batch_size: int) -> None:
+    indices = np.random.default_rng(1).permutation(12)
+    parts = list(squares(dataset, indices, batch_size=batch_size, settings=Settings(threads=1)))
+    assert [len(p.indices) for p in parts] == [min(batch_size, 12 - s) for s in range(0, 12, batch_size)]
+    assert np.concatenate([p.indices for p in parts]).tolist() == indices.tolist()
+    for part in parts:
+        assert part.bad == []
+        assert part.pixels.dtype == torch.uint8
+        assert part.pixels.shape == (len(part.indices), 256, 256, 3)
+        for pixels, i in zip(part.pixels, part.indices.tolist(), strict=True):
+            assert np.abs(pixels.numpy().astype(int) - reference(dataset, i)).max() <= 1
+
+
+def test_squares_without_the_bad_ones(tiny_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tiny_tree, root)
+    for name in ("n01/n01_0", "n01/n01_1", "n02/n02_0"):
+        (root / f"train/{name}.JPEG").write_bytes(b"\xff\xd8 no")
+    damaged = open_dataset(root, "train")
+    known: dict[int, str] = {}
+    parts = list(squares(damaged, np.arange(12), batch_size=2, settings=Settings(max_bad=0.5), bad=known))
+    assert [p.indices.tolist() for p in parts] == [[], [2, 3], [5], [6, 7], [8, 9], [10, 11]]
+    assert [[i for i, _ in p.bad] for p in parts] == [[0, 1], [], [4], [], [], []]
+    assert parts[0].pixels.shape == (0, 256, 256, 3)
+    assert known.keys() == {0, 1, 4}
+
+
+def test_no_squares(dataset: Dataset) -> None:
+    assert list(squares(dataset, np.zeros(0, np.int64), batch_size=4, settings=Settings())) == []
+
+
+def test_whole_images_are_pillows(dataset: Dataset) -> None:
+    parts = list(full_images(dataset, np.arange(12), batch_size=5, settings=Settings(threads=2)))
+    assert [len(p.pixels) for p in parts] == [5, 5, 2]
+    for part in parts:
+        for pixels, i in zip(part.pixels, part.indices.tolist(), strict=True):
+            expected = np.asarray(Image.open(io.BytesIO(dataset.read(i).tobytes())).convert("RGB"))
+            np.testing.assert_array_equal(pixels, expected)
+
+
+def test_squares_of_an_archive_are_those_of_the_files(dataset: Dataset, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
+        for i in range(12):
+            for suffix, content in (("jpg", dataset.read(i).tobytes()), ("cls", str(dataset.labels[i]).encode())):
+                member = tarfile.TarInfo(f"{i:03d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    packed = open_dataset(tmp_path, "train")
+    assert_same(run(make_loader(dataset), num_epochs=1), run(make_loader(packed), num_epochs=1))

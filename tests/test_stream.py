@@ -1,0 +1,467 @@
+"""Bad images are named once, replaced or dropped in their place, and nothing else changes; nothing hangs.
+
+Training batches are compared with the same images, crops, flips and lighting through a graph without any stream.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+pytest.importorskip("nvidia.dali")
+from alexnet.pipeline.dataset import Dataset, Listing
+from alexnet.pipeline.geometry import CROP, SHORT_SIDE, source_region
+from alexnet.pipeline.graph import IMAGE_INPUTS, SQUARE_INPUTS, TRAIN_INPUTS, image_graph, new_pipeline, square_graph, train_graph
+from alexnet.pipeline.stream import BadImage, Feed, ImageStream, Request, Settings, TooManyBadFiles, read_image
+
+TOLERANT = Settings(threads=1, readers=2, max_bad=1.0)
+SQUARES = partial(square_graph, decode="exact")
+TRAIN = partial(train_graph, decode="exact", mean=np.full(3, 100, np.float32), divisor=np.full(3, 1.1, np.float32), half=False)
+
+
+# -- images, good and bad ----------------------------------------------------------------------------------
+
+
+@cache
+def jpeg(i: int, height: int = 120, width: int = 150, **options: Any) -> bytes:
+    rng = np.random.default_rng(i)
+    picture = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((width, height))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=90, **options)
+    return stream.getvalue()
+
+
+def claim(image: bytes, height: int, width: int) -> bytes:
+    """The JPEG with another size in its header."""
+    at = image.index(b"\xff\xc0") + 5
+    return image[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + image[at + 4 :]
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def corrupt_tables(image: bytes) -> bytes:
+    """A JPEG whose header is readable and whose Huffman tables are not: only the decoder can tell."""
+    at = image.index(b"\xff\xc4") + 5
+    return image[:at] + b"\xff" * 16 + image[at + 16 :]
+
+
+BAD: dict[str, tuple[bytes, str]] = {  # bytes, and what the reason must say
+    "empty": (b"", "the file is empty"),
+    "text": (b"Sorry, this photo is no longer available.\n" * 20, "not an image"),
+    "signature only": (b"\xff\xd8", "not an image|truncated"),
+    "cut in the header": (jpeg(1)[:100], "not an image|truncated"),
+    "cut early": (jpeg(1)[: len(jpeg(1)) // 4], "truncated"),
+    "cut late": (jpeg(1)[: len(jpeg(1)) * 9 // 10], "truncated"),
+    "without its last byte": (jpeg(1)[:-1], "truncated"),
+    "cut, with a thumbnail": (jpeg(2)[:20] + b"\xff\xfe\x00\x06\xff\xda\xff\xd9" + jpeg(2)[20:-300], "truncated"),
+    "progressive, cut": (jpeg(1, progressive=True)[:-200], "truncated"),
+    "20000 x 20000": (claim(jpeg(1), 20000, 20000), "claims 20000x20000 pixels, more than --max-pixels 100000000"),
+    "no rows": (claim(jpeg(1), 0, 150), "claims|not an image"),
+    "tables": (corrupt_tables(jpeg(1)), "."),
+    "png, cut": (png()[: len(png()) // 2], "."),
+    "gif": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "not an image"),
+}
+
+
+def make_dataset(root: Path, images: Sequence[bytes]) -> Dataset:
+    listing = Listing()
+    root.mkdir(parents=True, exist_ok=True)
+    for i, content in enumerate(images):
+        (root / f"{i}.JPEG").write_bytes(content)
+        listing.add(f"{i}.JPEG", i % 3, len(content))
+    return listing.dataset(root, "train", "abc")
+
+
+def requests_for(n: int, batch: int, num_batches: int | None = None, seed: int = 0) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    order = np.resize(np.arange(n), batch * (num_batches or -(-n // batch)))[: None if num_batches else n]
+    return [
+        Request(
+            part := order[s : s + batch],
+            rng.integers(0, 33, (len(part), 2)),
+            {
+                "mirror": rng.integers(0, 2, len(part)).astype(np.int32),
+                "shift": rng.normal(0, 20, (len(part), 3)).astype(np.float32),
+            },
+            step=s // batch,
+        )
+        for s in range(0, len(order), batch)
+    ]
+
+
+Taken = list[tuple[NDArray[Any] | None, Feed]]
+
+
+def take_all(stream: ImageStream) -> Taken:
+    with stream:
+        return [(None if output is None else np.array(output.as_tensor()), feed) for output, feed in stream]
+
+
+def squares_of(dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any) -> Taken:
+    plain = [Request(r.indices, np.zeros((len(r.indices), 2), np.int64)) for r in requests]
+    return take_all(ImageStream(dataset, plain, SQUARES, SQUARE_INPUTS, batch_size=batch, crop=SHORT_SIDE, on_bad="drop",
+                                settings=how, **more))  # fmt: skip
+
+
+def training(dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any) -> ImageStream:
+    return ImageStream(dataset, requests, TRAIN, TRAIN_INPUTS, batch_size=batch, crop=CROP, on_bad="replace", settings=how, **more)
+
+
+def alone(dataset: Dataset, feed: dict[str, Any], build: Any, names: Sequence[str], indices: Sequence[int], size: int) -> Any:
+    """The graph on these images, without a stream."""
+    data = [(dataset.root / f"{i}.JPEG").read_bytes() for i in indices]
+    shapes = np.array([Image.open(io.BytesIO(d)).size[::-1] for d in data])
+    inputs = {"encoded": [np.frombuffer(d, np.uint8) for d in data], **source_region(shapes, feed["crops"], size)._asdict(), **feed}
+    pipeline = new_pipeline(len(indices), 1, None, prefetch=1)
+    with pipeline:
+        build(pipeline, lambda: tuple(inputs[name] for name in names))
+    return np.array(pipeline.run()[0].as_tensor())
+
+
+def expected_training(dataset: Dataset, request: Request, indices: Sequence[int]) -> Any:
+    return alone(dataset, {"crops": request.crops, **request.inputs}, TRAIN, TRAIN_INPUTS, indices, CROP)
+
+
+def next_good(i: int, bad: set[int], n: int) -> int:
+    while i in bad:
+        i = (i + 1) % n
+    return i
+
+
+def check_training(dataset: Dataset, requests: Sequence[Request], taken: Taken, bad: set[int]) -> None:
+    assert [feed.request.step for _, feed in taken] == [r.step for r in requests]
+    for request, (output, feed) in zip(requests, taken, strict=True):
+        want = [next_good(int(i), bad, len(dataset)) for i in request.indices]
+        assert feed.indices.tolist() == want
+        np.testing.assert_array_equal(output, expected_training(dataset, request, want))
+
+
+def check_squares(dataset: Dataset, requests: Sequence[Request], taken: Taken, bad: set[int]) -> None:
+    assert len(taken) == len(requests)
+    for request, (output, feed) in zip(requests, taken, strict=True):
+        asked = request.indices.tolist()
+        good = [i for i in asked if i not in bad]
+        assert feed.indices.tolist() == good
+        assert [i for i, _ in feed.bad] == [i for i in asked if i in bad]
+        if good:
+            crops = np.zeros((len(good), 2), np.int64)
+            np.testing.assert_array_equal(output, alone(dataset, {"crops": crops}, SQUARES, SQUARE_INPUTS, good, SHORT_SIDE))
+        else:
+            assert output is None
+
+
+def our_threads() -> list[str]:
+    return sorted(t.name for t in threading.enumerate() if t.name.startswith("alexnet"))
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    gc.collect()
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+
+
+# -- dropped -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_each_kind_of_bad_image_is_dropped_with_its_reason(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    content, reason = BAD[kind]
+    images = [jpeg(i) for i in range(6)]
+    images[2] = content
+    dataset, requests = make_dataset(tmp_path, images), requests_for(6, 2)
+    with caplog.at_level(logging.WARNING):
+        taken = squares_of(dataset, requests, 2)
+    check_squares(dataset, requests, taken, {2})
+    ((index, said),) = [b for _, feed in taken for b in feed.bad]
+    assert index == 2
+    assert re.search(reason, said), said
+    assert [r.getMessage() for r in caplog.records] == [f"Bad image 2.JPEG: {said}"]
+
+
+def all_bad_among_good() -> tuple[list[bytes], set[int]]:
+    """good, bad, bad, good, bad, bad, ... over every kind, ending with a bad one."""
+    images, bad = [], set()
+    for k, (content, _) in enumerate(BAD.values()):
+        if k % 2 == 0:
+            images.append(jpeg(len(images)))
+        bad.add(len(images))
+        images.append(content)
+    return images, bad
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 100])
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_every_bad_image_is_reported_once_in_order(tmp_path: Path, batch: int, prefetch: int, caplog: pytest.LogCaptureFixture) -> None:
+    images, bad = all_bad_among_good()
+    dataset, requests = make_dataset(tmp_path, images), requests_for(len(images), batch)
+    with caplog.at_level(logging.WARNING):
+        taken = squares_of(dataset, requests, batch, replace(TOLERANT, prefetch=prefetch))
+    check_squares(dataset, requests, taken, bad)
+    dropped = [i for _, feed in taken for i, _ in feed.bad]
+    assert dropped == sorted(bad)
+    assert len(caplog.records) == len(bad)
+
+
+def test_a_batch_of_nothing_but_bad_images(tmp_path: Path) -> None:
+    bad = [content for content, _ in BAD.values()]
+    images = [*bad[:4], jpeg(1), jpeg(2), *bad[4:10], jpeg(3), *bad[10:]]
+    dataset = make_dataset(tmp_path, images)
+    which = {i for i, image in enumerate(images) if image in bad}
+    for batch in (2, 3, 4):
+        requests = requests_for(len(images), batch)
+        check_squares(dataset, requests, squares_of(dataset, requests, batch), which)
+
+
+def test_nothing_but_bad_images(tmp_path: Path) -> None:
+    images = [content for content, _ in BAD.values()]
+    dataset, requests = make_dataset(tmp_path, images), requests_for(len(images), 3)
+    check_squares(dataset, requests, squares_of(dataset, requests, 3), set(range(len(images))))
+
+
+def test_no_requests_and_empty_requests(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(0)])
+    assert squares_of(dataset, [], 1) == []
+    nothing = Request(np.zeros(0, np.int64), np.zeros((0, 2)))
+    taken = squares_of(dataset, [nothing, *requests_for(1, 1), nothing], 1)
+    assert [feed.indices.tolist() for _, feed in taken] == [[], [0], []]
+    assert [output is None for output, _ in taken] == [True, False, True]
+
+
+def test_files_that_change_after_they_were_listed(tmp_path: Path) -> None:
+    dataset, requests = make_dataset(tmp_path, [jpeg(i) for i in range(6)]), requests_for(6, 3)
+    (tmp_path / "1.JPEG").unlink()
+    (tmp_path / "3.JPEG").write_bytes(jpeg(3) + b"more")
+    (tmp_path / "4.JPEG").write_bytes(b"")
+    taken = squares_of(dataset, requests, 3)
+    check_squares(dataset, requests, taken, {1, 3, 4})
+    reasons = dict(b for _, feed in taken for b in feed.bad)
+    assert "No such file" in reasons[1]
+    assert f"has {len(jpeg(3)) + 4} bytes where {len(jpeg(3))} were listed" in reasons[3]
+    assert "has 0 bytes" in reasons[4]
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(0) + b"\x00" * 50, jpeg(1) + b"trailing text", jpeg(2)])
+    requests = requests_for(3, 3)
+    check_squares(dataset, requests, squares_of(dataset, requests, 3), set())
+
+
+def test_known_bad_images_are_not_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset, requests = make_dataset(tmp_path, [jpeg(i) for i in range(4)]), requests_for(4, 2)
+    taken = squares_of(dataset, requests, 2, bad={1: "found earlier"})
+    check_squares(dataset, requests, taken, {1})
+    assert taken[0][1].bad == [(1, "found earlier")]
+    assert caplog.records == []
+
+
+def test_whole_images(tmp_path: Path) -> None:
+    images = [jpeg(0, 50, 70), b"", jpeg(1, 90, 20), corrupt_tables(jpeg(2)), png()]
+    dataset = make_dataset(tmp_path, images)
+    plain = [Request(r.indices, r.crops) for r in requests_for(5, 2)]
+    stream = ImageStream(dataset, plain, partial(image_graph, decode="exact"), IMAGE_INPUTS, batch_size=2, crop=None,
+                         on_bad="drop", settings=TOLERANT)  # fmt: skip
+    with stream:
+        got = [(np.array(image), int(i)) for output, feed in stream if output is not None
+               for image, i in zip(output, feed.indices, strict=True)]  # fmt: skip
+    assert [i for _, i in got] == [0, 2, 4]
+    for image, i in got:
+        np.testing.assert_array_equal(image, np.asarray(Image.open(io.BytesIO(images[i]))))
+
+
+# -- replaced ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut late", "tables", "20000 x 20000"])
+def test_the_next_good_image_takes_the_place_crop_flip_and_lighting(tmp_path: Path, kind: str) -> None:
+    images = [jpeg(i, 100 + 9 * i, 130) for i in range(7)]
+    images[3] = images[4] = images[6] = BAD[kind][0]  # two in a row, and the last: its substitute is the first
+    dataset, requests = make_dataset(tmp_path, images), requests_for(7, 3, num_batches=6)
+    stream = training(dataset, requests, 3)
+    check_training(dataset, requests, take_all(stream), {3, 4, 6})
+    assert set(stream.bad) == {3, 4, 6}
+
+
+@pytest.mark.parametrize(("batch", "prefetch", "readers"), [(1, 1, 1), (3, 2, 4), (4, 4, 2), (20, 1, 3)])
+def test_bad_images_in_consecutive_batches(tmp_path: Path, batch: int, prefetch: int, readers: int) -> None:
+    images, bad = all_bad_among_good()
+    dataset, requests = make_dataset(tmp_path, images), requests_for(len(images), batch, num_batches=40 // batch)
+    how = replace(TOLERANT, prefetch=prefetch, readers=readers)
+    check_training(dataset, requests, take_all(training(dataset, requests, batch, how)), bad)
+
+
+def test_two_ranks_replace_alike(tmp_path: Path) -> None:
+    images, bad = all_bad_among_good()
+    dataset, requests = make_dataset(tmp_path, images), requests_for(len(images), 6)
+    whole = take_all(training(dataset, requests, 6))
+    for rank in (0, 1):
+        rows = slice(3 * rank, 3 * rank + 3)
+        mine = [replace(r, indices=r.indices[rows], crops=r.crops[rows], inputs={k: v[rows] for k, v in r.inputs.items()})
+                for r in requests]  # fmt: skip
+        mine = [r for r in mine if len(r.indices)]
+        for (ours, feed), (both, all_of_it) in zip(take_all(training(dataset, mine, 3)), whole, strict=False):
+            assert feed.indices.tolist() == all_of_it.indices[rows].tolist()
+            np.testing.assert_array_equal(ours, both[rows])
+    check_training(dataset, requests, whole, bad)
+
+
+def test_whether_a_cut_jpeg_is_bad_does_not_depend_on_the_crop(tmp_path: Path) -> None:
+    """Its upper rows do decode; were that enough, a run resumed later would use other images than an unbroken one."""
+    tall = jpeg(1, 600, 300)
+    for image in (tall[: len(tall) * 19 // 20], tall[:-2]):
+        dataset = make_dataset(tmp_path, [image, jpeg(2)])
+        for top in (0, 32):
+            feed = Request(np.array([0]), np.array([[top, 0]]), {"mirror": np.zeros(1, np.int32), "shift": np.zeros((1, 3), np.float32)})
+            assert [f.indices.tolist() for _, f in take_all(training(dataset, [feed], 1))] == [[1]]
+
+
+# -- too many ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["empty", "tables"])
+def test_more_than_the_limit_ends_the_run(tmp_path: Path, kind: str) -> None:
+    images = [jpeg(i) for i in range(10)]
+    images[2] = images[5] = images[7] = images[8] = BAD[kind][0]
+    dataset, requests = make_dataset(tmp_path, images), requests_for(10, 2)
+    allowed = Settings(threads=1, readers=1, max_bad=0.4)
+    check_squares(dataset, requests, squares_of(dataset, requests, 2, allowed), {2, 5, 7, 8})
+    for start in (lambda s: training(dataset, requests, 2, s), lambda s: squares_of(dataset, requests, 2, s)):
+        with pytest.raises(TooManyBadFiles) as caught:
+            take_all(start(replace(allowed, max_bad=0.3)))
+        message = str(caught.value)
+        assert message.startswith("4 of 10 images (40.00%) cannot be used, more than --max-bad 0.3 allows. 2.JPEG: ")
+        assert "7.JPEG: " in message
+        assert message.endswith("; ...")
+
+
+def test_no_image_left_to_replace_with(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [BAD["text"][0], BAD["tables"][0], BAD["empty"][0]])
+    with pytest.raises(TooManyBadFiles, match="3 of 3 images"):
+        take_all(training(dataset, requests_for(3, 2), 2))
+    with pytest.raises(TooManyBadFiles, match="3 of 3 images"):
+        take_all(training(dataset, requests_for(3, 2), 2, bad=dict.fromkeys(range(3), "known")))
+
+
+# -- ends --------------------------------------------------------------------------------------------------
+
+
+def test_closing_early_ends_every_thread(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(i) for i in range(8)])
+    for taken in (0, 1, 5):
+        stream = training(dataset, requests_for(8, 2, num_batches=1000), 2)
+        for _ in range(taken):
+            next(stream)
+        assert our_threads()
+        stream.close()
+        assert our_threads() == []
+        stream.close()
+
+
+def test_a_finished_stream_stays_finished(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(i) for i in range(4)])
+    with training(dataset, requests_for(4, 2), 2) as stream:
+        assert len(list(stream)) == 2
+        assert list(stream) == []
+    assert list(stream) == []
+
+
+def test_an_exception_in_the_consumer_ends_every_thread(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(i) for i in range(8)])
+
+    def consume() -> None:
+        with training(dataset, requests_for(8, 2, num_batches=1000), 2) as stream:
+            for _ in stream:
+                raise KeyError("out of memory, say")
+
+    with pytest.raises(KeyError):
+        consume()
+    assert our_threads() == []
+
+
+@pytest.mark.parametrize("error", [ValueError("a bad plan"), RuntimeError("a bad plan"), OSError("a bad plan")])
+def test_an_exception_in_the_requests_reaches_the_consumer(tmp_path: Path, error: Exception) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(i) for i in range(8)])
+
+    def plan() -> Iterator[Request]:
+        yield from requests_for(8, 2)
+        raise error
+
+    with training(dataset, plan(), 2) as stream, pytest.raises(type(error), match="a bad plan"):  # type: ignore[arg-type]
+        list(stream)
+    assert our_threads() == []
+
+
+def test_an_error_that_is_no_images_fault_is_raised_as_it_is(tmp_path: Path) -> None:
+    dataset, requests = make_dataset(tmp_path, [jpeg(i) for i in range(4)]), requests_for(4, 2)
+    requests[1].inputs["shift"] = np.zeros((2, 5), np.float32)
+    with training(dataset, requests, 2) as stream, pytest.raises(RuntimeError):
+        list(stream)
+    assert stream.bad == {}
+
+
+# -- headers and fuzz --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixels", [150 * 120, 150 * 120 - 1])
+def test_max_pixels_is_inclusive(tmp_path: Path, pixels: int) -> None:
+    dataset = make_dataset(tmp_path, [jpeg(0)])
+    if pixels == 150 * 120:
+        data, shape = read_image(dataset, 0, pixels)
+        assert (data.tobytes(), shape) == (jpeg(0), (120, 150))
+    else:
+        with pytest.raises(BadImage, match=r"claims 150x120 pixels, more than --max-pixels 17999"):
+            read_image(dataset, 0, pixels)
+
+
+def mutate(data: st.DataObject) -> bytes:
+    image = data.draw(st.sampled_from([jpeg(0), jpeg(1, 90, 60, progressive=True), jpeg(2, 300, 41), png()]))
+    mutant = bytearray(image)
+    header = st.integers(0, min(700, len(image) - 1))
+    for _ in range(data.draw(st.integers(0, 4))):
+        mutant[data.draw(st.one_of(header, st.integers(0, len(image) - 1)))] = data.draw(st.sampled_from([0, 1, 127, 192, 194, 216, 217, 218, 255]))
+    cut = data.draw(st.one_of(st.just(len(mutant)), st.integers(0, len(mutant))))
+    return bytes(mutant[:cut]) + data.draw(st.sampled_from([b"", b"\xff\xd9", b"\x00" * 9]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_mutated_images_are_images_or_bad(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    images = [jpeg(0), mutate(data), jpeg(1), mutate(data), mutate(data), jpeg(2)]
+    dataset = make_dataset(tmp_path_factory.getbasetemp() / "mutants", images)
+    requests, limit = requests_for(6, 3), replace(TOLERANT, max_pixels=2_000_000)
+    taken = squares_of(dataset, requests, 3, limit)
+    bad = {i for _, feed in taken for i, _ in feed.bad}
+    assert bad <= {1, 3, 4}
+    assert [len(feed.indices) + len(feed.bad) for _, feed in taken] == [3, 3]
+    for output, feed in taken:
+        for square, i in zip(output, feed.indices.tolist(), strict=True):
+            if i in (0, 2, 5):
+                crops = np.zeros((1, 2), np.int64)
+                np.testing.assert_array_equal(square, alone(dataset, {"crops": crops}, SQUARES, SQUARE_INPUTS, [i], SHORT_SIDE)[0])
+    again = take_all(training(dataset, requests, 3, limit))
+    assert [f.indices.tolist() for _, f in again] == [[next_good(int(i), bad, 6) for i in r.indices] for r in requests]

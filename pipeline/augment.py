@@ -63,7 +63,8 @@ def lighting_offset(draws: Floats, eigenvectors: NDArray[np.floating], strengths
     return ((draws * (sigma * strengths)) @ eigenvectors.T).astype(np.float32)
 
 
-def normalise(crop: Pixels, mean: NDArray[np.floating], offset: Floats, divisor: float) -> Floats:
+def normalise(crop: Pixels, mean: NDArray[np.floating], offset: Floats,
+              divisor: float | NDArray[np.floating]) -> Floats:  # fmt: skip
     """(x - mean + offset) / divisor, float32 (224, 224, 3).
 
     `mean` is the centre 224x224 of the mean image, wherever the crop was taken and never mirrored

@@ -97,7 +97,7 @@ class Loader:
     def __post_init__(self) -> None:
         if len(self.dataset) < self.batch_size:
             count, size = len(self.dataset), self.batch_size
-            raise DatasetError(f"The training set has {count} images, fewer than a batch of {size}: lower --batch-size.")
+            raise DatasetError(f"The training set has {count} images, less than a batch of {size}: lower --batch-size.")
 
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size

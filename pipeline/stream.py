@@ -204,8 +204,6 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     def _feed(self) -> tuple[Any, ...]:
         """The pipeline's source: the next batch that is not empty."""
         while (feed := self._again.popleft() if self._again else self.take()) is not None:
-            if not self.bad.keys().isdisjoint(feed.indices.tolist()):  # found out since it was read
-                feed = self._fill(feed.request)
             self._in_flight.append(feed)
             if len(feed.indices):
                 return tuple(feed.inputs[name] for name in self._names)

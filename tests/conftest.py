@@ -1,9 +1,11 @@
 """What the tests share: a tiny tree of difficult images, the ImageNet sample, the skip without a GPU."""
 
+import logging
 import os
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,3 +112,42 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def colour_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train/` (3 classes of 6) and `val/` (3 of 3): small JPEGs, each class of another colour."""
+    root = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(1966)
+    for split, count in (("train", 6), ("val", 3)):
+        for channel, name in enumerate(("blue", "green", "red")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 90, (6, 6, 3), dtype=np.uint8)
+                pixels[..., 2 - channel] += 160
+                image = Image.fromarray(pixels).resize((60 + 7 * i, 64 - 3 * i), Image.Resampling.BICUBIC)
+                image.save(root / split / name / f"{i}.JPEG", quality=92)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def quiet_machine(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of our own, no data set but those given, one thread for torch (two would wait for each other on a
+    busy machine), and the logger afterwards as it was before a command set it up."""
+    import torch
+
+    monkeypatch.setenv("ALEXNET_CACHE", str(cache_dir))
+    monkeypatch.delenv("ALEXNET_DATA", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    logger, threads = logging.getLogger("alexnet"), torch.get_num_threads()
+    before = logger.handlers, logger.propagate, logger.level
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])

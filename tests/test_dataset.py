@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return cache
 
 
-@pytest.fixture()
+@pytest.fixture
 def caching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CACHE_FROM_IMAGES", 1)
 
@@ -52,7 +52,9 @@ def plant(root: Path, tree: Tree) -> Path:
 
 def listed(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
     """Name -> (class, bytes)."""
-    images = {dataset.name(i): (dataset.classes[dataset.labels[i]], dataset.read(i).tobytes()) for i in range(len(dataset))}
+    images = {
+        dataset.name(i): (dataset.classes[dataset.labels[i]], dataset.read(i).tobytes()) for i in range(len(dataset))
+    }
     assert len(images) == len(dataset)
     return images
 
@@ -91,18 +93,31 @@ def test_names_of_any_bytes_survive_the_table(names: list[str]) -> None:
     listing = Listing()
     for i, name in enumerate(names):
         listing.add(name, i, i)
-    table = listing.dataset(Path("."), "train", ["a"]).names
+    table = listing.dataset(Path(), "train", ["a"]).names
     assert isinstance(table, StringTable)
     assert [table[i] for i in range(len(table))] == names
 
 
-ODD_NAMES = [os.fsdecode(b"\xff\xfe bytes.JPEG"), "naïve ü.JPEG", "日本語.JPEG", "new\nline.JPEG", "e\u0301.JPEG", "a b.JPEG"]
+ODD_NAMES = [
+    os.fsdecode(b"\xff\xfe bytes.JPEG"),
+    "naïve ü.JPEG",
+    "日本語.JPEG",
+    "new\nline.JPEG",
+    "e\u0301.JPEG",
+    "a b.JPEG",
+]
 
 
 def test_odd_file_and_class_names(tmp_path: Path, caching: None) -> None:
     root = tmp_path / os.fsdecode(b"r\xf6ot")
     for split in ("train", "val"):
-        plant(root, {f"{split}/{os.fsdecode(b'cl' + bytes([255]))}/{n}": n.encode("utf-8", "surrogateescape") for n in ODD_NAMES})
+        plant(
+            root,
+            {
+                f"{split}/{os.fsdecode(b'cl' + bytes([255]))}/{n}": n.encode("utf-8", "surrogateescape")
+                for n in ODD_NAMES
+            },
+        )
     for _ in ("listed", "from the cache"):
         dataset = open_dataset(root, "train")
         assert sorted(Path(dataset.name(i)).name for i in range(len(dataset))) == sorted(ODD_NAMES)
@@ -124,6 +139,22 @@ def test_a_changed_or_missing_file_is_an_error_when_read(tmp_path: Path) -> None
     assert dataset.read(2).tobytes() == b"two"
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_an_archive_is_closed_with_its_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    listing = Listing()
+    listing.add("a", 0, 2, container=0, offset=1)
+    dataset = listing.dataset(tmp_path, "train", ["a"], [tmp_path / "a.bin"])
+    before = open_files()
+    assert dataset.read(0).tobytes() == b"bc"
+    assert open_files() == before + 1
+    del dataset
+    assert open_files() == before
+
+
 def test_many_threads_may_read_one_archive(tmp_path: Path) -> None:
     content = os.urandom(4096)
     (tmp_path / "a.bin").write_bytes(content)
@@ -131,7 +162,7 @@ def test_many_threads_may_read_one_archive(tmp_path: Path) -> None:
     for i in range(4096):
         listing.add(str(i), 0, 1, container=0, offset=i)
     dataset = listing.dataset(tmp_path, "train", ["a"], [tmp_path / "a.bin"])
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     wrong: list[int] = []
     barrier = threading.Barrier(8)
 
@@ -145,9 +176,7 @@ def test_many_threads_may_read_one_archive(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(os.listdir("/proc/self/fd")) == before + 1
-    del dataset
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before + 1  # one descriptor for all threads
 
 
 # -- fingerprint -------------------------------------------------------------------------------------------
@@ -187,7 +216,12 @@ def count_listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one each time that a data set is really listed and saved."""
     listings: list[str] = []
     save = module._save_index
-    monkeypatch.setattr(module, "_save_index", lambda *a: (listings.append(str(a[0])), save(*a)))
+
+    def counted(path: Path, stamp: str, dataset: Dataset) -> None:
+        listings.append(stamp)
+        save(path, stamp, dataset)
+
+    monkeypatch.setattr(module, "_save_index", counted)
     return listings
 
 
@@ -225,7 +259,8 @@ def test_the_index_is_made_anew_when_files_come_or_go(tmp_path: Path, caching: N
 def test_cached_validation_labels_follow_a_new_training_class(tmp_path: Path, caching: None) -> None:
     assert open_dataset(plant(tmp_path, TREE), "val").labels.tolist() == [0, 1]
     dataset = open_dataset(plant(tmp_path, {"train/0first/y.JPEG": b"y"}), "val")
-    assert [dataset.classes[label] for label in dataset.labels] == ["a", "b"]
+    assert dataset.classes == ("0first", "a", "b")
+    assert dataset.labels.tolist() == [1, 2]
 
 
 def test_cached_validation_labels_follow_a_corrected_label_file(tmp_path: Path, caching: None) -> None:
@@ -272,7 +307,9 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(
 # -- where -------------------------------------------------------------------------------------------------
 
 
-def test_data_is_the_argument_else_the_environment_else_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_is_the_argument_else_the_environment_else_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given_one, environment, default = (tmp_path / n for n in ("given", "environment", "default"))
     for folder in (given_one, environment, default):
         folder.mkdir()
@@ -311,7 +348,7 @@ def test_a_listing_keeps_every_extent(lengths: list[int], data: st.DataObject) -
     extents = [(f"n{i}", i % 7, n, data.draw(st.integers(0, 2**50))) for i, n in enumerate(lengths)]
     for name, label, length, offset in extents:
         listing.add(name, label, length, container=0, offset=offset)
-    d = listing.dataset(Path("."), "train", [str(i) for i in range(7)], [Path("t.tar")])
+    d = listing.dataset(Path(), "train", [str(i) for i in range(7)], [Path("t.tar")])
     assert [(d.name(i), int(d.labels[i]), int(d.lengths[i]), int(d.offsets[i])) for i in range(len(d))] == [
         (f"t.tar:{name}", label, length, offset) for name, label, length, offset in extents
     ]

@@ -11,6 +11,7 @@ import os
 import tarfile
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def plant(root: Path, files: Files, below: str = "") -> Path:
     return root
 
 
-def make_tar(files: Files, mode: str = "w:", form: int = tarfile.GNU_FORMAT) -> bytes:
+def make_tar(files: Files, mode: Literal["w:", "w:gz"] = "w:", form: int = tarfile.GNU_FORMAT) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode, format=form) as tar:
         for name, content in files.items():
@@ -119,7 +120,9 @@ def plant_devkit(root: Path, form: str) -> None:
     elif form == "files":
         plant(root, {name.rpartition("/")[2]: content for name, content in devkit.items()})
     else:
-        (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(make_tar({**named, "ILSVRC2012_devkit_t12/readme.txt": b"?"}, "w:gz"))
+        (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(
+            make_tar({**named, "ILSVRC2012_devkit_t12/readme.txt": b"?"}, "w:gz")
+        )
 
 
 @pytest.mark.parametrize("form", ["folder", "files", "archive"])
@@ -181,7 +184,13 @@ def test_the_fingerprint_does_not_depend_on_the_kind_of_tar(tmp_path: Path) -> N
 
 def test_member_names_are_never_paths(tmp_path: Path) -> None:
     (tmp_path / "secret.JPEG").write_bytes(b"secret")
-    names = ["../../secret.JPEG", str(tmp_path / "secret.JPEG"), "x" * 300 + ".JPEG", os.fsdecode(b"\xff\xfe.JPEG"), "ü.JPEG"]
+    names = [
+        "../../secret.JPEG",
+        str(tmp_path / "secret.JPEG"),
+        "x" * 300 + ".JPEG",
+        os.fsdecode(b"\xff\xfe.JPEG"),
+        "ü.JPEG",
+    ]
     files = {name: f"harmless {i}".encode() for i, name in enumerate(names)}
     plant(tmp_path / "data", {"ILSVRC2012_img_train.tar": make_tar({"n01.tar": make_tar(files)})})
     dataset = open_dataset(tmp_path / "data", "train")
@@ -382,7 +391,9 @@ def cuts(tar: bytes) -> st.SearchStrategy[int]:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_truncated_shard_is_never_taken_for_a_whole_one(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_truncated_shard_is_never_taken_for_a_whole_one(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     root = tmp_path_factory.getbasetemp() / "cut-shard"
     form = data.draw(st.sampled_from(["cls", "cls first", "json"]))
     intact = make_tar(shard(0, 4, form), form=data.draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])))
@@ -393,7 +404,9 @@ def test_a_truncated_shard_is_never_taken_for_a_whole_one(tmp_path_factory: pyte
 
 @settings(max_examples=100, deadline=None)
 @given(end=cuts(train_tar()))
-def test_a_truncated_tar_of_tars_is_never_taken_for_a_whole_one(tmp_path_factory: pytest.TempPathFactory, end: int) -> None:
+def test_a_truncated_tar_of_tars_is_never_taken_for_a_whole_one(
+    tmp_path_factory: pytest.TempPathFactory, end: int
+) -> None:
     root = tmp_path_factory.getbasetemp() / "cut-train"
     root.mkdir(exist_ok=True)
     labels = {w: i for i, w in enumerate(sorted(WNIDS))}

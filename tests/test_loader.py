@@ -67,7 +67,9 @@ def never(_: int) -> bool:
     return False
 
 
-def run(loader: BatchSource, epoch: int = 0, step: int = 0, num_epochs: int = 3, lit: Callable[[int], bool] = always) -> list[Batch]:
+def run(
+    loader: BatchSource, epoch: int = 0, step: int = 0, num_epochs: int = 3, lit: Callable[[int], bool] = always
+) -> list[Batch]:
     return list(loader.batches(epoch, step, num_epochs, lit))
 
 
@@ -128,13 +130,17 @@ def test_an_epoch_drops_the_last_incomplete_batch(dataset: Dataset) -> None:
 
 
 def test_a_data_set_smaller_than_a_batch_is_an_error(dataset: Dataset) -> None:
-    with pytest.raises(DatasetError, match=r"has 12 images, fewer than .* batch of 13.*lower --batch-size"):
+    with pytest.raises(DatasetError, match=r"has 12 images.* batch of 13.*--batch-size"):
         make_loader(dataset, batch_size=13)
 
 
 @pytest.mark.parametrize(
     "settings",
-    [Settings(threads=1, readers=1, prefetch=1), Settings(threads=2, readers=5, prefetch=4), Settings(threads=3, readers=3)],
+    [
+        Settings(threads=1, readers=1, prefetch=1),
+        Settings(threads=2, readers=5, prefetch=4),
+        Settings(threads=3, readers=3),
+    ],
 )
 def test_threads_readers_and_prefetch_change_nothing(dataset: Dataset, settings: Settings) -> None:
     assert_same(run(make_loader(dataset)), run(make_loader(dataset, settings=settings)))
@@ -158,7 +164,9 @@ def test_any_interruption_ends_with_the_same_batches(dataset: Dataset) -> None:
 @pytest.mark.parametrize("num_ranks", [2, 3])
 def test_the_ranks_together_hold_the_global_batch(dataset: Dataset, num_ranks: int) -> None:
     whole = run(make_loader(dataset, batch_size=7), num_epochs=2)
-    parts = [run(make_loader(dataset, batch_size=7, rank=r, num_ranks=num_ranks), num_epochs=2) for r in range(num_ranks)]
+    parts = [
+        run(make_loader(dataset, batch_size=7, rank=r, num_ranks=num_ranks), num_epochs=2) for r in range(num_ranks)
+    ]
     for k, batch in enumerate(whole):
         pieces = [p[k] for p in parts]
         joined = Batch(torch.cat([p.images for p in pieces]), torch.cat([p.labels for p in pieces]),
@@ -209,7 +217,9 @@ def test_lighting_may_end_with_an_epoch_and_takes_its_divisor_with_it(dataset: D
 
 
 def test_the_switches(dataset: Dataset) -> None:
-    plain = make_loader(dataset, random_crop=False, random_flip=False, treatment=Treatment(mean=np.zeros(3, np.float32)))
+    plain = make_loader(
+        dataset, random_crop=False, random_flip=False, treatment=Treatment(mean=np.zeros(3, np.float32))
+    )
     for batch in run(plain, num_epochs=1):
         for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
             off = np.abs(image.permute(1, 2, 0).numpy() - reference(dataset, i)[16:240, 16:240])
@@ -217,7 +227,9 @@ def test_the_switches(dataset: Dataset) -> None:
     together, plan = make_loader(dataset, run=32, treatment=plain.treatment), draw_epoch(12, 7, 0, run=32)
     for batch in run(together, num_epochs=1, lit=never):
         for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
-            crop = augment.crop_and_flip(reference(dataset, i), *plan.crops[0].tolist(), bool(plan.flips[0]))
+            crop = augment.crop_and_flip(
+                reference(dataset, i), int(plan.crops[0, 0]), int(plan.crops[0, 1]), bool(plan.flips[0])
+            )
             assert np.abs(image.permute(1, 2, 0).numpy() - crop).max() <= 1
 
 
@@ -237,7 +249,9 @@ def test_evaluations_treatment_is_the_references(mean: Any, top: int, left: int,
     views = replace(TREATMENT, mean=mean).apply(torch.from_numpy(images), top, left, mirror)
     assert views.shape == (3, 3, 224, 224)
     for view, image in zip(views, images, strict=True):
-        expected = augment.normalise(augment.crop_and_flip(image, top, left, mirror), mean, np.zeros(3, np.float32), TREATMENT.divisor)
+        expected = augment.normalise(
+            augment.crop_and_flip(image, top, left, mirror), mean, np.zeros(3, np.float32), TREATMENT.divisor
+        )
         np.testing.assert_allclose(view.permute(1, 2, 0).numpy(), expected, atol=1e-4)
 
 
@@ -326,10 +340,14 @@ def test_an_abandoned_iteration_ends_its_threads(dataset: Dataset, taken: int) -
 
 def test_an_exception_in_the_training_loop_ends_the_threads(dataset: Dataset) -> None:
     before = threading.active_count()
-    batches = make_loader(dataset).batches(0, 0, 1000, always)
-    with pytest.raises(KeyboardInterrupt):
+    batches: Any = make_loader(dataset).batches(0, 0, 1000, always)
+
+    def train() -> None:
         for _ in batches:
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
     batches.close()
     assert threading.active_count() == before
 

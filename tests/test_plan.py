@@ -24,7 +24,12 @@ def test_a_plan_is_fixed_by_its_arguments_and_well_formed(n: int, seed: int, epo
     assert differing(plan, draw_epoch(n, seed, epoch, run=run)) == set()
     assert np.array_equal(np.sort(plan.order), np.arange(n))
     assert (plan.crops.shape, plan.flips.shape, plan.lighting.shape) == ((n, 2), (n,), (n, 3))
-    assert (plan.order.dtype, plan.crops.dtype, plan.flips.dtype, plan.lighting.dtype) == (np.int64, np.uint8, np.bool_, np.float32)
+    assert (plan.order.dtype, plan.crops.dtype, plan.flips.dtype, plan.lighting.dtype) == (
+        np.int64,
+        np.uint8,
+        np.bool_,
+        np.float32,
+    )
     assert plan.crops.max() <= 32
     assert np.isfinite(plan.lighting).all()
 

@@ -21,18 +21,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
 from alexnet.pipeline.dataset import Dataset, Listing
 from alexnet.pipeline.geometry import CROP, SHORT_SIDE, source_region
-from alexnet.pipeline.graph import IMAGE_INPUTS, SQUARE_INPUTS, TRAIN_INPUTS, image_graph, new_pipeline, square_graph, train_graph
+from alexnet.pipeline.graph import (
+    IMAGE_INPUTS,
+    SQUARE_INPUTS,
+    TRAIN_INPUTS,
+    image_graph,
+    new_pipeline,
+    square_graph,
+    train_graph,
+)
 from alexnet.pipeline.stream import BadImage, Feed, ImageStream, Request, Settings, TooManyBadFiles, read_image
 
 TOLERANT = Settings(threads=1, readers=2, max_bad=1.0)
 SQUARES = partial(square_graph, decode="exact")
-TRAIN = partial(train_graph, decode="exact", mean=np.full(3, 100, np.float32), divisor=np.full(3, 1.1, np.float32), half=False)
+TRAIN = partial(
+    train_graph, decode="exact", mean=np.full(3, 100, np.float32), divisor=np.full(3, 1.1, np.float32), half=False
+)
 
 
 # -- images, good and bad ----------------------------------------------------------------------------------
@@ -109,7 +118,7 @@ def requests_for(n: int, batch: int, num_batches: int | None = None, seed: int =
     ]
 
 
-Taken = list[tuple[NDArray[Any] | None, Feed]]
+Taken = list[tuple[Any, Feed]]  # images or None
 
 
 def take_all(stream: ImageStream) -> Taken:
@@ -117,21 +126,33 @@ def take_all(stream: ImageStream) -> Taken:
         return [(None if output is None else np.array(output.as_tensor()), feed) for output, feed in stream]
 
 
-def squares_of(dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any) -> Taken:
+def squares_of(
+    dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any
+) -> Taken:
     plain = [Request(r.indices, np.zeros((len(r.indices), 2), np.int64)) for r in requests]
-    return take_all(ImageStream(dataset, plain, SQUARES, SQUARE_INPUTS, batch_size=batch, crop=SHORT_SIDE, on_bad="drop",
-                                settings=how, **more))  # fmt: skip
+    return take_all(ImageStream(dataset, plain, SQUARES, SQUARE_INPUTS, batch_size=batch, crop=SHORT_SIDE,
+                                on_bad="drop", settings=how, **more))  # fmt: skip
 
 
-def training(dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any) -> ImageStream:
-    return ImageStream(dataset, requests, TRAIN, TRAIN_INPUTS, batch_size=batch, crop=CROP, on_bad="replace", settings=how, **more)
+def training(
+    dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any
+) -> ImageStream:
+    return ImageStream(
+        dataset, requests, TRAIN, TRAIN_INPUTS, batch_size=batch, crop=CROP, on_bad="replace", settings=how, **more
+    )
 
 
-def alone(dataset: Dataset, feed: dict[str, Any], build: Any, names: Sequence[str], indices: Sequence[int], size: int) -> Any:
+def alone(
+    dataset: Dataset, feed: dict[str, Any], build: Any, names: Sequence[str], indices: Sequence[int], size: int
+) -> Any:
     """The graph on these images, without a stream."""
     data = [(dataset.root / f"{i}.JPEG").read_bytes() for i in indices]
     shapes = np.array([Image.open(io.BytesIO(d)).size[::-1] for d in data])
-    inputs = {"encoded": [np.frombuffer(d, np.uint8) for d in data], **source_region(shapes, feed["crops"], size)._asdict(), **feed}
+    inputs = {
+        "encoded": [np.frombuffer(d, np.uint8) for d in data],
+        **source_region(shapes, feed["crops"], size)._asdict(),
+        **feed,
+    }
     pipeline = new_pipeline(len(indices), 1, None, prefetch=1)
     with pipeline:
         build(pipeline, lambda: tuple(inputs[name] for name in names))
@@ -165,7 +186,9 @@ def check_squares(dataset: Dataset, requests: Sequence[Request], taken: Taken, b
         assert [i for i, _ in feed.bad] == [i for i in asked if i in bad]
         if good:
             crops = np.zeros((len(good), 2), np.int64)
-            np.testing.assert_array_equal(output, alone(dataset, {"crops": crops}, SQUARES, SQUARE_INPUTS, good, SHORT_SIDE))
+            np.testing.assert_array_equal(
+                output, alone(dataset, {"crops": crops}, SQUARES, SQUARE_INPUTS, good, SHORT_SIDE)
+            )
         else:
             assert output is None
 
@@ -190,7 +213,9 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_each_kind_of_bad_image_is_dropped_with_its_reason(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_kind_of_bad_image_is_dropped_with_its_reason(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     content, reason = BAD[kind]
     images = [jpeg(i) for i in range(6)]
     images[2] = content
@@ -206,7 +231,8 @@ def test_each_kind_of_bad_image_is_dropped_with_its_reason(tmp_path: Path, kind:
 
 def all_bad_among_good() -> tuple[list[bytes], set[int]]:
     """good, bad, bad, good, bad, bad, ... over every kind, ending with a bad one."""
-    images, bad = [], set()
+    images: list[bytes] = []
+    bad: set[int] = set()
     for k, (content, _) in enumerate(BAD.values()):
         if k % 2 == 0:
             images.append(jpeg(len(images)))
@@ -217,7 +243,9 @@ def all_bad_among_good() -> tuple[list[bytes], set[int]]:
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
 @pytest.mark.parametrize("prefetch", [1, 3])
-def test_every_bad_image_is_reported_once_in_order(tmp_path: Path, batch: int, prefetch: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_bad_image_is_reported_once_in_order(
+    tmp_path: Path, batch: int, prefetch: int, caplog: pytest.LogCaptureFixture
+) -> None:
     images, bad = all_bad_among_good()
     dataset, requests = make_dataset(tmp_path, images), requests_for(len(images), batch)
     with caplog.at_level(logging.WARNING):
@@ -244,10 +272,22 @@ def test_nothing_but_bad_images(tmp_path: Path) -> None:
     check_squares(dataset, requests, squares_of(dataset, requests, 3), set(range(len(images))))
 
 
+def test_what_is_left_of_a_batch_keeps_its_own_crops_and_inputs(tmp_path: Path) -> None:
+    images = [jpeg(i) for i in range(6)]
+    images[0], images[4] = BAD["text"][0], BAD["tables"][0]
+    dataset, requests = make_dataset(tmp_path, images), requests_for(6, 3)
+    taken = take_all(ImageStream(dataset, requests, TRAIN, TRAIN_INPUTS, batch_size=3, crop=CROP, on_bad="drop",
+                                 settings=TOLERANT))  # fmt: skip
+    for request, (output, feed), rows in zip(requests, taken, ([1, 2], [0, 2]), strict=True):
+        assert feed.indices.tolist() == request.indices[rows].tolist()
+        kept = Request(feed.indices, request.crops[rows], {k: v[rows] for k, v in request.inputs.items()})
+        np.testing.assert_array_equal(output, expected_training(dataset, kept, feed.indices.tolist()))
+
+
 def test_no_requests_and_empty_requests(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, [jpeg(0)])
     assert squares_of(dataset, [], 1) == []
-    nothing = Request(np.zeros(0, np.int64), np.zeros((0, 2)))
+    nothing = Request(np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
     taken = squares_of(dataset, [nothing, *requests_for(1, 1), nothing], 1)
     assert [feed.indices.tolist() for _, feed in taken] == [[], [0], []]
     assert [output is None for output, _ in taken] == [True, False, True]
@@ -321,8 +361,10 @@ def test_two_ranks_replace_alike(tmp_path: Path) -> None:
     whole = take_all(training(dataset, requests, 6))
     for rank in (0, 1):
         rows = slice(3 * rank, 3 * rank + 3)
-        mine = [replace(r, indices=r.indices[rows], crops=r.crops[rows], inputs={k: v[rows] for k, v in r.inputs.items()})
-                for r in requests]  # fmt: skip
+        mine = [
+            Request(r.indices[rows], r.crops[rows], {k: v[rows] for k, v in r.inputs.items()}, step=r.step)
+            for r in requests
+        ]
         mine = [r for r in mine if len(r.indices)]
         for (ours, feed), (both, all_of_it) in zip(take_all(training(dataset, mine, 3)), whole, strict=False):
             assert feed.indices.tolist() == all_of_it.indices[rows].tolist()
@@ -336,7 +378,11 @@ def test_whether_a_cut_jpeg_is_bad_does_not_depend_on_the_crop(tmp_path: Path) -
     for image in (tall[: len(tall) * 19 // 20], tall[:-2]):
         dataset = make_dataset(tmp_path, [image, jpeg(2)])
         for top in (0, 32):
-            feed = Request(np.array([0]), np.array([[top, 0]]), {"mirror": np.zeros(1, np.int32), "shift": np.zeros((1, 3), np.float32)})
+            feed = Request(
+                np.array([0]),
+                np.array([[top, 0]]),
+                {"mirror": np.zeros(1, np.int32), "shift": np.zeros((1, 3), np.float32)},
+            )
             assert [f.indices.tolist() for _, f in take_all(training(dataset, [feed], 1))] == [[1]]
 
 
@@ -350,9 +396,13 @@ def test_more_than_the_limit_ends_the_run(tmp_path: Path, kind: str) -> None:
     dataset, requests = make_dataset(tmp_path, images), requests_for(10, 2)
     allowed = Settings(threads=1, readers=1, max_bad=0.4)
     check_squares(dataset, requests, squares_of(dataset, requests, 2, allowed), {2, 5, 7, 8})
-    for start in (lambda s: training(dataset, requests, 2, s), lambda s: squares_of(dataset, requests, 2, s)):
+    strict = replace(allowed, max_bad=0.3)
+    for start in (
+        lambda: take_all(training(dataset, requests, 2, strict)),
+        lambda: squares_of(dataset, requests, 2, strict),
+    ):
         with pytest.raises(TooManyBadFiles) as caught:
-            take_all(start(replace(allowed, max_bad=0.3)))
+            start()
         message = str(caught.value)
         assert message.startswith("4 of 10 images (40.00%) cannot be used, more than --max-bad 0.3 allows. 2.JPEG: ")
         assert "7.JPEG: " in message
@@ -443,7 +493,9 @@ def mutate(data: st.DataObject) -> bytes:
     mutant = bytearray(image)
     header = st.integers(0, min(700, len(image) - 1))
     for _ in range(data.draw(st.integers(0, 4))):
-        mutant[data.draw(st.one_of(header, st.integers(0, len(image) - 1)))] = data.draw(st.sampled_from([0, 1, 127, 192, 194, 216, 217, 218, 255]))
+        mutant[data.draw(st.one_of(header, st.integers(0, len(image) - 1)))] = data.draw(
+            st.sampled_from([0, 1, 127, 192, 194, 216, 217, 218, 255])
+        )
     cut = data.draw(st.one_of(st.just(len(mutant)), st.integers(0, len(mutant))))
     return bytes(mutant[:cut]) + data.draw(st.sampled_from([b"", b"\xff\xd9", b"\x00" * 9]))
 
@@ -462,6 +514,8 @@ def test_mutated_images_are_images_or_bad(tmp_path_factory: pytest.TempPathFacto
         for square, i in zip(output, feed.indices.tolist(), strict=True):
             if i in (0, 2, 5):
                 crops = np.zeros((1, 2), np.int64)
-                np.testing.assert_array_equal(square, alone(dataset, {"crops": crops}, SQUARES, SQUARE_INPUTS, [i], SHORT_SIDE)[0])
+                np.testing.assert_array_equal(
+                    square, alone(dataset, {"crops": crops}, SQUARES, SQUARE_INPUTS, [i], SHORT_SIDE)[0]
+                )
     again = take_all(training(dataset, requests, 3, limit))
     assert [f.indices.tolist() for _, f in again] == [[next_good(int(i), bad, 6) for i in r.indices] for r in requests]

@@ -79,13 +79,10 @@ def bar(what: str, total: int, unit: str, *, silent: bool = False) -> Iterator[C
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=error_console) as progress:
         task = progress.add_task(what, total=total, rate="")
-        first: list[tuple[int, float]] = []
 
         def update(done: int) -> None:
-            first or first.append((done, time.monotonic()))
-            seconds = time.monotonic() - first[0][1]
-            rate = f"{(done - first[0][0]) / seconds:,.0f} {unit}/s" if seconds > 0.2 else ""
-            progress.update(task, completed=done, rate=rate)
+            rate = done / max(time.monotonic() - started, 1e-9)
+            progress.update(task, completed=done, rate=f"{rate:,.0f} {unit}/s")
 
         yield update
 

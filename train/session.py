@@ -32,12 +32,13 @@ def choose_run_dir(given: Path | None, resume: str | None, preset: str | None) -
     """The run folder: as given, else the one that is resumed, else a new one named by the time."""
     if given is not None:
         return given
-    if resume is None:
-        return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
     if resume == NEWEST:
         raise CheckpointError("--resume alone takes the newest checkpoint in --run: add --run DIR, or give it a path.")
-    path = Path(resume)
-    return path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
+    if resume is not None and (path := Path(resume)).is_dir():
+        return path
+    if resume is not None and path.parent.name == "checkpoints":
+        return path.parent.parent
+    return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def find_checkpoint(resume: str | None, run_dir: Path) -> Checkpoint | None:
@@ -96,6 +97,8 @@ def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
                 f"{given} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
                 "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
             )
+        if not stats.complete:
+            raise TrainingError(f"{given} holds the statistics of a part of {train_set.root}. Merge the parts first.")
         return stats
     path = stats_path(train_set)
     if path.exists():

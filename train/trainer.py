@@ -153,6 +153,8 @@ class Trainer:
 
     def _end_epoch(self) -> Record:
         record = self._validate()
+        if not np.isfinite(record["loss"]):
+            raise self._diverged(f"The validation loss became {record['loss']}")
         self._write(record)
         self.schedule.observe(self.epoch, record["top1_error"])
         self.epoch, self.step = self.epoch + 1, 0

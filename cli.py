@@ -138,7 +138,8 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
 @main.command()
 @data_argument
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="What to reproduce; change any number below.  [paper]")
-@click.option("--run", "run_dir", type=FOLDER, help="The run folder.  [default: the one resumed, or runs/<preset>-<time>]")
+@click.option("--run", "run_dir", type=FOLDER,
+              help="The run folder.  [default: the one resumed, or runs/<preset>-<time>]")
 @click.option("--resume", is_flag=False, flag_value="newest", metavar="[PATH]",
               help="Continue from a checkpoint or a run folder; alone: from the newest in --run.")
 @click.option("--stats", "stats_file", type=FILE,

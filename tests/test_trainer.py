@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_colour_noise_and_conv1_stop_with_the_log(colour_tree: Path, tmp_path: P
     assert [run.schedule.rates(epoch).lighting for epoch in range(6)] == [True] * 3 + [False] * 3
     run.fit()
     weights = [load(path).model["conv1.weight"] for path in saved_checkpoints(tmp_path)]
-    moved = [not torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False)]
+    moved = [not torch.equal(a, b) for a, b in pairwise(weights)]
     assert moved == [True] * 7 + [False] * 4
 
 

@@ -331,7 +331,8 @@ def demo(folder: Path, threads: int) -> None:
     run, stats, run_on = folder / "run", folder / "stats.json", f"--threads {threads}"
     run_commands(
         f"pca-stats {data} --out {stats} --plot {folder / 'stats.png'} {run_on}",
-        f"train {data} --stats {stats} --run {run} --width 0.25 --batch-size 32 --epochs 12 --schedule stages {run_on}",
+        f"train {data} --stats {stats} --run {run} --width 0.25 --batch-size 16 --epochs 20 --schedule stages "
+        f"--num-stages 2 --stage-factor 10 {run_on}",
         f"evaluate {run} {data} --views 1 {run_on}",
         f"evaluate {run} {data} --views 10 {run_on}",
         f"bench-loader {data} --seconds 1 {run_on}",

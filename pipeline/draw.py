@@ -38,19 +38,18 @@ KINDS = (
     Kind("star", "plain", "blue"),
     Kind("disc", "plain", "red"),
     Kind("disc", "plain", "blue"),
+    Kind("square", "plain", "green"),
+    Kind("triangle", "plain", "green"),
     Kind("disc", "striped"),
     Kind("disc", "dotted"),
     Kind("square", "striped"),
-    Kind("square", "checkered"),
-    Kind("triangle", "checkered"),
     Kind("triangle", "dotted"),
 )
 _CORNERS = {"disc": 64, "star": 10, "square": 4, "triangle": 3}
-_HUES = {"red": 0.0, "blue": 0.62}
+_HUES = {"red": 0.0, "green": 0.33, "blue": 0.62}
 _TEXTURES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {  # phases, radians -> share of the second colour
     "plain": lambda u, v: 0.5 + 0.06 * u,
     "striped": lambda u, v: 0.5 + 3 * np.sin(u),
-    "checkered": lambda u, v: 0.5 + 5 * np.sin(u) * np.sin(v),
     "dotted": lambda u, v: 4 * (np.cos(u) + np.cos(v) - 0.8),
 }
 GREY_SHARE = 0.03
@@ -65,8 +64,8 @@ def draw_jpeg(key: tuple[int, ...], kind: Kind | None) -> bytes:
         _paste(scene, rng, kind)
     _illuminate(scene, rng)
     picture = Image.fromarray(np.clip(scene, 0, 255, out=scene).astype(np.uint8))
-    # Where colour tells classes apart no file is grey; that is 4 kinds of 10.
-    if (kind is None or not kind.colour) and rng.random() < GREY_SHARE * (10 / 6 if kind else 1):
+    # Where colour tells classes apart no file is grey; that is 6 kinds of 10.
+    if (kind is None or not kind.colour) and rng.random() < GREY_SHARE * (10 / 4 if kind else 1):
         picture = picture.convert("L")
     fine = rng.random() < 0.68
     buffer = io.BytesIO()
@@ -160,7 +159,7 @@ def _paste(scene: Pixels, rng: np.random.Generator, kind: Kind) -> None:
     """Draws the thing of a class, of any size and angle, into the central square that the trainer sees."""
     height, width, _ = scene.shape
     short = min(height, width)
-    radius = short * rng.uniform(0.25, 0.44)
+    radius = short * rng.uniform(0.36, 0.47)
     side = 2 * int(radius) + 3
     top, left = np.array((height - short, width - short)) // 2 + rng.integers(short - side + 1, size=2)
     patch = scene[top : top + side, left : left + side]
@@ -170,10 +169,10 @@ def _paste(scene: Pixels, rng: np.random.Generator, kind: Kind) -> None:
 def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> Pixels:
     """How much of each pixel a turned and squeezed shape of `radius` pixels covers, (side, side), 0..1."""
     corners = _CORNERS[shape]
-    angles = np.arange(corners) * 2 * np.pi / corners + rng.uniform(0, 2 * np.pi)
+    angles = np.arange(corners) * 2 * np.pi / corners - np.pi / (4 if shape == "square" else 2)
     reach = np.where(np.arange(corners) % 2 & (shape == "star"), 0.42, 1) * radius
     x, y = reach * np.cos(angles), reach * np.sin(angles) * rng.uniform(0.85, 1)
-    turn = rng.uniform(0, 2 * np.pi)
+    turn = rng.uniform(-0.4, 0.4)
     x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     mask = Image.new("L", (2 * side, 2 * side))
     ImageDraw.Draw(mask).polygon((np.stack((x, y), axis=1) * 2 + side).ravel().tolist(), fill=255)
@@ -181,13 +180,13 @@ def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> 
 
 
 def _surface(rng: np.random.Generator, kind: Kind, radius: float, side: int) -> Pixels:
-    """What a thing is made of, (side, side, 3): two colours in a turned texture, 3 to 5 periods across it."""
+    """What a thing is made of, (side, side, 3): two colours in a turned texture, 3 to 4 periods across it."""
     hue = _HUES[kind.colour] + rng.uniform(-0.03, 0.03) if kind.colour else rng.random()
     first = _rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1))
     pale, dark = _rgb(rng.random(), rng.uniform(0, 0.3), 1), _rgb(rng.random(), rng.uniform(0, 1), 0.15)
     second = 0.4 * first if kind.texture == "plain" else (pale, dark)[rng.integers(2)]
-    turn = rng.uniform(0, 2 * np.pi)
-    steps = (np.arange(side, dtype=np.float32) - side / 2) * np.float32(np.pi / radius * rng.uniform(3, 5))
+    turn = rng.uniform(-0.4, 0.4)
+    steps = (np.arange(side, dtype=np.float32) - side / 2) * np.float32(np.pi / radius * rng.uniform(3, 4))
     across, along = steps * np.float32(np.cos(turn)), steps * np.float32(np.sin(turn))
     share = _TEXTURES[kind.texture](across + along[:, None], across[:, None] - along)
     return first + np.clip(share, 0, 1)[..., None] * (second - first)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from .draw import KINDS, Kind, draw_jpeg
 from .hardware import num_cores
 
-GENERATOR = 1  # version of the pictures: a tree of another version is not reused
+GENERATOR = 2  # version of the pictures: a tree of another version is not reused
 MARKER = "generated.json"
 Progress = Callable[[int, int], None]
 

@@ -26,6 +26,7 @@ REGION_INPUTS = ("start", "end", "low", "high")
 TRAIN_INPUTS = ("encoded", *REGION_INPUTS, "mirror", "shift")
 SQUARE_INPUTS = ("encoded", *REGION_INPUTS)
 IMAGE_INPUTS = ("encoded",)
+DECODE_INPUTS = ("encoded", "start", "end")
 
 Source = Callable[[], tuple[Any, ...]]  # raises StopIteration after the last batch
 
@@ -79,6 +80,12 @@ def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
     device = "mixed" if pipeline.device_id is not None else "cpu"
     encoded = _inputs(IMAGE_INPUTS, source)["encoded"]
     pipeline.set_outputs(fn.decoders.image(encoded, device=device, **_how(decode)))
+
+
+def region_graph(pipeline: Pipeline, source: Source) -> None:
+    """Outputs what is decoded of each image for a crop: whether an image can be used at that crop."""
+    inputs = _inputs(DECODE_INPUTS, source)
+    pipeline.set_outputs(_decode_region(inputs, "exact", pipeline.device_id is not None))
 
 
 def _inputs(names: tuple[str, ...], source: Source) -> dict[str, Any]:

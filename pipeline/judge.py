@@ -10,34 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .graph import image_graph, new_pipeline
+from .graph import DECODE_INPUTS, IMAGE_INPUTS, image_graph, new_pipeline, region_graph
 
 
 class Judge:
-    """Decodes images one at a time, to tell the good from the bad."""
+    """Decodes images one at a time, to tell the good from the bad.
 
-    def __init__(self, device_id: int | None) -> None:
-        self._device_id = device_id
+    `whole` or, as a stream does that crops, only the region: part of an image may decode where the whole does not.
+    """
+
+    def __init__(self, device_id: int | None, *, whole: bool) -> None:
+        self._device_id, self._whole = device_id, whole
+        self._names = IMAGE_INPUTS if whole else DECODE_INPUTS
         self._pipeline: Any = None
+        self._inputs: tuple[Any, ...] = ()
 
-    def __enter__(self) -> Judge:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pipeline = None
-
-    def decodes(self, data: NDArray[np.uint8]) -> bool:
-        self._data = data
-        if self._pipeline is None:
-            self._pipeline = new_pipeline(1, 1, self._device_id, prefetch=1)
-            with self._pipeline:
-                image_graph(self._pipeline, lambda: ([self._data],), decode="exact")
+    def decodes(self, inputs: dict[str, Any], row: int) -> bool:
+        """Whether one row of a feed's inputs can be decoded."""
+        self._inputs = tuple(inputs[name][row : row + 1] for name in self._names)
         try:
+            self._pipeline = self._pipeline or self._build()
             self._pipeline.run()
         except RuntimeError:
             self._pipeline = None  # an error ends a DALI pipeline
             return False
         return True
+
+    def _build(self) -> Any:
+        pipeline = new_pipeline(1, 1, self._device_id, prefetch=1)
+        with pipeline:
+            if self._whole:
+                image_graph(pipeline, lambda: self._inputs, decode="exact")
+            else:
+                region_graph(pipeline, lambda: self._inputs)
+        return pipeline
 
 
 def why(data: NDArray[np.uint8]) -> str:

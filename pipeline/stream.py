@@ -34,6 +34,9 @@ MAX_BAD = 0.01
 SCAN, END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of scan, end of image
 
 
+_Loaded = tuple[int, NDArray[np.uint8], tuple[int, int]]  # image, encoded bytes, (height, width)
+
+
 class BadImage(ValueError):
     """One image cannot be used; the message says why."""
 
@@ -55,10 +58,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Feed:
-    """A request with its bytes: `indices` (k,) are the images really used, `bad` those dropped, with reasons."""
+    """A request with its bytes: `indices` (k,) are the images really used, `crops` (k, 2) theirs, `bad` those dropped,
+    with reasons."""
 
     request: Request
     indices: NDArray[np.int64]
+    crops: NDArray[np.integer]
     inputs: dict[str, Any]
     bad: list[tuple[int, str]]
 
@@ -79,7 +84,9 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
 
     `build` fills a pipeline; `inputs` names what it takes; `crop` is the output size for `source_region`, or None
-    where the graph decodes whole images. `bad` maps every unusable image met so far to the reason.
+    where the graph decodes whole images. `bad` maps every unusable image met so far to the reason; streams that drop
+    do not try those again. Streams that replace do, since what an image is replaced by must follow from the plan
+    alone, not from what a run has met before: a resumed run has met less.
     """
 
     def __init__(self, dataset: Dataset, requests: Iterable[Request], build: Callable[[Any, Source], None],
@@ -94,6 +101,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._again: deque[Feed] = deque()  # to be fed anew to a new pipeline
         self._in_flight: deque[Feed] = deque()  # inside the pipeline
         self._done: deque[tuple[Any, Feed]] = deque()
+        self._refused: set[tuple[int, int, int]] = set()  # (image, top, left) that DALI could not decode
         self._ended = False
         self._stop = threading.Event()
         self._recording = threading.Lock()
@@ -154,7 +162,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     def _fill(self, request: Request) -> Feed:
         """Read a request's images and work out what to decode of each."""
         parts = np.array_split(request.indices, min(self._settings.readers, len(request.indices)) or 1)
-        loaded = [image for part in self._pool.map(self._load_all, parts) for image in part]
+        crops = np.array_split(request.crops, len(parts))
+        loaded = [image for part in self._pool.map(self._load_all, parts, crops) for image in part]
         rows = np.array([row for row, image in enumerate(loaded) if image is not None], np.int64)
         images = [image for image in loaded if image is not None]
         inputs: dict[str, Any] = {"encoded": [data for _, data, _ in images]}
@@ -164,20 +173,21 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         inputs |= {name: values[rows] for name, values in request.inputs.items()}
         dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]
         indices = np.array([index for index, _, _ in images], np.int64)
-        return Feed(request, indices, inputs, [(i, self.bad[i]) for i in dropped])
+        return Feed(request, indices, request.crops[rows], inputs, [(i, self.bad[i]) for i in dropped])
 
-    def _load_all(self, indices: NDArray[np.int64]) -> list[tuple[int, NDArray[np.uint8], tuple[int, int]] | None]:
-        return [self._load(int(i)) for i in indices]
+    def _load_all(self, indices: NDArray[np.int64], crops: NDArray[np.integer]) -> list[_Loaded | None]:
+        return [self._load(i, top, left) for i, (top, left) in zip(indices.tolist(), crops.tolist(), strict=True)]
 
-    def _load(self, wanted: int) -> tuple[int, NDArray[np.uint8], tuple[int, int]] | None:
-        """The image, or the next usable one after it, or None where bad images are dropped."""
+    def _load(self, wanted: int, top: int, left: int) -> _Loaded | None:
+        """The image, or the next one after it that is usable at this crop, or None where bad images are dropped."""
         for step in range(len(self._dataset) if self._replace else 1):
             index = (wanted + step) % len(self._dataset)
-            if index not in self.bad:
-                try:
-                    return index, *read_image(self._dataset, index, self._settings.max_pixels)
-                except BadImage as error:
-                    self._record(index, str(error))
+            if (index, top, left) in self._refused or (index in self.bad and not self._replace):
+                continue
+            try:
+                return index, *read_image(self._dataset, index, self._settings.max_pixels)
+            except BadImage as error:
+                self._record(index, str(error))
         if self._replace:
             raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
         return None
@@ -204,6 +214,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     def _feed(self) -> tuple[Any, ...]:
         """The pipeline's source: the next batch that is not empty."""
         while (feed := self._again.popleft() if self._again else self.take()) is not None:
+            if not self._refused.isdisjoint(_places(feed)):  # found out since it was read
+                feed = self._fill(feed.request)
             self._in_flight.append(feed)
             if len(feed.indices):
                 return tuple(feed.inputs[name] for name in self._names)
@@ -224,20 +236,26 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
 
     def _recover(self, error: RuntimeError) -> None:
         """Find what cannot be decoded among the batches in flight, and feed them again without it."""
-        with Judge(self._settings.device_id) as judge:
-            culprits = {
-                index: data
-                for feed in self._in_flight
-                for index, data in zip(feed.indices.tolist(), feed.inputs["encoded"], strict=True)
-                if index in self.bad or not judge.decodes(data)
-            }
+        judge = Judge(self._settings.device_id, whole=self._crop is None)
+        culprits = {
+            place: feed.inputs["encoded"][row]
+            for feed in self._in_flight
+            for row, place in enumerate(_places(feed))
+            if not judge.decodes(feed.inputs, row)
+        }
         if not culprits:
             raise error
-        for index, data in culprits.items():
+        self._refused |= culprits.keys()
+        for (index, _, _), data in culprits.items():
             self._record(index, why(data))
         self._again.extendleft(reversed([self._fill(feed.request) for feed in self._in_flight]))
         self._in_flight.clear()
         self._pipeline = self._new_pipeline()
+
+
+def _places(feed: Feed) -> list[tuple[int, int, int]]:
+    """(image, top, left) of each row of a feed."""
+    return [(i, top, left) for i, (top, left) in zip(feed.indices.tolist(), feed.crops.tolist(), strict=True)]
 
 
 def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:

@@ -197,11 +197,20 @@ def test_prune_keeps_the_newest(tmp_path: Path) -> None:
     for step in range(5):
         save(checkpoint_path(tmp_path, step), snapshot(model, optimizer, step))
     (tmp_path / "checkpoints" / ".step-00000009.npz.77.partial").touch()
-    prune(tmp_path, 2)
+    prune(checkpoint_path(tmp_path, 4), 2)
     assert saved_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (3, 4)]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     with pytest.raises(ValueError, match="at least one"):
-        prune(tmp_path, 0)
+        prune(checkpoint_path(tmp_path, 4), 0)
+
+
+def test_prune_ends_the_course_that_was_left(tmp_path: Path) -> None:
+    """A run resumed from step 10 while 20 and 30 are there: they must not be taken for its newest."""
+    model, optimizer = network()
+    for step in (10, 20, 30, 11):
+        save(checkpoint_path(tmp_path, step), snapshot(model, optimizer, step))
+    prune(checkpoint_path(tmp_path, 11), 2)
+    assert saved_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (10, 11)]
 
 
 FULL_DISK = """
@@ -243,8 +252,9 @@ from test_checkpoint import checkpoint_path, network, prune, save, snapshot
 model, optimizer = network()
 print("ready", flush=True)
 for step in range(10**6):
-    save(checkpoint_path(Path(sys.argv[1]), step), snapshot(model, optimizer, step))
-    prune(Path(sys.argv[1]), 3)
+    path = checkpoint_path(Path(sys.argv[1]), step)
+    save(path, snapshot(model, optimizer, step))
+    prune(path, 3)
 """
 
 

@@ -197,11 +197,16 @@ def latest(run_dir: Path) -> Path | None:
     return None
 
 
-def prune(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints of a run, and what a killed run left half-written."""
+def prune(newest: Path, keep: int) -> None:
+    """Delete all but `keep` checkpoints of a run up to `newest`, those after it, and what was half-written.
+
+    Checkpoints after the newest are of a course that the run left when it was resumed from an earlier one.
+    """
     if keep < 1:
         raise ValueError(f"keep = {keep}: keep at least one checkpoint")
-    for path in (*saved_checkpoints(run_dir)[:-keep], *(run_dir / "checkpoints").glob(".step-*.partial")):
+    saved = saved_checkpoints(newest.parent.parent)
+    kept = saved[: saved.index(newest) + 1][-keep:]
+    for path in (*(p for p in saved if p not in kept), *newest.parent.glob(".step-*.partial")):
         path.unlink(missing_ok=True)
 
 

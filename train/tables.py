@@ -31,7 +31,7 @@ def print_stats(stats: RgbStats, out: Path) -> None:
                 ("source", "published as", "std 0..255", "ours / theirs"), known)  # fmt: skip
     if (check := stats.self_check) is not None:
         verdict = "agrees" if check.passed else "DISAGREES"
-        print(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels, from {check.num_images:,} images, {verdict}: "
+        print(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels (of {check.num_images:,} images) {verdict}: "
               f"eigenvalues within {check.eigenvalue_error:.2%}, axes within {check.angle_degrees:.2f} degrees "
               f"(one standard error: {check.expected_eigenvalue_error:.2%}, {check.expected_angle_degrees:.2f})")
     if stats.bad_files:

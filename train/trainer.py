@@ -134,7 +134,7 @@ class Trainer:
         self._log_window()
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
         checkpoints.save(path, self._checkpoint())
-        checkpoints.prune(self.options.run_dir, self.options.keep)
+        checkpoints.prune(path, self.options.keep)
         self._saved = time.monotonic()
         return path
 

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,49 +18,21 @@ import click
 from . import __version__
 from .train.config import PRESETS
 from .train.console import Commands, TrainingDisplay, bar, print_table, run_commands, say, stop_on_signals
-from .train.options import NumberChoice, config_options
+from .train.options import (
+    ANY_PATH,
+    FILE,
+    FOLDER,
+    batch_option,
+    config_options,
+    data_argument,
+    json_option,
+    loading_options,
+    threads_option,
+    views_option,
+)
 
 if TYPE_CHECKING:
-    import torch
-
     from .pca.stats import Region, RgbStats
-    from .pipeline.dataset import Dataset
-    from .pipeline.stream import Settings
-
-CORES = len(os.sched_getaffinity(0))
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-ANY_PATH = click.Path(path_type=Path)
-
-
-def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(function: Any) -> Any:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
-
-
-data_argument = click.argument("data", required=False, type=ANY_PATH)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-threads_option = click.option("--threads", type=click.IntRange(1), default=CORES, show_default="all cores",
-                              help="Threads that decode.")  # fmt: skip
-views_option = click.option("--views", type=NumberChoice((1, 10)), default=1, show_default=True,
-                            help="1: the centre; 10: the paper's corners and centre, and their mirrors.")  # fmt: skip
-batch_option = click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-loading_options = _together(
-    threads_option,
-    click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
-                 help="Where to decode and to compute."),
-    click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
-                 help="exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off."),
-    click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True,
-                 help="Share of images that may be unusable before it is an error."),
-    click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, show_default=True,
-                 help="Images that claim more pixels than this are refused unopened."),
-)  # fmt: skip
-
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="alexnet")
@@ -100,6 +71,8 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
 
     Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
     """
+    from .pipeline.dataset import open_dataset
+    from .train.loading import compute_statistics, example_square
     from .train.session import stats_path
     from .train.tables import print_stats
 
@@ -117,10 +90,10 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
 
         stats: RgbStats | None = merge_stats(parts)
     else:
-        dataset = _open(data, "train")
+        dataset = open_dataset(data, "train")
         out = out or stats_path(dataset, region)
-        stats = _compute_stats(dataset, region, loading, part or (0, 1))
-        example = _example(dataset, loading) if plot else None
+        stats = compute_statistics(dataset, region, loading, part or (0, 1))
+        example = example_square(dataset, loading) if plot else None
     if stats is None:  # another rank has the whole
         return
     assert out is not None
@@ -162,6 +135,8 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
 
     Example: alexnet train /data/imagenet --preset original --run runs/first
     """
+    from .pipeline.dataset import open_dataset
+    from .train.loading import compute_statistics, device_of, settings_of
     from .train.session import check_memory, choose_run_dir, find_checkpoint, resolve_config, stats_for_training
     from .train.tables import print_description
 
@@ -173,14 +148,15 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
     run_dir = choose_run_dir(run_dir, resume, preset)
     saved = find_checkpoint(resume, run_dir)
     config = resolve_config(preset, overrides, saved)
-    train_set, val_set = _open(data, "train"), _open(data, "val")
-    check_memory(config, train_set.num_classes, _device(loading))
-    stats = stats_for_training(config, train_set, stats_file, lambda: _compute_stats(train_set, "centre", loading))
+    train_set, val_set = open_dataset(data, "train"), open_dataset(data, "val")
+    check_memory(config, train_set.num_classes, device_of(loading))
+    stats = stats_for_training(config, train_set, stats_file, lambda: compute_statistics(train_set, "centre", loading))
 
     from .train.trainer import Interrupted, RunOptions, Trainer
 
-    how = RunOptions(run_dir=run_dir, device=_device(loading), settings=_settings(loading), decode=loading["decode"],
-                     checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)  # fmt: skip
+    how = RunOptions(run_dir=run_dir, device=device_of(loading), settings=settings_of(loading),
+                     decode=loading["decode"], checkpoint_every=checkpoint_every, keep=keep,
+                     log_every=log_every)  # fmt: skip
     say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} classes; "
         f"{len(val_set):,} to validate) into {run_dir}")  # fmt: skip
     with TrainingDisplay() as display:
@@ -211,15 +187,17 @@ def evaluate(paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, as
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
+    from .pipeline.dataset import open_dataset
     from .train import evaluate as evaluation
+    from .train.loading import device_of, settings_of
     from .train.session import load_classifier, split_data
 
     checkpoints, data = split_data(paths)
-    dataset, device = _open(data, "val"), _device(loading)
+    dataset, device = open_dataset(data, "val"), device_of(loading)
     classifiers = [load_classifier(path, device) for path in checkpoints]
     with bar("evaluation", len(dataset), "images") as update:
         result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, device=device,
-                                     settings=_settings(loading), decode=loading["decode"],
+                                     settings=settings_of(loading), decode=loading["decode"],
                                      progress=update)  # fmt: skip
     if as_json:
         print(json.dumps(asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}))
@@ -243,12 +221,13 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
     """
     from .pipeline.dataset import from_files
     from .train import evaluate as evaluation
+    from .train.loading import device_of, settings_of
     from .train.session import load_classifier
 
-    files, device = from_files(images), _device(loading)
+    files, device = from_files(images), device_of(loading)
     bad: dict[int, str] = {}
     found = evaluation.predict([load_classifier(checkpoint, device)], files, views=views, device=device,
-                               settings=_settings(loading | {"max_bad": 1.0}), bad=bad,
+                               settings=settings_of(loading | {"max_bad": 1.0}), bad=bad,
                                decode=loading["decode"])  # fmt: skip
     results = [(files.name(p.index), dict(p.classes)) for p in found]
     if as_json:
@@ -281,13 +260,14 @@ def bench_loader(data: Path | None, batch_size: int, seconds: float, rounds: int
     Example: alexnet bench-loader /data/imagenet --threads 8
     """
     from .pipeline import bench
+    from .train.loading import device_of, open_or_generate, settings_of
     from .train.tables import print_bench
 
-    dataset = _open_or_generate(data)
+    dataset = open_or_generate(data)
     with bar("bench-loader", 4 * (rounds + 1), "windows") as update:
-        result = bench.bench_loader(dataset, settings=_settings(loading), batch_size=min(batch_size, len(dataset)),
+        result = bench.bench_loader(dataset, settings=settings_of(loading), batch_size=min(batch_size, len(dataset)),
                                     seconds=seconds, rounds=rounds, decode=loading["decode"], seed=seed,
-                                    half=_device(loading).type == "cuda",
+                                    half=device_of(loading).type == "cuda",
                                     progress=lambda done, total, text: update(done))  # fmt: skip
     print(result.to_json()) if as_json else print_bench(result)
 
@@ -337,65 +317,6 @@ def demo(folder: Path, threads: int) -> None:
         f"evaluate {run} {data} --views 10 {run_on}",
         f"bench-loader {data} --seconds 1 {run_on}",
     )
-
-
-# -- shared ------------------------------------------------------------------------------------------------
-
-
-def _open(data: Path | None, split: Literal["train", "val"]) -> Dataset:
-    from .pipeline.dataset import open_dataset
-
-    return open_dataset(data, split)
-
-
-def _open_or_generate(data: Path | None) -> Dataset:
-    from .pipeline.bench import generated_dataset
-    from .pipeline.dataset import DEFAULT_DATA
-
-    if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
-        return _open(data, "train")
-    say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
-    return generated_dataset()
-
-
-def _compute_stats(dataset: Dataset, region: Region, loading: dict[str, Any], part: tuple[int, int] = (0, 1)) -> Any:
-    """The statistics; under torchrun shared by its ranks, and None on all but the first."""
-    from .pca.compute import compute_stats, compute_stats_sharded
-    from .pipeline.dataset import cache_folder
-
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    with bar("pca-stats", len(dataset), "images", silent=rank > 0) as update:
-        how = {"region": region, "settings": _settings(loading), "decode": loading["decode"],
-               "work_dir": cache_folder() / "passes", "progress": update}  # fmt: skip
-        if world_size > 1:
-            return compute_stats_sharded(dataset, rank=rank, world_size=world_size, **how)
-        return compute_stats(dataset, shard=part, **how)
-
-
-def _example(dataset: Dataset, loading: dict[str, Any]) -> Any:
-    """The first usable image, uint8 (256, 256, 3), to show lighting on."""
-    import numpy as np
-
-    from .pipeline.loader import squares
-
-    batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=_settings(loading))
-    return next((b.pixels[0].cpu().numpy() for b in batches if len(b.indices)), None)
-
-
-def _device(loading: dict[str, Any]) -> torch.device:
-    import torch
-
-    wanted = loading["device"]
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise click.ClickException("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
-    return torch.device("cuda:0" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _settings(loading: dict[str, Any]) -> Settings:
-    from .pipeline.stream import Settings
-
-    return Settings(threads=loading["threads"], readers=max(4, loading["threads"]), device_id=_device(loading).index,
-                    max_pixels=loading["max_pixels"], max_bad=loading["max_bad"])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def _explain(error: Exception) -> str | None:
         return f"The disk is full{where}. Free some space and start again; what was complete is intact. ({error})"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, on a GPU
+        return f"Out of memory; lower --batch-size or --width. ({error})"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
         return f"The package {error.name} is missing. `alexnet doctor` says what to install."
     if isinstance(error, ValueError | OSError) and _raised_by_us(error):

@@ -1,8 +1,12 @@
-"""Command-line options made from `Config`: one for each field, with its help, its default and its source."""
+"""Command-line options that several commands share, and those made from `Config`: one for each field, with its help,
+its default and its source."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -63,3 +67,38 @@ class Commas(click.ParamType):
             return tuple(self.item(part) for part in value.split(",") if part)
         except ValueError:
             self.fail(f"{value!r} is not a list of {self.item.__name__}, as in 1,2,3.", param, ctx)
+
+
+CORES = len(os.sched_getaffinity(0))
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+
+def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+data_argument = click.argument("data", required=False, type=ANY_PATH)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+threads_option = click.option("--threads", type=click.IntRange(1), default=CORES, show_default="all cores",
+                              help="Threads that decode.")  # fmt: skip
+views_option = click.option("--views", type=NumberChoice((1, 10)), default=1, show_default=True,
+                            help="1: the centre; 10: the paper's corners and centre, and their mirrors.")  # fmt: skip
+batch_option = click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
+loading_options = together(
+    threads_option,
+    click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
+                 help="Where to decode and to compute."),
+    click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
+                 help="exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off."),
+    click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+                 help="Share of images that may be unusable before it is an error."),
+    click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, show_default=True,
+                 help="Images that claim more pixels than this are refused unopened."),
+)  # fmt: skip

@@ -5,16 +5,17 @@ Between the command line, which knows paths and flags, and the trainer and the e
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ..pca.stats import RgbStats
+from ..pipeline import hardware
 from ..pipeline.dataset import Dataset, cache_folder
 from ..pipeline.loader import Treatment
 from . import checkpoint as checkpoints
@@ -25,6 +26,7 @@ from .model import IMAGE_SHAPE, describe
 from .trainer import TrainingError
 from .treatment import IMAGENET_MEAN, IMAGENET_STD, needs_stats
 
+COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisation and pooling keep
 NEWEST = "newest"  # --resume without a path
 
 
@@ -81,7 +83,7 @@ def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -
 
 
 def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
-                       compute: Callable[[], RgbStats]) -> RgbStats | None:  # fmt: skip
+                       compute: Callable[[], RgbStats | None]) -> RgbStats | None:  # fmt: skip
     """The training set's statistics: from the file given, from the cache, or computed now and cached."""
     if not needs_stats(config):
         return None
@@ -103,9 +105,10 @@ def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
     path = stats_path(train_set)
     if path.exists():
         return RgbStats.load(path)
-    stats = compute()
-    stats.save(path)
-    return stats
+    if (computed := compute()) is None:
+        raise TrainingError("Training runs in one process for now: start it without torchrun.")
+    computed.save(path)
+    return computed
 
 
 def split_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
@@ -135,8 +138,7 @@ def check_memory(config: Config, num_classes: int, device: torch.device) -> None
     """
     rows = describe(config, num_classes)
     width = 4 if device.type == "cpu" else 2
-    pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1] * IMAGE_SHAPE[2]
-    activations = pixels + COPIES_OF_ACTIVATIONS * sum(_size(row.output_shape) for row in rows)
+    activations = prod(IMAGE_SHAPE) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
     fixed = 3 * 4 * sum(row.parameters for row in rows)
     available = _available_bytes(device)
     fits = int((available - fixed) / (activations * width))
@@ -150,20 +152,5 @@ def check_memory(config: Config, num_classes: int, device: torch.device) -> None
     )
 
 
-COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisation and pooling keep
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size
-
-
 def _available_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else hardware.memory()[0]

@@ -1,0 +1,65 @@
+"""What the options that every command shares come to: a device, a stream's settings, a data set, its statistics."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..pca.compute import compute_stats, compute_stats_sharded
+from ..pca.stats import Region, RgbStats
+from ..pipeline.bench import generated_dataset
+from ..pipeline.dataset import DEFAULT_DATA, Dataset, cache_folder, open_dataset
+from ..pipeline.loader import squares
+from ..pipeline.stream import Settings
+from .console import bar, say
+from .trainer import TrainingError
+
+Options = dict[str, Any]  # threads, device, decode, max_bad, max_pixels: `options.loading_options`
+
+
+def device_of(loading: Options) -> torch.device:
+    wanted = loading["device"]
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise TrainingError("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
+    return torch.device("cuda:0" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def settings_of(loading: Options) -> Settings:
+    return Settings(
+        threads=loading["threads"],
+        readers=max(4, loading["threads"]),
+        device_id=device_of(loading).index,
+        max_pixels=loading["max_pixels"],
+        max_bad=loading["max_bad"],
+    )
+
+
+def open_or_generate(data: Path | None) -> Dataset:
+    """The training set of DATA; where there is none, generated JPEGs."""
+    if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
+        return open_dataset(data, "train")
+    say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
+    return generated_dataset()
+
+
+def compute_statistics(dataset: Dataset, region: Region, loading: Options, part: tuple[int, int] = (0, 1),
+                       ) -> RgbStats | None:  # fmt: skip
+    """A pass with a bar; under torchrun shared by its ranks, and None on all but the first."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    with bar("pca-stats", len(dataset), "images", silent=rank > 0) as update:
+        how: Options = {"region": region, "settings": settings_of(loading), "decode": loading["decode"],
+                        "work_dir": cache_folder() / "passes", "progress": update}  # fmt: skip
+        if world_size > 1:
+            return compute_stats_sharded(dataset, rank=rank, world_size=world_size, **how)
+        return compute_stats(dataset, shard=part, **how)
+
+
+def example_square(dataset: Dataset, loading: Options) -> NDArray[np.uint8] | None:
+    """The first usable image, uint8 (256, 256, 3), to show lighting on."""
+    batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=settings_of(loading))
+    return next((batch.pixels[0].cpu().numpy() for batch in batches if len(batch.indices)), None)

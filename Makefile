@@ -27,7 +27,7 @@ types: $(INSTALLED)  ## mypy, which names modules by folder: it is shown the che
 		$(addprefix alexnet/,$(SOURCES))
 
 clean:  ## remove what was built, cached or generated here, except .venv
-	rm -rf build dist *.egg-info .demo .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info demo .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -prune -exec rm -r {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

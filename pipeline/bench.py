@@ -202,13 +202,13 @@ def verdict(stages: Sequence[Stage], on_gpu: bool) -> str:
     named = {stage.name: stage for stage in stages}
     rates = {s.name: s.images_per_second if on_gpu else s.images_per_second_per_core for s in stages}
     if named["loader"].images_per_second > NEAR * named["read"].images_per_second:
-        words = "Reading is the bottleneck: faster storage, more readers or `alexnet pack` would help."
+        words = "Reading is the bottleneck: faster storage, or more memory to keep files in, would help."
     elif rates["loader"] < NEAR * rates["pipeline"]:
         words = "Handing batches to torch is the bottleneck: DALI has them ready sooner."
     elif rates["loader"] < NEAR * rates["decode"]:
         words = "Resampling is the bottleneck: decoding alone takes less."
     else:
-        words = "Decoding is the bottleneck: `alexnet pack`, more cores or a GPU that decodes would help."
+        words = "Decoding is the bottleneck: smaller images, more cores or a GPU that decodes would help."
     words += f" The loader uses {named['loader'].cores:.1f} of {num_cores()} cores."
     if (spread := max(stage.spread for stage in stages)) > UNQUIET:
         words += f" The machine was not quiet: windows of one stage differ by up to {spread:.0%}."

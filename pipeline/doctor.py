@@ -73,7 +73,7 @@ def _cores() -> Outcome:
         return "warn", f"{found}, a cgroup grants {quota:g}", cost, f"--threads {max(1, int(quota))}"
     if usable < 4:
         cost = "decoding original JPEGs bounds the speed of training on a GPU"
-        return "warn", found, cost, "`alexnet pack` once: 256x256 images decode about ten times as fast"
+        return "warn", found, cost, "a machine with 16 cores or more; or images made smaller beforehand, which decode faster"
     return _ok(found)
 
 
@@ -173,7 +173,7 @@ def _jpeg_engines() -> Outcome:
     if not any(engines):
         found = "none known for these GPUs" if names else "no GPU"
         cost = f"JPEGs are decoded by {'CUDA and ' if names else ''}CPU cores"
-        return "missing", found, cost, "A100, H100 and H200 have them; `alexnet pack` makes up for most of it"
+        return "missing", found, cost, "A100, H100 and H200 have them"
     return _ok(f"{', '.join(map(str, engines))} by architecture")
 
 
@@ -211,7 +211,7 @@ def _distributed() -> Outcome:
     there = [name for name in names if distributed.is_available() and distributed.is_backend_available(name)]
     found = ", ".join(there) or "no backend"
     if not there or (cuda.device_count() > 1 and "nccl" not in there):
-        cost = "--mesh works with 1x1 only" if not there else "GPUs exchange through host memory"
+        cost = "torch cannot talk between processes" if not there else "GPUs exchange through host memory"
         return "missing", found, cost, "install torch from its own wheels, which hold both NCCL and gloo"
     return _ok(found)
 

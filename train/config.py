@@ -249,14 +249,14 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(
         reproduces="The text of the paper: two towers, each layer and number as printed.",
         expected="ILSVRC-2012 validation, ten views: 40.7% top-1 and 18.2% top-5 error, the paper's '1 CNN'.",
-        hardware=_2012, command="alexnet train /data/imagenet --preset paper --mesh 1x2", settings={}),
+        hardware=_2012, command="alexnet train /data/imagenet --preset paper", settings={}),
     "original": Preset(
         reproduces="What the authors' code did (#145), which gave the published numbers. Beyond the text: "
         "layer 1 is normalised before its ReLU, layer 2 twice; conv3..5 start wider; biases learn faster; "
         "colour noise ends and conv1 freezes before training does.",
         expected="ILSVRC-2012 validation: 40.66% top-1 and 18.21% top-5 error with ten views; 42.3 to 42.9% "
         "and 19.4 to 20.0% with one.",
-        hardware=_2012, command="alexnet train /data/imagenet --preset original --mesh 1x2",
+        hardware=_2012, command="alexnet train /data/imagenet --preset original",
         settings=_ORIGINAL),
     "one-gpu": Preset(
         reproduces="The paper's comparison: one tower, half the kernels in conv1..conv4, else `paper`.",

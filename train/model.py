@@ -1,6 +1,6 @@
 """The network, as plain code for one device.
 
-Built from `config.py`; `optimizer.py` updates its weights; `parallel.py` may keep one tower on each device.
+Built from `config.py`; `optimizer.py` updates its weights.
 A layer holds both towers, tower 0 in the first half of its outputs. Images are float (B, 3, 224, 224): 0..255
 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory format.
 """

@@ -73,7 +73,7 @@ def _cores() -> Outcome:
         return "warn", f"{found}, a cgroup grants {quota:g}", cost, f"--threads {max(1, int(quota))}"
     if usable < 4:
         cost = "decoding original JPEGs bounds the speed of training on a GPU"
-        return "warn", found, cost, "a machine with 16 cores or more; or images made smaller beforehand, which decode faster"
+        return "warn", found, cost, "more cores, or images made smaller beforehand, which decode faster"
     return _ok(found)
 
 

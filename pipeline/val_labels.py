@@ -6,6 +6,7 @@ import csv
 import io
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,20 @@ def _devkit_file(root: Path, name: str) -> bytes | None:
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise DatasetError(f"The archive {archive} cannot be read ({error}); copy it again.") from error
     return None
+
+
+WORD_FILES = ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")  # Tiny ImageNet's, Caffe's, Kaggle's
+
+
+def class_words(root: Path, classes: Sequence[str]) -> dict[str, str]:
+    """What people call the classes, where a file in the data set's folder or just above says so.
+
+    Each line is a class and its words, with a tab or a space between.
+    """
+    for above in (root, *root.parents[:3]):
+        for name in WORD_FILES:
+            if (path := above / name).is_file():
+                lines = (line.split(None, 1) for line in path.read_text(errors="replace").splitlines())
+                words = {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
+                return {c: words[c] for c in classes if c in words}
+    return {}

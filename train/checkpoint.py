@@ -47,6 +47,7 @@ class Checkpoint:
 
     config: Config
     classes: list[str]
+    words: dict[str, str] = field(default_factory=dict)  # what people call the classes, as far as known
     epoch: int  # the one training goes on in, from 0
     step: int  # steps taken since the start of training
     model: dict[str, Tensor]  # parameters by name, both towers
@@ -104,7 +105,7 @@ def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
     return {"metadata": np.array(json.dumps(metadata)), **entries}
 
 
-_METADATA = {"classes": list, "epoch": int, "step": int, "rates": dict, "schedule": dict,
+_METADATA = {"classes": list, "words": dict, "epoch": int, "step": int, "rates": dict, "schedule": dict,
              "stats_fingerprint": str, "dataset_fingerprint": str, "versions": dict}
 
 

@@ -6,7 +6,7 @@ over views and over models (section 4.1 and `LogregCostLayer` in the authors' la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,12 @@ class Classifier:
     model: AlexNet
     treatment: Treatment
     classes: tuple[str, ...]
+    words: Mapping[str, str] = field(default_factory=dict)  # what people call them, as far as known
+
+    def name_of(self, label: int) -> str:
+        """A class for people: its words, and its name."""
+        name = self.classes[label]
+        return f"{self.words[name]} ({name})" if name in self.words else name
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
             settings: Settings, bad: dict[int, str], decode: Decode = "exact", batch_size: int = 64,
             top: int = 5) -> Iterator[Prediction]:  # fmt: skip
     """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
-    names = classifiers[0].classes
+    first, names = classifiers[0], classifiers[0].classes
     if any(c.classes != names for c in classifiers):
         raise ValueError("These checkpoints know different classes; their predictions cannot be averaged.")
     for classifier in classifiers:
@@ -158,4 +164,4 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
             for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(int(index), [(names[i], p) for i, p in zip(ids, values, strict=True)])
+                yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])

@@ -127,7 +127,7 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
     arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
     treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(model, treatment, tuple(saved.classes))
+    return Classifier(model, treatment, tuple(saved.classes), saved.words)
 
 
 def check_memory(config: Config, num_classes: int, device: torch.device) -> None:

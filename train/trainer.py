@@ -25,6 +25,7 @@ from ..pipeline.dataset import Dataset
 from ..pipeline.graph import Decode
 from ..pipeline.loader import Batch, BatchSource, Loader
 from ..pipeline.stream import Settings
+from ..pipeline.val_labels import class_words
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
@@ -203,6 +204,7 @@ class Trainer:
         return Checkpoint(
             config=self.config,
             classes=list(self.train_set.classes),
+            words=class_words(self.train_set.root, self.train_set.classes),
             epoch=self.epoch,
             step=self._steps_taken,
             model=self.model.state_dict(),

@@ -19,7 +19,8 @@ def draw(run: Path, out: Path) -> None:
     ends = [r["epoch"] + 1 for r in epochs]
     axes.plot(ends, [100 * r["top1_error"] for r in epochs], color="C0", label="top-1, validation, 1 view")
     axes.plot(ends, [100 * r["top5_error"] for r in epochs], color="C1", label="top-5, validation, 1 view")
-    axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, 100), xlim=(0, max(ends)), title=run.resolve().name)
+    axes.set(xlabel="epoch", ylabel="error, %", ylim=(0, 100), xlim=(0, max(ends)))
+    axes.set_title(f"{run.resolve().name}: top-1 error {epochs[-1]['top1_error']:.1%}")
     axes.grid(alpha=0.3)
     rate = axes.twinx()
     rate.step(at, [r["lr"] for r in steps], color="C2", linestyle=":", label="learning rate", where="pre")

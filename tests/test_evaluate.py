@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import CPU, ONE_THREAD, paths_of
+from runs import CPU, ONE_THREAD, paths_of, trainer
 from torch import Tensor, nn
 
 from alexnet.pipeline.augment import centre_square, crop_and_flip
@@ -196,3 +196,16 @@ def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tm
     assert found.loss == pytest.approx(-np.log(np.array(expected)[range(9), labels]).mean(), rel=0.02)
     with pytest.raises(ValueError, match="knows 2 classes"):
         run([Classifier(loaded.model, loaded.treatment, ("0", "1"))], dataset)
+
+
+def test_predictions_say_classes_in_words(colour_tree: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(colour_tree, tmp_path / "tree"))
+    names = open_dataset(tree, "train").classes
+    (tree / "words.txt").write_text(f"{names[0]}\tthe first thing\n")
+    running = trainer(tree, tmp_path / "run", {"epochs": 1})
+    running.fit()
+    classifier = load_classifier(tmp_path / "run", torch.device("cpu"))
+    images = from_files(sorted((tree / "val").rglob("*.JPEG"))[:2])
+    found = predict([classifier], images, views=1, device=torch.device("cpu"), settings=Settings(), bad={})
+    expected = {f"the first thing ({names[0]})", *names[1:]}
+    assert [set(dict(p.classes)) for p in found] == [expected] * 2

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from alexnet.pipeline import dataset as dataset_module
 from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
 from alexnet.pipeline.layouts import find_layout
+from alexnet.pipeline.val_labels import class_words
 
 Files = dict[str, bytes]
 
@@ -445,3 +446,14 @@ def test_the_stamp_is_cheap_and_follows_the_archive(tmp_path: Path) -> None:
     assert before == layout.stamp()
     os.utime(tmp_path / "ILSVRC2012_img_train.tar", ns=(1, 1))
     assert layout.stamp() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("words.txt", "{}\tgreat white shark, man-eater"), ("LOC_synset_mapping.txt", "{} great white shark, man-eater")],
+)
+def test_classes_have_words(tmp_path: Path, name: str, line: str) -> None:
+    (tmp_path / name).write_text("\n".join([line.format("n01484850"), "n01", "", line.format("n99")]))
+    assert class_words(tmp_path, ["n01", "n01484850"]) == {"n01484850": "great white shark, man-eater"}
+    assert class_words(tmp_path / "ILSVRC" / "Data", ["n99"]) == {"n99": "great white shark, man-eater"}
+    assert class_words(tmp_path, ["n2"]) == {}

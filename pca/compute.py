@@ -184,6 +184,7 @@ class _Slice:
         again = [] if complete else sorted(state.bad)
         todo = np.concatenate([np.array(again, np.int64), np.arange(state.position, self.stop)])
         taken, saved, saved_at = 0, 0, time.monotonic()
+        progress(state.position - self.start - len(again))
         batches = images(todo)
         with closing(batches) if isinstance(batches, Generator) else nullcontext():
             while taken < len(todo):

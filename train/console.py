@@ -18,8 +18,17 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -77,29 +86,38 @@ def bar(what: str, total: int, unit: str, *, silent: bool = False) -> Iterator[C
     if not error_console.is_terminal:
         yield _line_printer(what, total, unit, started)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-               TimeRemainingColumn())  # fmt: skip
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     with Progress(*columns, console=error_console) as progress:
-        task = progress.add_task(what, total=total, rate="")
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
-        def update(done: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            progress.update(task, completed=done, rate=f"{rate:,.0f} {unit}/s")
 
-        yield update
+class _Rate(ProgressColumn):
+    """Units a second, of late."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {self._unit}/s" if task.speed else "")
 
 
 def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[[int], None]:
-    last = [started, -1.0]
+    """A line now and then. The first number done may be of an earlier call that was interrupted."""
+    first: list[int] = []
+    printed = [started, -1.0]  # when, and what
 
     def update(done: int) -> None:
+        if not first:
+            first.append(done)
         now = time.monotonic()
-        if (now - last[0] < SECONDS_BETWEEN_LINES and done < total) or done == last[1]:
+        if (now - printed[0] < SECONDS_BETWEEN_LINES and done < total) or done == printed[1]:
             return
-        rate = done / max(now - started, 1e-9)
-        left = (total - done) / max(rate, 1e-9)
-        error_console.print(f"{what}: {done}/{total} {unit}, {rate:,.0f} {unit}/s, {_clock(left)} left", soft_wrap=True)
-        last[:] = [now, done]
+        rate = (done - first[0]) / max(now - started, 1e-9)
+        left = f", {_clock((total - done) / rate)} left" if rate else ""
+        error_console.print(f"{what}: {done}/{total} {unit}, {rate:,.0f} {unit}/s{left}", soft_wrap=True)
+        printed[:] = [now, done]
 
     return update
 

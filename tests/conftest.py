@@ -1,10 +1,13 @@
 """What the tests share: a tiny tree of difficult images, the ImageNet sample, the skip without a GPU."""
 
+import gc
 import logging
 import os
 import sys
 import tarfile
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -151,3 +154,16 @@ def quiet_machine(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     torch.set_num_threads(threads)
     logger.handlers, logger.propagate = before[:2]
     logger.setLevel(before[2])
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """A test that leaves a thread behind fails."""
+    gc.collect()
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []

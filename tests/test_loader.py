@@ -7,8 +7,7 @@ import io
 import shutil
 import tarfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,15 +35,7 @@ def dataset(tiny_tree: Path) -> Dataset:
     return open_dataset(tiny_tree, "train")
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    gc.collect()
-    deadline = time.monotonic() + 5
-    while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left == []
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def make_loader(dataset: Dataset, **changes: Any) -> Loader:

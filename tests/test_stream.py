@@ -5,12 +5,10 @@ Training batches are compared with the same images, crops, flips and lighting th
 
 from __future__ import annotations
 
-import gc
 import io
 import logging
 import re
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -197,16 +195,7 @@ def our_threads() -> list[str]:
     return sorted(t.name for t in threading.enumerate() if t.name.startswith("alexnet"))
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    gc.collect()
-    before = set(threading.enumerate())
-    yield
-    gc.collect()
-    deadline = time.monotonic() + 5
-    while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left == []
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 # -- dropped -----------------------------------------------------------------------------------------------

@@ -230,6 +230,13 @@ def _dali() -> Outcome:
     return _ok(f"{found} and the GPU")
 
 
+def _resampler() -> Outcome:
+    from .resample import Resampler
+
+    Resampler(1, 1).close()
+    return _ok("compiled")
+
+
 def _dali_decodes(device: str) -> tuple[bool, str]:
     """Whether `try_dali` works in a process of its own, and its version or what went wrong."""
     trial = f"from {__name__} import try_dali; try_dali({device!r})"
@@ -288,6 +295,7 @@ PROBES: dict[str, Callable[[], Outcome]] = {
     "torch": _torch,
     "NCCL and gloo": _distributed,
     "DALI": _dali,
+    "resampler for CPUs": _resampler,
     "Pillow": _pillow,
     "matplotlib": _matplotlib,
 }

@@ -2,9 +2,11 @@
 
     encoded bytes -> decode the region -> resample once -> mirror, subtract, light -> float (224, 224, 3)   training
     encoded bytes -> decode the region -> resample once -> uint8 (256, 256, 3)                              evaluation
-    encoded bytes -> decode -> uint8 (H, W, 3)                                                              statistics
+    encoded bytes -> decode the region -> uint8 (h, w, 3)                                       either, on the CPU
+    encoded bytes -> decode -> uint8 (H, W, 3)                                                  whole images
 
-The chain is the same on CPUs (libjpeg-turbo) and GPUs (the JPEG engines and CUDA, `mixed`). Inputs come from
+Where DALI decodes on the CPU (libjpeg-turbo) it stops there, and `resample.py` goes on; on a GPU (the JPEG engines and
+CUDA, `mixed`) it does all. The graphs build for both, which is how one is held against the other. Inputs come from
 `source`, a function that returns the next batch of each of the `*_INPUTS`, in that order; `stream.py` has it.
 """
 
@@ -22,11 +24,10 @@ from .geometry import CROP, SHORT_SIDE
 
 Decode = Literal["exact", "fast"]
 
-REGION_INPUTS = ("start", "end", "low", "high")
-TRAIN_INPUTS = ("encoded", *REGION_INPUTS, "mirror", "shift")
-SQUARE_INPUTS = ("encoded", *REGION_INPUTS)
 IMAGE_INPUTS = ("encoded",)
-DECODE_INPUTS = ("encoded", "start", "end")
+REGION_INPUTS = (*IMAGE_INPUTS, "start", "end")
+SQUARE_INPUTS = (*REGION_INPUTS, "low", "high")
+TRAIN_INPUTS = (*SQUARE_INPUTS, "mirror", "shift")
 
 Source = Callable[[], tuple[Any, ...]]  # raises StopIteration after the last batch
 
@@ -82,10 +83,10 @@ def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
     pipeline.set_outputs(fn.decoders.image(encoded, device=device, **_how(decode)))
 
 
-def region_graph(pipeline: Pipeline, source: Source) -> None:
-    """Outputs what is decoded of each image for a crop: whether an image can be used at that crop."""
-    inputs = _inputs(DECODE_INPUTS, source)
-    pipeline.set_outputs(_decode_region(inputs, "exact", pipeline.device_id is not None))
+def region_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
+    """Outputs what is decoded of each image for a crop, uint8 (h, w, 3)."""
+    inputs = _inputs(REGION_INPUTS, source)
+    pipeline.set_outputs(_decode_region(inputs, decode, pipeline.device_id is not None))
 
 
 def _inputs(names: tuple[str, ...], source: Source) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .graph import DECODE_INPUTS, IMAGE_INPUTS, image_graph, new_pipeline, region_graph
+from .graph import IMAGE_INPUTS, REGION_INPUTS, image_graph, new_pipeline, region_graph
 
 
 class Judge:
@@ -21,7 +21,7 @@ class Judge:
 
     def __init__(self, device_id: int | None, *, whole: bool) -> None:
         self._device_id, self._whole = device_id, whole
-        self._names = IMAGE_INPUTS if whole else DECODE_INPUTS
+        self._names = IMAGE_INPUTS if whole else REGION_INPUTS
         self._pipeline: Any = None
         self._inputs: tuple[Any, ...] = ()
 
@@ -42,7 +42,7 @@ class Judge:
             if self._whole:
                 image_graph(pipeline, lambda: self._inputs, decode="exact")
             else:
-                region_graph(pipeline, lambda: self._inputs)
+                region_graph(pipeline, lambda: self._inputs, decode="exact")
         return pipeline
 
 

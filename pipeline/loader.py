@@ -1,6 +1,6 @@
 """Batches for the trainer, and decoded squares for everything else.
 
-    plan -> requests -> `ImageStream` (DALI) -> torch tensors, without a host copy
+    plan -> requests -> `ImageStream` (DALI) -> `Resampler`, on CPUs -> torch tensors, without a host copy
 
 `Loader` is what training iterates; `SyntheticLoader` looks the same and repeats one batch, to show what a
 training step costs when data is free. `squares` and `full_images` decode images without augmentation.
@@ -8,6 +8,7 @@ training step costs when data is free. `squares` and `full_images` decode images
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,9 +21,20 @@ from numpy.typing import NDArray
 
 from .dataset import Dataset, DatasetError
 from .geometry import CROP, SHORT_SIDE
-from .graph import IMAGE_INPUTS, SQUARE_INPUTS, TRAIN_INPUTS, Decode, image_graph, square_graph, train_graph
+from .graph import (
+    IMAGE_INPUTS,
+    REGION_INPUTS,
+    SQUARE_INPUTS,
+    TRAIN_INPUTS,
+    Decode,
+    image_graph,
+    region_graph,
+    square_graph,
+    train_graph,
+)
 from .plan import draw_epoch, share
-from .stream import ImageStream, Request, Settings
+from .resample import Resampler
+from .stream import Feed, ImageStream, Request, Settings
 
 
 @dataclass(frozen=True)
@@ -106,28 +118,27 @@ class Loader:
         """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
         for lighting_on, group in groupby(range(epoch, num_epochs), key=lit):
             epochs = list(group)
-            with self.stream(epochs, step if epochs[0] == epoch else 0, lighting_on) as stream:
-                for output, feed in stream:
-                    images = as_tensor(output).permute(0, 3, 1, 2)
-                    labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64))
-                    request = feed.request
-                    yield Batch(images, labels.to(images.device), feed.indices, request.epoch, request.step)
+            stream = self.stream(epochs, step if epochs[0] == epoch else 0, lighting_on)
+            divisor = self._divisor(lighting_on)
+            for output, feed in _resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
+                images = (output.half() if self.half else output).permute(0, 3, 1, 2)
+                labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64))
+                request = feed.request
+                yield Batch(images, labels.to(images.device), feed.indices, request.epoch, request.step)
 
     def stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
-        """From `step` of the first epoch to the end of the last; outputs float (B, 224, 224, 3), inside DALI."""
-        treatment = self.treatment
-        build = partial(
-            train_graph,
-            decode=self.decode,
-            mean=treatment.mean,
-            divisor=treatment.divisor * np.float32(treatment.lit_divisor if lit else 1.0),
-            half=self.half,
-        )
+        """From `step` of the first epoch to the end of the last; outputs inside DALI: float (B, 224, 224, 3) on a GPU,
+        regions on the CPU."""
+        train = partial(train_graph, mean=self.treatment.mean, divisor=self._divisor(lit), half=self.half)
+        build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
         rows = share(self.batch_size, self.rank, self.num_ranks)
         return ImageStream(
-            self.dataset, self.requests(epochs, step, lit), build, TRAIN_INPUTS,
+            self.dataset, self.requests(epochs, step, lit), partial(build, decode=self.decode), inputs,
             batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
         )  # fmt: skip
+
+    def _divisor(self, lit: bool) -> NDArray[np.float32]:
+        return self.treatment.divisor * np.float32(self.treatment.lit_divisor if lit else 1.0)
 
     def requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
         """The plan of these epochs, batch by batch, for this rank."""
@@ -168,33 +179,51 @@ def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, se
 
     Every index comes once, in order: in a batch's `indices`, or in its `bad`. A batch may be short or empty.
     """
-    build = partial(square_graph, decode=decode)
-    yield from _decoded(dataset, indices, build, SQUARE_INPUTS, SHORT_SIDE, batch_size, settings, bad)
+    build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
+    stream = _in_order(dataset, indices, partial(build, decode=decode), inputs, SHORT_SIDE, batch_size, settings, bad)
+    for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
+        yield Decoded(feed.indices, pixels, feed.bad)
 
 
 def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
                 decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
     """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
     build = partial(image_graph, decode=decode)
-    yield from _decoded(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad)
-
-
-def _decoded(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: tuple[str, ...], crop: int | None,
-             batch_size: int, settings: Settings, bad: dict[int, str] | None) -> Iterator[Decoded]:  # fmt: skip
-    starts = range(0, len(indices), batch_size)
-    corner = np.zeros((batch_size, 2), np.int64)
-    requests = (Request(part, corner[: len(part)]) for part in (indices[s : s + batch_size] for s in starts))
-    with ImageStream(dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop",
-                     settings=settings, bad=bad) as stream:  # fmt: skip
+    with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
         for output, feed in stream:
-            pixels: Any
-            if crop is None:
-                pixels = [] if output is None else [np.asarray(image) for image in output.as_cpu()]
-            elif output is None:
-                pixels = torch.empty((0, crop, crop, 3), dtype=torch.uint8)
-            else:
-                pixels = as_tensor(output)
+            pixels = [] if output is None else [np.asarray(image) for image in output.as_cpu()]
             yield Decoded(feed.indices, pixels, feed.bad)
+
+
+def _in_order(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: tuple[str, ...], crop: int | None,
+              batch_size: int, settings: Settings, bad: dict[int, str] | None) -> ImageStream:  # fmt: skip
+    corner = np.zeros((batch_size, 2), np.int64)
+    parts = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
+    requests = (Request(part, corner[: len(part)]) for part in parts)
+    return ImageStream(dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop",
+                       settings=settings, bad=bad)  # fmt: skip
+
+
+def _resampled(stream: ImageStream, size: int, settings: Settings, mean: NDArray[np.float32] | None = None,
+               divisor: NDArray[np.float32] | None = None) -> Iterator[tuple[torch.Tensor, Feed]]:  # fmt: skip
+    """What a stream comes to, (b, size, size, 3). On the CPU each batch is resampled while the one before is used."""
+    if settings.on_gpu:
+        with stream:
+            empty = torch.empty((0, size, size, 3), dtype=torch.uint8)
+            yield from ((empty if output is None else as_tensor(output), feed) for output, feed in stream)
+        return
+    begun: deque[tuple[Callable[[], NDArray[Any]], Feed]] = deque()
+    with stream, Resampler(size, settings.threads, mean, divisor) as resampler:
+        for regions, feed in stream:
+            begun.append((resampler.start([] if regions is None else regions, feed.inputs), feed))
+            if len(begun) > 1:
+                yield _finished(*begun.popleft())
+        while begun:
+            yield _finished(*begun.popleft())
+
+
+def _finished(wait: Callable[[], NDArray[Any]], feed: Feed) -> tuple[torch.Tensor, Feed]:
+    return torch.from_numpy(wait()), feed
 
 
 def as_tensor(output: Any) -> torch.Tensor:

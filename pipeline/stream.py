@@ -79,6 +79,10 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     max_bad: float = MAX_BAD
 
+    @property
+    def on_gpu(self) -> bool:
+        return self.device_id is not None
+
 
 class ImageStream(Iterator[tuple[Any, Feed]]):
     """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
@@ -167,8 +171,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         rows = np.array([row for row, image in enumerate(loaded) if image is not None], np.int64)
         images = [image for image in loaded if image is not None]
         inputs: dict[str, Any] = {"encoded": [data for _, data, _ in images]}
-        if self._crop is not None and images:
-            shapes = np.array([shape for _, _, shape in images], np.int64)
+        if self._crop is not None:
+            shapes = np.array([shape for _, _, shape in images], np.int64).reshape(-1, 2)
             inputs |= source_region(shapes, request.crops[rows], self._crop)._asdict()
         inputs |= {name: values[rows] for name, values in request.inputs.items()}
         dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]

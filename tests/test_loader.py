@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
-from alexnet.pipeline import augment
+from alexnet.pipeline import augment, resample
 from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
 from alexnet.pipeline.loader import Batch, BatchSource, Loader, SyntheticLoader, Treatment, full_images, squares
 from alexnet.pipeline.plan import draw_epoch
@@ -260,16 +260,15 @@ def test_training_and_evaluation_treat_the_centre_alike(dataset: Dataset) -> Non
 
 
 def test_images_are_channels_last_and_not_copied(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet.pipeline import loader as module
-
     addresses: list[int] = []
-    as_tensor = module.as_tensor
+    take = resample._Memory.take
 
-    def spy(output: Any) -> torch.Tensor:
-        addresses.append(np.asarray(output.as_tensor()).__array_interface__["data"][0])
-        return as_tensor(output)
+    def spy(memory: Any, count: int) -> Any:
+        array = take(memory, count)
+        addresses.append(array.__array_interface__["data"][0])
+        return array
 
-    monkeypatch.setattr(module, "as_tensor", spy)
+    monkeypatch.setattr(resample._Memory, "take", spy)
     for batch in run(make_loader(dataset)):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.images.stride() == (224 * 224 * 3, 1, 224 * 3, 3)

@@ -62,7 +62,7 @@ def _explain(error: Exception) -> str | None:
         return f"Out of memory; lower --batch-size or --width. ({error})"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
         return f"The package {error.name} is missing. `alexnet doctor` says what to install."
-    if isinstance(error, ValueError | OSError) and _raised_by_us(error):
+    if isinstance(error, ValueError | OSError | ImportError) and _raised_by_us(error):
         return str(error)
     return None
 

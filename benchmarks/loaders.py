@@ -95,7 +95,7 @@ class PillowImages(torch.utils.data.Dataset[tuple[NDArray[np.float32], int]]):
     def __getitem__(self, position: int) -> tuple[NDArray[np.float32], int]:
         epoch, row = divmod(position, self.length)
         if epoch != self.epoch:
-            self.epoch, self.plan = epoch, draw_epoch(len(self.images), self.seed, epoch)
+            self.epoch, self.plan = epoch, draw_epoch(len(self.images), self.seed, epoch)[:]
         index = int(self.plan.order[row])
         with Image.open(io.BytesIO(self.images.read(index).tobytes())) as image:
             crop = self.resample(image.convert("RGB"), *self.plan.crops[row].tolist())

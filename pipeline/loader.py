@@ -32,7 +32,7 @@ from .graph import (
     square_graph,
     train_graph,
 )
-from .plan import draw_epoch, share
+from .plan import draw_ahead, draw_epoch, share
 from .resample import Resampler
 from .stream import Feed, ImageStream, Request, Settings
 
@@ -144,17 +144,17 @@ class Loader:
         """The plan of these epochs, batch by batch, for this rank."""
         rows = share(self.batch_size, self.rank, self.num_ranks)
         basis = self.treatment.basis if lit and self.treatment.basis is not None else np.zeros((3, 3), np.float32)
-        for epoch in epochs:
-            plan = draw_epoch(len(self.dataset), self.seed, epoch, run=self.run,
-                              random_crop=self.random_crop, random_flip=self.random_flip)  # fmt: skip
+        draw = partial(draw_epoch, len(self.dataset), self.seed, run=self.run,
+                       random_crop=self.random_crop, random_flip=self.random_flip)  # fmt: skip
+        for epoch, plan in zip(epochs, draw_ahead(draw, epochs), strict=True):
             for step in range(first_step if epoch == epochs[0] else 0, len(self)):
                 begin = step * self.batch_size
-                part = slice(begin + rows.start, begin + rows.stop)
+                draws = plan[begin + rows.start : begin + rows.stop]
                 inputs = {
-                    "mirror": plan.flips[part].astype(np.int32),
-                    "shift": (plan.lighting[part] @ basis.T).astype(np.float32),
+                    "mirror": draws.flips.astype(np.int32),
+                    "shift": (draws.lighting @ basis.T).astype(np.float32),
                 }
-                yield Request(plan.order[part], plan.crops[part], inputs, epoch, step)
+                yield Request(draws.order, draws.crops, inputs, epoch, step)
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,70 @@
 """Which images come next, and how each of them is disturbed.
 
-`draw_epoch` draws everything random about one epoch at once, from the seed and the epoch's number alone. A batch
-is a slice of it, a rank's share a slice of that, so what an image meets depends neither on the number of
-threads, ranks and machines nor on where the run was interrupted: the loader's whole state is (seed, epoch, step).
+Everything random about an epoch follows from the seed and the epoch's number alone. Its order is a permutation,
+drawn as a whole; the crop, flip and lighting of a position are drawn when asked for, from a generator that counts
+positions. A batch is a slice of the plan, a rank's share a slice of that, so what an image meets depends neither on
+the number of threads, ranks and machines nor on where the run was interrupted: the loader's whole state is
+(seed, epoch, step), and fifteen million images cost no more than their order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 NUM_OFFSETS = 33  # 0..32 inclusive on each axis: (256 - 224) + 1; the paper's 2048 counts 32 (section 4.1)
+CENTRE = (NUM_OFFSETS - 1) // 2
+WORDS = 8  # 32-bit words that Philox4x64 gives at each count: crop 0 and 1, flip 2, lighting 3 to 5
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What b consecutive positions of an epoch hold."""
+
+    order: NDArray[np.int64]  # (b,): images
+    crops: NDArray[np.uint8]  # (b, 2): the crop's top and left within the 256-square, 0..32
+    flips: NDArray[np.bool_]  # (b,): mirrored left to right
+    lighting: NDArray[np.float32]  # (b, 3): standard normal draws, one per principal colour axis
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch over n images, position by position."""
+    """One epoch over n images; `plan[start:stop]` are the draws of these positions."""
 
-    order: NDArray[np.int64]  # (n,): a permutation of the images
-    crops: NDArray[np.uint8]  # (n, 2): the crop's top and left within the 256-square, 0..32
-    flips: NDArray[np.bool_]  # (n,): mirrored left to right
-    lighting: NDArray[np.float32]  # (n, 3): standard normal draws, one per principal colour axis
+    order: NDArray[np.int32]  # (n,): a permutation of the images
+    key: NDArray[np.unsignedinteger]  # (2,): Philox's, for all the rest
+    run: int
+    random_crop: bool
+    random_flip: bool
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, positions: slice) -> Draws:
+        start, stop, stride = positions.indices(len(self))
+        assert stride == 1
+        first = start // self.run * self.run  # the position whose crop and flip `start` shares
+        words = self._words(first, max(stop, start))
+        shared = words[np.arange(start, stop) // self.run * self.run - first]
+        crops = (shared[:, :2] * np.uint64(NUM_OFFSETS) >> np.uint64(32)).astype(np.uint8)
+        uniform = (words[start - first :, 3:6] + 0.5) / 2**32
+        return Draws(
+            order=self.order[positions].astype(np.int64),
+            crops=crops if self.random_crop else np.full_like(crops, CENTRE),
+            flips=(shared[:, 2] & np.uint64(1)).astype(bool) & self.random_flip,
+            lighting=ndtri(uniform).astype(np.float32),
+        )
+
+    def _words(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """(stop - start, 8), each below 2**32: the generator's output at these counts."""
+        blocks = np.random.Philox(key=self.key, counter=start).random_raw((stop - start) * WORDS // 2)
+        halves = np.stack([blocks & np.uint64(2**32 - 1), blocks >> np.uint64(32)], axis=-1)
+        return halves.reshape(-1, WORDS)
 
 
 def draw_epoch(
@@ -37,23 +79,25 @@ def draw_epoch(
     """Draw the plan of one epoch.
 
     `run` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
-    convdata.py), 1 is the usual choice. Without `random_crop` every crop is the centre, (16, 16). Each of the four
-    arrays has its own stream, so a switch that silences one leaves the others as they were.
+    convdata.py), 1 is the usual choice. Without `random_crop` every crop is the centre, (16, 16). A switch that
+    silences one draw leaves the others as they were.
     """
     if num_images < 1 or run < 1:
         raise ValueError(f"A plan needs images and runs of at least 1 (num_images={num_images}, run={run}).")
-    streams = np.random.SeedSequence([seed, epoch]).spawn(4)
-    order, crops, flips, lighting = (np.random.Generator(np.random.Philox(s)) for s in streams)
-    num_runs = -(-num_images // run)
-    centre = np.full((num_images, 2), (NUM_OFFSETS - 1) // 2, np.uint8)
-    offsets = crops.integers(0, NUM_OFFSETS, (num_runs, 2), dtype=np.uint8)
-    mirrored = flips.integers(0, 2, num_runs, dtype=np.uint8).astype(bool)
-    return Plan(
-        order=order.permutation(num_images),
-        crops=np.repeat(offsets, run, axis=0)[:num_images] if random_crop else centre,
-        flips=np.repeat(mirrored, run)[:num_images] if random_flip else np.zeros(num_images, bool),
-        lighting=lighting.standard_normal((num_images, 3), dtype=np.float32),
-    )
+    shuffling, disturbing = np.random.SeedSequence([seed, epoch]).spawn(2)
+    shuffled = np.arange(num_images, dtype=np.int32)
+    np.random.Generator(np.random.Philox(shuffling)).shuffle(shuffled)
+    return Plan(shuffled, disturbing.generate_state(2, np.uint64), run, random_crop, random_flip)
+
+
+def draw_ahead(draw: Callable[[int], Plan], epochs: Iterable[int]) -> Iterator[Plan]:
+    """The plans of these epochs, each drawn while the one before is in use: millions of images take a second."""
+    with ThreadPoolExecutor(1, thread_name_prefix="alexnet-plan") as pool:
+        drawn = (pool.submit(draw, epoch) for epoch in epochs)
+        following = next(drawn, None)
+        while following is not None:
+            plan, following = following.result(), next(drawn, None)
+            yield plan
 
 
 def share(batch_size: int, rank: int, num_ranks: int) -> slice:

@@ -88,7 +88,7 @@ def reference(dataset: Dataset, index: int) -> Any:
 def test_a_batch_is_what_the_plan_says_of_each_image(dataset: Dataset) -> None:
     loader = make_loader(dataset)
     for batch in run(loader, num_epochs=2):
-        plan = draw_epoch(len(dataset), 7, batch.epoch)
+        plan = draw_epoch(len(dataset), 7, batch.epoch)[:]
         rows = slice(5 * batch.step, 5 * batch.step + 5)
         assert batch.indices.tolist() == plan.order[rows].tolist()
         assert batch.labels.tolist() == dataset.labels[plan.order[rows]].tolist()
@@ -199,7 +199,7 @@ def test_lighting_may_end_with_an_epoch_and_takes_its_divisor_with_it(dataset: D
     assert_same(mixed, [a if a.epoch != 1 else b for a, b in zip(lit, unlit, strict=True)])
     for a, b in zip(lit, unlit, strict=True):
         assert np.array_equal(a.indices, b.indices)
-        plan = draw_epoch(len(dataset), 7, a.epoch)
+        plan = draw_epoch(len(dataset), 7, a.epoch)[:]
         shift = torch.from_numpy(plan.lighting[5 * a.step : 5 * a.step + 5] @ BASIS.T)[:, :, None, None]
         divisor = torch.from_numpy(TREATMENT.divisor)[None, :, None, None]
         torch.testing.assert_close(a.images * 1.1, b.images + shift / divisor, rtol=0, atol=2e-4)
@@ -215,7 +215,7 @@ def test_the_switches(dataset: Dataset) -> None:
         for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
             off = np.abs(image.permute(1, 2, 0).numpy() - reference(dataset, i)[16:240, 16:240])
             assert off.max() <= 1
-    together, plan = make_loader(dataset, run=32, treatment=plain.treatment), draw_epoch(12, 7, 0, run=32)
+    together, plan = make_loader(dataset, run=32, treatment=plain.treatment), draw_epoch(12, 7, 0, run=32)[:]
     for batch in run(together, num_epochs=1, lit=never):
         for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
             crop = augment.crop_and_flip(

@@ -1,27 +1,37 @@
-"""The plan: fixed by (seed, epoch), a permutation, uniform, and sliced alike by any number of ranks."""
+"""The plan: fixed by (seed, epoch), a permutation, uniform, and the same however it is sliced."""
 
 from __future__ import annotations
+
+import threading
+import time
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.pipeline.plan import NUM_OFFSETS, Plan, draw_epoch, share
+from alexnet.pipeline.plan import NUM_OFFSETS, Draws, Plan, draw_ahead, draw_epoch, share
 
 ARRAYS = ("order", "crops", "flips", "lighting")
 seeds = st.integers(0, 2**63)
 
 
-def differing(a: Plan, b: Plan) -> set[str]:
+def drawn(*arguments: Any, **switches: Any) -> Draws:
+    """All of an epoch."""
+    return draw_epoch(*arguments, **switches)[:]
+
+
+def differing(a: Draws, b: Draws) -> set[str]:
     return {name for name in ARRAYS if not np.array_equal(getattr(a, name), getattr(b, name))}
 
 
 @given(n=st.integers(1, 500), seed=seeds, epoch=st.integers(0, 1000), run=st.integers(1, 70))
 def test_a_plan_is_fixed_by_its_arguments_and_well_formed(n: int, seed: int, epoch: int, run: int) -> None:
-    plan = draw_epoch(n, seed, epoch, run=run)
-    assert differing(plan, draw_epoch(n, seed, epoch, run=run)) == set()
+    plan = drawn(n, seed, epoch, run=run)
+    assert differing(plan, drawn(n, seed, epoch, run=run)) == set()
     assert np.array_equal(np.sort(plan.order), np.arange(n))
     assert (plan.crops.shape, plan.flips.shape, plan.lighting.shape) == ((n, 2), (n,), (n, 3))
     assert (plan.order.dtype, plan.crops.dtype, plan.flips.dtype, plan.lighting.dtype) == (
@@ -35,25 +45,80 @@ def test_a_plan_is_fixed_by_its_arguments_and_well_formed(n: int, seed: int, epo
 
 
 def test_every_epoch_and_seed_differ_in_everything() -> None:
-    plans = [draw_epoch(1000, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    plans = [drawn(1000, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     for i, one in enumerate(plans):
         for other in plans[:i]:
             assert differing(one, other) == set(ARRAYS)
 
 
+def by_hand(n: int, seed: int, epoch: int, run: int) -> Draws:
+    """The same from one long run of the generators, position by position, in Python's own numbers."""
+    shuffling, disturbing = np.random.SeedSequence([seed, epoch]).spawn(2)
+    words = np.random.Philox(key=disturbing.generate_state(2, np.uint64)).random_raw(4 * n).tolist()
+    halves = [half for word in words for half in (word % 2**32, word >> 32)]
+    blocks = [halves[8 * i : 8 * i + 8] for i in range(n)]
+    shared = [blocks[i - i % run] for i in range(n)]
+    normal = NormalDist().inv_cdf
+    return Draws(
+        order=np.random.Generator(np.random.Philox(shuffling)).permutation(n),
+        crops=np.array([[33 * block[0] >> 32, 33 * block[1] >> 32] for block in shared]),
+        flips=np.array([block[2] % 2 == 1 for block in shared]),
+        lighting=np.array([[normal((word + 0.5) / 2**32) for word in block[3:6]] for block in blocks]),
+    )
+
+
+@settings(deadline=None)
+@given(data=st.data(), n=st.integers(1, 300), seed=seeds, epoch=st.integers(0, 1000), run=st.integers(1, 70))
+def test_any_slice_is_what_the_generators_say(data: st.DataObject, n: int, seed: int, epoch: int, run: int) -> None:
+    start = data.draw(st.integers(0, n))
+    part = slice(start, data.draw(st.integers(start, n)))
+    plan, expected = draw_epoch(n, seed, epoch, run=run)[part], by_hand(n, seed, epoch, run)
+    for name in ("order", "crops", "flips"):
+        assert getattr(plan, name).tolist() == getattr(expected, name)[part].tolist(), name
+    np.testing.assert_allclose(plan.lighting, expected.lighting[part], rtol=1e-6, atol=1e-6)
+
+
 def test_the_plan_of_record() -> None:
     """A change of these numbers breaks every interrupted run: it must be deliberate."""
-    plan = draw_epoch(5, seed=2012, epoch=3)
-    again = np.random.SeedSequence([2012, 3]).spawn(4)
-    assert plan.order.tolist() == np.random.Generator(np.random.Philox(again[0])).permutation(5).tolist()
+    plan = drawn(5, seed=2012, epoch=3)
     assert plan.order.tolist() == [1, 3, 2, 4, 0]
-    assert plan.crops.tolist() == [[9, 20], [21, 6], [0, 21], [17, 22], [15, 1]]
-    assert plan.flips.tolist() == [True, True, True, True, False]
-    np.testing.assert_array_equal(plan.lighting[0], np.array([0.5512116, 2.0176988, -0.7086834], np.float32))
+    assert plan.crops.tolist() == [[22, 17], [8, 32], [3, 15], [18, 13], [21, 22]]
+    assert plan.flips.tolist() == [False, True, True, False, True]
+    np.testing.assert_allclose(plan.lighting[0], [-0.9496088, -0.13809843, -2.2901485], rtol=1e-6)
+
+
+def test_plans_drawn_ahead_are_the_same_in_order() -> None:
+    def draw(epoch: int) -> Plan:
+        drawn_by.append((epoch, threading.current_thread().name))
+        return draw_epoch(50, 1, epoch)
+
+    drawn_by: list[tuple[int, str]] = []
+    before = threading.active_count()
+    plans = draw_ahead(draw, [4, 5, 9])
+    for count, epoch in enumerate((4, 5, 9), 2):
+        assert differing(next(plans)[:], drawn(50, 1, epoch)) == set()
+        deadline = time.monotonic() + 10
+        while len(drawn_by) < min(count, 3) and time.monotonic() < deadline:  # the following one, unasked
+            time.sleep(0.001)
+        assert [epoch for epoch, _ in drawn_by] == [4, 5, 9][:count]
+    assert list(plans) == []
+    assert threading.current_thread().name not in {name for _, name in drawn_by}
+    assert threading.active_count() == before
+    assert list(draw_ahead(draw, [])) == []
+
+
+def test_an_error_in_drawing_is_raised_and_abandoned_plans_end_their_thread() -> None:
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="at least 1"):
+        list(draw_ahead(lambda epoch: draw_epoch(0, 0, epoch), [0, 1]))
+    plans = draw_ahead(lambda epoch: draw_epoch(9, 0, epoch), range(10**9))
+    next(plans)
+    plans.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_offsets_are_uniform_over_0_to_32_inclusive() -> None:
-    plan = draw_epoch(200_000, seed=1, epoch=2)
+    plan = drawn(200_000, seed=1, epoch=2)
     for axis in (0, 1):
         counts = np.bincount(plan.crops[:, axis], minlength=33)
         assert len(counts) == NUM_OFFSETS == 33
@@ -65,7 +130,7 @@ def test_offsets_are_uniform_over_0_to_32_inclusive() -> None:
 
 
 def test_flips_are_fair_and_lighting_is_standard_normal() -> None:
-    plan = draw_epoch(200_000, seed=1, epoch=2)
+    plan = drawn(200_000, seed=1, epoch=2)
     assert scipy.stats.binomtest(int(plan.flips.sum()), 200_000).pvalue > 1e-3
     for axis in range(3):
         assert scipy.stats.kstest(plan.lighting[:, axis], "norm").pvalue > 1e-3
@@ -74,26 +139,26 @@ def test_flips_are_fair_and_lighting_is_standard_normal() -> None:
 
 
 def test_the_order_is_a_uniform_permutation() -> None:
-    where = np.stack([draw_epoch(20, seed=5, epoch=e).order for e in range(2000)])  # (epochs, positions)
+    where = np.stack([drawn(20, seed=5, epoch=e).order for e in range(2000)])  # (epochs, positions)
     counts = np.stack([np.bincount(where[:, p], minlength=20) for p in range(20)])
     assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 1000])
 def test_runs_share_one_crop_and_one_flip(n: int) -> None:
-    plan = draw_epoch(n, 7, 0, run=32)
+    plan = drawn(n, 7, 0, run=32)
     starts = np.arange(n) // 32 * 32
     assert np.array_equal(plan.crops, plan.crops[starts])
     assert np.array_equal(plan.flips, plan.flips[starts])
     assert len(np.unique(plan.lighting[:, 0])) == n
-    assert differing(plan, draw_epoch(n, 7, 0)) <= {"crops", "flips"}
+    assert differing(plan, drawn(n, 7, 0)) <= {"crops", "flips"}
     if n == 1000:
         assert len(np.unique(plan.crops[::32], axis=0)) > 16
 
 
 def test_a_switch_leaves_the_other_streams_alone() -> None:
-    plan = draw_epoch(500, 3, 4)
-    centred, unflipped = draw_epoch(500, 3, 4, random_crop=False), draw_epoch(500, 3, 4, random_flip=False)
+    plan = drawn(500, 3, 4)
+    centred, unflipped = drawn(500, 3, 4, random_crop=False), drawn(500, 3, 4, random_flip=False)
     assert differing(plan, centred) == {"crops"}
     assert differing(plan, unflipped) == {"flips"}
     assert (centred.crops == 16).all()
@@ -111,7 +176,7 @@ def test_shares_tile_the_batch(batch: int, num_ranks: int) -> None:
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_ranks_together_see_the_global_batch(num_ranks: int) -> None:
-    plan, batch = draw_epoch(100, 0, 0), 16
+    plan, batch = drawn(100, 0, 0), 16
     for step in range(100 // batch):
         rows = slice(step * batch, (step + 1) * batch)
         parts = [share(batch, r, num_ranks) for r in range(num_ranks)]
@@ -124,4 +189,4 @@ def test_ranks_together_see_the_global_batch(num_ranks: int) -> None:
 @pytest.mark.parametrize(("n", "run"), [(0, 1), (-1, 1), (5, 0)])
 def test_nothing_to_plan(n: int, run: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        draw_epoch(n, 0, 0, run=run)
+        drawn(n, 0, 0, run=run)

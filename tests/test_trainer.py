@@ -211,7 +211,7 @@ def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
     assert stats.mean_image is not None
     by_hand = copy.deepcopy(run.model).double()
     velocity = {name: torch.zeros_like(p) for name, p in by_hand.named_parameters()}
-    plan = draw_epoch(18, c.seed, 0)
+    plan = draw_epoch(18, c.seed, 0)[:]
     images = [np.asarray(Image.open(path)) for path in paths_of(run.train_set)]
     offsets = augment.lighting_offset(plan.lighting, stats.eigenvectors, np.sqrt(stats.eigenvalues), 0.1)
     run.meter = Meter(c, 4)

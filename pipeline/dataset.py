@@ -11,13 +11,14 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ Split = Literal["train", "val"]
 log = logging.getLogger("alexnet")
 
 DEFAULT_DATA = Path("/data/imagenet")
-INDEX_VERSION = 2
+INDEX_VERSION = 3
+INDEX_ARRAYS = ("labels", "container", "offsets", "lengths")
 CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
 
 
@@ -143,11 +145,11 @@ class Listing:
             root=root,
             split=split,
             classes=tuple(classes),
-            names=StringTable(np.frombuffer(bytes(self._blob), np.uint8), np.array(self._ends, np.int64)),
-            labels=np.array(self._labels, np.int32),
-            container=np.array(self._container, np.int32),
-            offsets=np.array(self._offsets, np.int64),
-            lengths=np.array(self._lengths, np.int64),
+            names=StringTable(np.frombuffer(self._blob, np.uint8), np.asarray(self._ends, np.int64)),
+            labels=np.asarray(self._labels, np.int32),
+            container=np.asarray(self._container, np.int32),
+            offsets=np.asarray(self._offsets, np.int64),
+            lengths=np.asarray(self._lengths, np.int64),
             containers=tuple(containers),
         )
 
@@ -192,34 +194,42 @@ def open_dataset(data: Path | None, split: Split) -> Dataset:
     root = locate(data)
     layout = find_layout(root, split)
     stamp = json.dumps([INDEX_VERSION, str(root), split, layout.describe, layout.stamp()])
-    key = hashlib.blake2b(os.fsencode(f"{root}|{split}"), digest_size=12).hexdigest()
-    path = cache_folder() / "index" / f"{key}.npz"
-    if (cached := _load_index(path, stamp, split)) is not None:
+    path = index_path(root, split)
+    if (cached := load_index(path, stamp, split)) is not None:
         return cached
     dataset = layout.list_images()
     if len(dataset) == 0:
         raise DatasetError(f"No images under {root} for split '{split}' ({layout.describe}).")
     if len(dataset) >= CACHE_FROM_IMAGES:
-        _save_index(path, stamp, dataset)
+        save_index(path, stamp, dataset)
     return dataset
 
 
-def _save_index(path: Path, stamp: str, dataset: Dataset) -> None:
-    """Best effort: a cache that cannot be written costs time, not correctness."""
+def index_path(root: Path, split: Split) -> Path:
+    """Where the list of a split's images is kept."""
+    return cache_folder() / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
+
+
+def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
+    """Arrays in numpy's format one after the other: a JSON text, the dataset's, and before them their checksums.
+
+    Best effort: a cache that cannot be written costs time, not correctness.
+    """
+    facts = {
+        "stamp": _digest(stamp.encode()),
+        "root": str(dataset.root),  # Kaggle's lies below the folder given
+        "classes": dataset.classes,
+        "containers": [str(c) for c in dataset.containers],
+        "fingerprint": dataset.fingerprint,
+    }
+    text: NDArray[Any] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    arrays = [text, dataset.names.blob, dataset.names.ends, *(getattr(dataset, key) for key in INDEX_ARRAYS)]
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            np.savez(
-                file,
-                stamp=np.array(stamp),
-                root=np.array(json.dumps(str(dataset.root))),  # Kaggle's lies below the folder given
-                classes=np.array(json.dumps(dataset.classes)),
-                containers=np.array(json.dumps([str(c) for c in dataset.containers])),
-                names_blob=dataset.names.blob,
-                names_ends=dataset.names.ends,
-                **{key: getattr(dataset, key) for key in ("labels", "container", "offsets", "lengths")},
-            )
+            for array in (np.array([_checksum(a) for a in arrays], np.uint32), *arrays):
+                np.save(file, array, allow_pickle=False)
         temporary.replace(path)
     except OSError as error:
         log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
@@ -227,21 +237,37 @@ def _save_index(path: Path, stamp: str, dataset: Dataset) -> None:
             temporary.unlink()
 
 
-def _load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
+def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
+    """The data set as it was saved, or None where there is none of this stamp, or a damaged one."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            if str(saved["stamp"]) != stamp:
+        with path.open("rb") as file:
+            checksums = np.load(file, allow_pickle=False).tolist()
+            text = np.load(file, allow_pickle=False)
+            if (facts := json.loads(text.tobytes()))["stamp"] != _digest(stamp.encode()):
                 return None
-            return Dataset(
-                root=Path(json.loads(str(saved["root"]))),
-                split=split,
-                classes=tuple(json.loads(str(saved["classes"]))),
-                names=StringTable(saved["names_blob"], saved["names_ends"]),
-                containers=tuple(Path(c) for c in json.loads(str(saved["containers"]))),
-                **{key: saved[key] for key in ("labels", "container", "offsets", "lengths")},
-            )
+            arrays = [np.load(file, allow_pickle=False) for _ in checksums[1:]]
+        if [_checksum(array) for array in (text, *arrays)] != checksums:
+            raise ValueError("its checksum is wrong")
+        dataset = Dataset(
+            root=Path(facts["root"]),
+            split=split,
+            classes=tuple(facts["classes"]),
+            names=StringTable(*arrays[:2]),
+            containers=tuple(Path(c) for c in facts["containers"]),
+            **dict(zip(INDEX_ARRAYS, arrays[2:], strict=True)),
+        )
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy and zipfile meet damage with errors of many kinds
+    except Exception as error:  # numpy meets damage with errors of many kinds
         log.warning("The cached list of images %s is damaged (%s); it is made anew.", path, error)
         return None
+    vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the cached property would find, from the same arrays
+    return dataset
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def _checksum(array: NDArray[Any]) -> int:
+    return zlib.crc32(array.data, zlib.crc32(f"{array.dtype.str} {array.shape}".encode()))

@@ -215,13 +215,13 @@ def test_fingerprint_changes_with_a_name_and_a_label(tmp_path: Path) -> None:
 def count_listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one each time that a data set is really listed and saved."""
     listings: list[str] = []
-    save = module._save_index
+    save = module.save_index
 
     def counted(path: Path, stamp: str, dataset: Dataset) -> None:
         listings.append(stamp)
         save(path, stamp, dataset)
 
-    monkeypatch.setattr(module, "_save_index", counted)
+    monkeypatch.setattr(module, "save_index", counted)
     return listings
 
 
@@ -275,7 +275,7 @@ def test_a_damaged_index_is_named_and_replaced(
     tmp_path: Path, own_cache: Path, caching: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = listed(open_dataset(plant(tmp_path, TREE), "train"))
-    (index,) = own_cache.rglob("*.npz")
+    (index,) = own_cache.rglob("*.index")
     intact = index.read_bytes()
     rng = np.random.default_rng(0)
     listings = count_listings(monkeypatch)
@@ -290,8 +290,21 @@ def test_a_damaged_index_is_named_and_replaced(
         if trial % 3 == 0:
             assert str(index) in caplog.text
             assert "damaged" in caplog.text
-            assert index.read_bytes()[:2] == b"PK"
+            assert index.read_bytes() == intact
     assert len(listings) >= 50
+
+
+@pytest.mark.parametrize(("written", "instead"), [(b"<i4", b"<f4"), (b"<i8", b"<u8"), (b'["a", "b"]', b'["b", "a"]')])
+def test_an_index_that_still_reads_but_says_something_else(
+    tmp_path: Path, own_cache: Path, caching: None, caplog: pytest.LogCaptureFixture, written: bytes, instead: bytes
+) -> None:
+    expected = listed(open_dataset(plant(tmp_path, TREE), "train"))
+    (index,) = own_cache.rglob("*.index")
+    assert written in index.read_bytes()
+    index.write_bytes(index.read_bytes().replace(written, instead))
+    with caplog.at_level(logging.WARNING):
+        assert listed(open_dataset(tmp_path, "train")) == expected
+    assert "checksum is wrong" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(

@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,30 +75,35 @@ def _kaggle_root(root: Path) -> Path:
     return below if below.is_dir() else root
 
 
-def _stamp(root: Path, folder: Path | None, images: list[Path]) -> list[list[Any]]:
+def _stamp(root: Path, folder: Path | None, images: Sequence[str | Path]) -> list[list[Any]]:
     """Of what holds the images, and of what their labels follow from: label files, the training split's classes."""
     classes = [root / "train", root / "classes.txt", root / ILSVRC_TARS["train"]]
-    paths = [p for p in (*images, *classes, *label_files(root, folder)) if p.exists()]
-    return [[str(p), (s := p.stat()).st_mtime_ns, s.st_size] for p in paths]
+    stamps = []
+    for path in (*images, *classes, *label_files(root, folder)):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = os.stat(path)  # noqa: PTH116 (of every class folder)
+            stamps.append([str(path), found.st_mtime_ns, found.st_size])
+    return stamps
 
 
-def _with_images(folder: Path) -> list[Path]:
+def _with_images(folder: Path) -> list[str]:
     """The folder, those of its classes, and the images/ in each that some data sets have."""
-    return [folder, *(p for c in _subfolders(folder) for p in (c, c / "images"))]
+    classes = (f"{folder}/{name}" for name in _subfolders(folder))
+    return [str(folder), *(path for c in classes for path in (c, f"{c}/images"))]
 
 
 # -- class folders -----------------------------------------------------------------------------------------
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    return [folder / name for name in names if name != "images" or len(names) > 1]
+    return [name for name in names if name != "images" or len(names) > 1]
 
 
 def _holds_class_folders(folder: Path) -> bool:
     subfolders = _subfolders(folder)
-    return bool(subfolders) and any(True for _ in _walk(subfolders[0]))
+    return bool(subfolders) and any(True for _ in _walk(folder / subfolders[0]))
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int]]:
@@ -115,7 +121,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, int]]:
 
 def _train_classes(root: Path) -> list[str] | None:
     """Class names as the training split orders them, where that can be seen without listing images."""
-    if (root / "train").is_dir() and (names := [p.name for p in _subfolders(root / "train")]):
+    if (root / "train").is_dir() and (names := _subfolders(root / "train")):
         return names
     if (named := root / "classes.txt").is_file():
         return [line.strip() for line in named.read_text().splitlines() if line.strip()]
@@ -125,7 +131,7 @@ def _train_classes(root: Path) -> list[str] | None:
 
 
 def _list_folders(root: Path, split: Split, folder: Path) -> Dataset:
-    present = [p.name for p in _subfolders(folder)]
+    present = _subfolders(folder)
     classes = (_train_classes(root) if split == "val" else None) or present
     if unknown := sorted(set(present) - set(classes)):
         raise DatasetError(f"{folder} has classes that train/ does not: {', '.join(unknown[:5])}.")

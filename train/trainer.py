@@ -81,7 +81,9 @@ class Trainer:
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
         self.loader: BatchSource = self._build_loader()
-        self.model = AlexNet(config, train_set.num_classes)
+        with torch.device("meta"):  # torch's own initial weights would be drawn for nothing
+            self.model = AlexNet(config, train_set.num_classes)
+        self.model.to_empty(device="cpu")
         initialise(self.model, config.seed)
         self.model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, config)

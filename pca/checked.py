@@ -1,12 +1,8 @@
-"""Files that are whole or not there, and JSON that is believed key by key.
-
-`stats.py` keeps its numbers with these.
-"""
+"""JSON that is believed key by key: `stats.py` keeps its numbers with it."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,20 +16,6 @@ Record = TypeVar("Record")
 
 class StatsError(ValueError):
     """Statistics or their file are not as they should be; the message says where and how."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of `content` at `path`, or what was there before: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class CheckedJson:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checked import write_atomically
+from ..pipeline.files import write_atomically
 from .moments import RgbMoments
 
 log = logging.getLogger("alexnet")

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .checked import TOLERANCE, CheckedJson, StatsError, write_atomically
+from ..pipeline.files import write_atomically
+from .checked import TOLERANCE, CheckedJson, StatsError
 from .moments import MAX_PIXELS, RgbMoments
 from .oracle import SelfCheck
 

@@ -14,7 +14,6 @@ import os
 import zlib
 from array import array
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +22,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .files import whole_file
+
 Split = Literal["train", "val"]
 
 log = logging.getLogger("alexnet")
 
 DEFAULT_DATA = Path("/data/imagenet")
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 INDEX_ARRAYS = ("labels", "container", "offsets", "lengths")
 CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
 
@@ -69,6 +70,7 @@ class Dataset:
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     containers: tuple[Path, ...] = ()
+    raw: bool = False  # pixels of 256-squares, uint8 (256, 256, 3), instead of encoded images
     _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -140,7 +142,8 @@ class Listing:
         self._container.append(container)
         self._offsets.append(offset)
 
-    def dataset(self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = ()) -> Dataset:
+    def dataset(self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = (),
+                raw: bool = False) -> Dataset:  # fmt: skip
         return Dataset(
             root=root,
             split=split,
@@ -151,6 +154,7 @@ class Listing:
             offsets=np.asarray(self._offsets, np.int64),
             lengths=np.asarray(self._lengths, np.int64),
             containers=tuple(containers),
+            raw=raw,
         )
 
 
@@ -201,7 +205,10 @@ def open_dataset(data: Path | None, split: Split) -> Dataset:
     if len(dataset) == 0:
         raise DatasetError(f"No images under {root} for split '{split}' ({layout.describe}).")
     if len(dataset) >= CACHE_FROM_IMAGES:
-        save_index(path, stamp, dataset)
+        try:
+            save_index(path, stamp, dataset)
+        except OSError as error:
+            log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
     return dataset
 
 
@@ -211,30 +218,20 @@ def index_path(root: Path, split: Split) -> Path:
 
 
 def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
-    """Arrays in numpy's format one after the other: a JSON text, the dataset's, and before them their checksums.
-
-    Best effort: a cache that cannot be written costs time, not correctness.
-    """
+    """Arrays in numpy's format one after the other: a JSON text, the dataset's, and before them their checksums."""
     facts = {
         "stamp": _digest(stamp.encode()),
         "root": str(dataset.root),  # Kaggle's lies below the folder given
         "classes": dataset.classes,
         "containers": [str(c) for c in dataset.containers],
+        "raw": dataset.raw,
         "fingerprint": dataset.fingerprint,
     }
     text: NDArray[Any] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     arrays = [text, dataset.names.blob, dataset.names.ends, *(getattr(dataset, key) for key in INDEX_ARRAYS)]
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for array in (np.array([_checksum(a) for a in arrays], np.uint32), *arrays):
-                np.save(file, array, allow_pickle=False)
-        temporary.replace(path)
-    except OSError as error:
-        log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
-        with suppress(OSError):
-            temporary.unlink()
+    with whole_file(path) as file:
+        for array in (np.array([_checksum(a) for a in arrays], np.uint32), *arrays):
+            np.save(file, array, allow_pickle=False)
 
 
 def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
@@ -254,6 +251,7 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
             classes=tuple(facts["classes"]),
             names=StringTable(*arrays[:2]),
             containers=tuple(Path(c) for c in facts["containers"]),
+            raw=facts["raw"],
             **dict(zip(INDEX_ARRAYS, arrays[2:], strict=True)),
         )
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from .geometry import CROP, SHORT_SIDE
 
-Decode = Literal["exact", "fast"]
+Decode = Literal["exact", "fast", "raw"]  # raw: whole 256-squares that were decoded when they were packed
 
 IMAGE_INPUTS = ("encoded",)
 REGION_INPUTS = (*IMAGE_INPUTS, "start", "end")
@@ -79,7 +79,7 @@ def square_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
 def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
     """Outputs whole images, uint8 (H, W, 3)."""
     device = "mixed" if pipeline.device_id is not None else "cpu"
-    encoded = _inputs(IMAGE_INPUTS, source)["encoded"]
+    (encoded,) = _inputs(IMAGE_INPUTS, source).values()
     pipeline.set_outputs(fn.decoders.image(encoded, device=device, **_how(decode)))
 
 
@@ -102,6 +102,8 @@ def _how(decode: Decode) -> dict[str, Any]:
 
 
 def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool) -> Any:
+    if decode == "raw":
+        return fn.reshape(inputs["encoded"].gpu() if on_gpu else inputs["encoded"], layout="HWC")
     return fn.decoders.image_slice(
         inputs["encoded"],
         start=inputs["start"],

@@ -6,11 +6,8 @@ go, and how to list its images into a `Dataset`. Archives are never unpacked; me
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import os
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from .dataset import Dataset, DatasetError, Listing, Split
+from .shards import IMAGE_EXTENSIONS, is_image, list_shards, members
 from .val_labels import label_files, val_labels
 
 log = logging.getLogger("alexnet")
 
-IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
 ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 
@@ -126,7 +123,7 @@ def _train_classes(root: Path) -> list[str] | None:
     if (named := root / "classes.txt").is_file():
         return [line.strip() for line in named.read_text().splitlines() if line.strip()]
     if (tar := root / ILSVRC_TARS["train"]).is_file():
-        return sorted(Path(m.name).stem for m in _members(tar))
+        return sorted(Path(m.name).stem for m in members(tar))
     return None
 
 
@@ -162,42 +159,16 @@ def _list_flat(root: Path, folder: Path) -> Dataset:
 # -- archives ----------------------------------------------------------------------------------------------
 
 
-def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute."""
-    end = path.stat().st_size if end is None else end
-    with path.open("rb") as file:
-        file.seek(start)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # or it would keep a million of them
-                    if not member.isfile():
-                        continue
-                    if member.offset_data + member.size > end:
-                        raise tarfile.ReadError(f"{member.name} ends beyond the archive")
-                    yield member
-                file.seek(tar.offset)
-                if tar.offset + tarfile.BLOCKSIZE > end or any(file.read(tarfile.BLOCKSIZE)):
-                    raise tarfile.ReadError(f"no end mark at byte {tar.offset - start}")  # tarfile calls this an end
-        except tarfile.TarError as error:
-            hint = "It is truncated or not a plain tar; copy it again."
-            raise DatasetError(f"The archive {path} cannot be read ({error}). {hint}") from error
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
-
-
 def _list_train_tar(root: Path, tar: Path) -> Dataset:
     """ILSVRC2012_img_train.tar: one tar a class inside."""
-    inner = {Path(m.name).stem: m for m in _members(tar) if m.name.endswith(".tar")}
+    inner = {Path(m.name).stem: m for m in members(tar) if m.name.endswith(".tar")}
     classes, listing = sorted(inner), Listing()
     if not classes:
         raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")
     for label, name in enumerate(classes):
         begin, end, before = inner[name].offset_data, inner[name].offset_data + inner[name].size, len(listing)
-        for m in _members(tar, begin, end):
-            if _is_image(m.name):
+        for m in members(tar, begin, end):
+            if is_image(m.name):
                 listing.add(f"{name}/{m.name}", label, m.size, container=0, offset=m.offset_data)
         if len(listing) == before:
             raise DatasetError(f"The class archive {name}.tar in {tar} has no images.")
@@ -207,70 +178,14 @@ def _list_train_tar(root: Path, tar: Path) -> Dataset:
 
 
 def _list_val_tar(root: Path, tar: Path) -> Dataset:
-    members = sorted((m for m in _members(tar) if _is_image(m.name)), key=lambda m: m.name)
-    classes, label_of = val_labels(root, None, _train_classes(root), [m.name for m in members])
+    found = sorted((m for m in members(tar) if is_image(m.name)), key=lambda m: m.name)
+    classes, label_of = val_labels(root, None, _train_classes(root), [m.name for m in found])
     listing = Listing()
-    for m in members:
+    for m in found:
         listing.add(m.name, label_of[m.name], m.size, container=0, offset=m.offset_data)
     return listing.dataset(root, "val", classes, [tar])
 
 
-# -- WebDataset shards -------------------------------------------------------------------------------------
-
-
 def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
-    return Layout(f"{len(shards)} shards", lambda: _list_shards(root, split, shards),
+    return Layout(f"{len(shards)} shards", lambda: list_shards(root, split, shards, _train_classes(root)),
                   lambda: _stamp(root, None, shards))  # fmt: skip
-
-
-def _list_shards(root: Path, split: Split, shards: list[Path]) -> Dataset:
-    """WebDataset: neighbouring members that share a name up to the first dot are one sample."""
-    listing, most = Listing(), -1
-    for number, shard in enumerate(shards):
-        with shard.open("rb") as file:
-            for key, parts in _samples(shard):
-                image = next((parts[e] for e in sorted(parts) if f".{e}" in IMAGE_EXTENSIONS), None)
-                if image is None:
-                    continue
-                label = _shard_label(file, shard, key, parts)
-                most = max(most, label)
-                listing.add(image.name, label, image.size, container=number, offset=image.offset_data)
-    classes = _train_classes(root) or [str(i) for i in range(most + 1)]
-    if most >= len(classes):
-        raise DatasetError(f"A sample in {shards[0].parent} has label {most}, but there are {len(classes)} classes.")
-    return listing.dataset(root, split, classes, shards)
-
-
-def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    key, parts = "", dict[str, tarfile.TarInfo]()
-    for member in _members(shard):
-        folder, _, base = member.name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        if (name := f"{folder}/{stem}") != key:
-            if parts:
-                yield key, parts
-            key, parts = name, {}
-        parts[extension.lower()] = member
-    if parts:
-        yield key, parts
-
-
-def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int:
-    """From `<key>.cls`, or `label` or `cls` in `<key>.json`."""
-
-    def content(member: tarfile.TarInfo) -> bytes:
-        file.seek(member.offset_data)
-        return file.read(min(member.size, 1 << 20))
-
-    try:
-        if "cls" in parts:
-            label = int(content(parts["cls"]))
-        else:
-            record = json.loads(content(parts["json"]))
-            label = int(record["label"] if "label" in record else record["cls"])
-    except (KeyError, ValueError, TypeError) as error:
-        hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
-        raise DatasetError(f"The sample {key} in {shard} has no label ({error!r}). {hint}") from error
-    if label < 0:
-        raise DatasetError(f"The sample {key} in {shard} has label {label}.")
-    return label

@@ -52,7 +52,8 @@ class Batch:
 class Decoded:
     """Images without augmentation: `pixels` uint8 (b, 256, 256, 3), or b arrays (H, W, 3) where whole."""
 
-    indices: NDArray[np.int64]  # (b,)
+    requested: NDArray[np.int64]  # what this batch was asked for, in order
+    indices: NDArray[np.int64]  # (b,): what it holds, in the same order
     pixels: Any
     bad: list[tuple[int, str]]  # images asked for in this batch that cannot be used, with reasons
 
@@ -130,10 +131,12 @@ class Loader:
         """From `step` of the first epoch to the end of the last; outputs inside DALI: float (B, 224, 224, 3) on a GPU,
         regions on the CPU."""
         train = partial(train_graph, mean=self.treatment.mean, divisor=self._divisor(lit), half=self.half)
+        build: Any
         build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
         rows = share(self.batch_size, self.rank, self.num_ranks)
+        build = partial(build, decode=_how(self.dataset, self.decode))
         return ImageStream(
-            self.dataset, self.requests(epochs, step, lit), partial(build, decode=self.decode), inputs,
+            self.dataset, self.requests(epochs, step, lit), build, inputs,
             batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
         )  # fmt: skip
 
@@ -179,20 +182,27 @@ def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, se
 
     Every index comes once, in order: in a batch's `indices`, or in its `bad`. A batch may be short or empty.
     """
+    build: Any
     build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
-    stream = _in_order(dataset, indices, partial(build, decode=decode), inputs, SHORT_SIDE, batch_size, settings, bad)
+    build = partial(build, decode=_how(dataset, decode))
+    stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
     for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
-        yield Decoded(feed.indices, pixels, feed.bad)
+        yield Decoded(feed.request.indices, feed.indices, pixels, feed.bad)
 
 
 def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
                 decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
     """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
-    build = partial(image_graph, decode=decode)
+    build = partial(image_graph, decode=_how(dataset, decode))
     with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
         for output, feed in stream:
-            pixels = [] if output is None else [np.asarray(image) for image in output.as_cpu()]
-            yield Decoded(feed.indices, pixels, feed.bad)
+            images = output if isinstance(output, list) else [] if output is None else output.as_cpu()
+            pixels = [np.asarray(image) for image in images]
+            yield Decoded(feed.request.indices, feed.indices, pixels, feed.bad)
+
+
+def _how(dataset: Dataset, decode: Decode) -> Decode:
+    return "raw" if dataset.raw else decode
 
 
 def _in_order(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: tuple[str, ...], crop: int | None,

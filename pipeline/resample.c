@@ -85,6 +85,24 @@ INLINE void add_columns(const float *restrict sums, const Taps *taps, int size, 
     }
 }
 
+/* The same where every output pixel is one source pixel; a mirrored row is turned in `turned`, 3 * size bytes. */
+INLINE void pick_columns(const uint8_t *restrict row, const Taps *columns, int size, uint8_t *restrict turned,
+                         float *restrict out) {
+    const uint8_t *source = row + CHANNELS * columns[0].first;
+    if (columns[size - 1].first < columns[0].first) {
+        for (int x = 0; x < size; x++) memcpy(turned + CHANNELS * x, source - CHANNELS * x, CHANNELS);
+        source = turned;
+    }
+    for (long i = 0; i < CHANNELS * size; i++) out[i] = source[i];
+}
+
+static int is_picked(const Taps *taps, int size) {
+    const int step = taps[size - 1].first < taps[0].first ? -1 : 1;
+    for (int i = 0; i < size; i++)
+        if (taps[i].count > 1 || taps[i].first != taps[0].first + step * i) return 0;
+    return 1;
+}
+
 /* One image. With `mean` (size, size, 3): float (level + shift - mean) / divisor, the last three of 3 channels; without:
  * the levels as uint8. Returns -1 without memory, else 0. */
 FOR_EACH_PROCESSOR
@@ -100,11 +118,16 @@ static int resample_one(const uint8_t *pixels, int height, int width, const floa
     float *levels = sums + n + 1, *shifts = levels + m + 1, *factors = shifts + m;
     plan_axis(low[0], high[0], size, height, 0, rows, weights);
     plan_axis(low[1], high[1], size, width, mirror, columns, weights + (size_t)size * down);
+    const int picked = is_picked(rows, size) && is_picked(columns, size);
     for (long i = 0; mean && i < m; i++) shifts[i] = shift[i % CHANNELS], factors[i] = 1 / divisor[i % CHANNELS];
     sums[n] = 0;
     for (int y = 0; y < size; y++) {
-        add_rows(pixels, n, rows[y], sums);
-        add_columns(sums, columns, size, levels);
+        if (picked) {
+            pick_columns(pixels + rows[y].first * n, columns, size, (uint8_t *)sums, levels);
+        } else {
+            add_rows(pixels, n, rows[y], sums);
+            add_columns(sums, columns, size, levels);
+        }
         if (mean) {
             float *to = (float *)out + y * m;
             const float *from = mean + y * m;

@@ -23,7 +23,7 @@ import nvidia.nvimgcodec as nvimgcodec
 from numpy.typing import NDArray
 
 from .dataset import Dataset
-from .geometry import source_region
+from .geometry import SHORT_SIDE, region_of_square, source_region
 from .graph import Source, new_pipeline
 from .judge import Judge, why
 
@@ -88,9 +88,10 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
 
     `build` fills a pipeline; `inputs` names what it takes; `crop` is the output size for `source_region`, or None
-    where the graph decodes whole images. `bad` maps every unusable image met so far to the reason; streams that drop
-    do not try those again. Streams that replace do, since what an image is replaced by must follow from the plan
-    alone, not from what a run has met before: a resumed run has met less.
+    where the graph decodes whole images. Raw pixels need no decoding: on the CPU they leave as they were read. `bad`
+    maps every unusable image met so far to the reason; streams that drop do not try those again. Streams that replace
+    do, since what an image is replaced by must follow from the plan alone, not from what a run has met before: a
+    resumed run has met less.
     """
 
     def __init__(self, dataset: Dataset, requests: Iterable[Request], build: Callable[[Any, Source], None],
@@ -109,13 +110,16 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._ended = False
         self._stop = threading.Event()
         self._recording = threading.Lock()
-        self._pipeline = self._new_pipeline()
+        self._decodes = settings.on_gpu or not dataset.raw
+        self._pipeline: Any = self._new_pipeline() if self._decodes else None
         self._producer = threading.Thread(target=self._produce, args=(iter(requests),), daemon=True)
         self._producer.start()
 
     def __next__(self) -> tuple[Any, Feed]:
         if self._stop.is_set():
             raise StopIteration
+        if not self._decodes:
+            return self._next_raw()
         while not self._done:
             try:
                 (output,) = self._pipeline.run()
@@ -129,6 +133,11 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
                 self._finish_empty()
                 self._done.append((output, self._in_flight.popleft()))
         return self._done.popleft()
+
+    def _next_raw(self) -> tuple[Any, Feed]:
+        if (feed := self.take()) is None:
+            raise StopIteration
+        return feed.inputs["encoded"] or None, feed
 
     def close(self) -> None:
         """End the threads; safe to call more than once."""
@@ -173,7 +182,10 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         inputs: dict[str, Any] = {"encoded": [data for _, data, _ in images]}
         if self._crop is not None:
             shapes = np.array([shape for _, _, shape in images], np.int64).reshape(-1, 2)
-            inputs |= source_region(shapes, request.crops[rows], self._crop)._asdict()
+            taken = request.crops[rows]
+            raw = self._dataset.raw
+            region = region_of_square(taken, self._crop) if raw else source_region(shapes, taken, self._crop)
+            inputs |= region._asdict()
         inputs |= {name: values[rows] for name, values in request.inputs.items()}
         dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]
         indices = np.array([index for index, _, _ in images], np.int64)
@@ -268,6 +280,8 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
         data = dataset.read(index)
     except (OSError, ValueError) as error:
         raise BadImage(str(error)) from error
+    if dataset.raw:
+        return data.reshape(SHORT_SIDE, SHORT_SIDE, 3), (SHORT_SIDE, SHORT_SIDE)
     if len(data) == 0:
         raise BadImage("the file is empty")
     try:

@@ -74,7 +74,8 @@ class Source:
                 pixels: Any = [picture(i, 16 + 8 * (i % 3), 40) for i in good]
             else:
                 pixels = np.array([picture(i) for i in good], np.uint8).reshape(-1, 256, 256, 3)
-            yield Decoded(np.array(good, np.int64), pixels, [(i, self.bad[i]) for i in wanted if i in self.bad])
+            bad = [(i, self.bad[i]) for i in wanted if i in self.bad]
+            yield Decoded(np.array(wanted, np.int64), np.array(good, np.int64), pixels, bad)
 
 
 def run(work_dir: Path, source: Source, dataset: Any = None, **options: Any) -> RgbStats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from alexnet.pca.checked import StatsError, write_atomically
+from alexnet.pca.checked import StatsError
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.oracle import angles_degrees, self_check
 from alexnet.pca.stats import BadFile, Part, RgbStats, sums_of
@@ -254,19 +253,6 @@ def test_wrong_mean_image_is_refused(saved: Path, damage: str) -> None:
 def test_mean_image_must_not_overwrite_the_file(tmp_path: Path) -> None:
     with pytest.raises(StatsError, match=r"expected a name like stats\.json"):
         stats_of(natural(0, 1)).save(tmp_path / "stats.npy")
-
-
-def test_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
 
 
 def test_fingerprint_of_several_data_sets() -> None:

@@ -2,7 +2,8 @@
 
 A `Dataset` is a list of extents (container, offset, length, label) and the class names. A plain file is a
 container of its own; a member of a tar archive is a stretch of bytes inside one, read in place. Nothing is
-decoded and nothing is unpacked here. `layouts.py` finds the extents; `plan.py` decides their order.
+decoded and nothing is unpacked here. `layouts.py` finds the extents, `index.py` keeps a list of them, `plan.py`
+decides their order.
 """
 
 from __future__ import annotations
@@ -11,26 +12,21 @@ import hashlib
 import json
 import logging
 import os
-import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from .files import whole_file
 
 Split = Literal["train", "val"]
 
 log = logging.getLogger("alexnet")
 
 DEFAULT_DATA = Path("/data/imagenet")
-INDEX_VERSION = 4
-INDEX_ARRAYS = ("labels", "container", "offsets", "lengths")
 CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
 
 
@@ -193,79 +189,21 @@ def cache_folder() -> Path:
 
 def open_dataset(data: Path | None, split: Split) -> Dataset:
     """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached."""
-    from .layouts import find_layout  # the two modules need each other's types
+    from . import index  # the modules need each other's types
+    from .layouts import find_layout
 
     root = locate(data)
     layout = find_layout(root, split)
-    stamp = json.dumps([INDEX_VERSION, str(root), split, layout.describe, layout.stamp()])
-    path = index_path(root, split)
-    if (cached := load_index(path, stamp, split)) is not None:
+    stamp = json.dumps([str(root), split, layout.describe, layout.stamp()])
+    path = index.index_path(root, split)
+    if (cached := index.load_index(path, stamp, split)) is not None:
         return cached
     dataset = layout.list_images()
     if len(dataset) == 0:
         raise DatasetError(f"No images under {root} for split '{split}' ({layout.describe}).")
     if len(dataset) >= CACHE_FROM_IMAGES:
         try:
-            save_index(path, stamp, dataset)
+            index.save_index(path, stamp, dataset)
         except OSError as error:
             log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
     return dataset
-
-
-def index_path(root: Path, split: Split) -> Path:
-    """Where the list of a split's images is kept."""
-    return cache_folder() / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
-
-
-def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
-    """Arrays in numpy's format one after the other: a JSON text, the dataset's, and before them their checksums."""
-    facts = {
-        "stamp": _digest(stamp.encode()),
-        "root": str(dataset.root),  # Kaggle's lies below the folder given
-        "classes": dataset.classes,
-        "containers": [str(c) for c in dataset.containers],
-        "raw": dataset.raw,
-        "fingerprint": dataset.fingerprint,
-    }
-    text: NDArray[Any] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    arrays = [text, dataset.names.blob, dataset.names.ends, *(getattr(dataset, key) for key in INDEX_ARRAYS)]
-    with whole_file(path) as file:
-        for array in (np.array([_checksum(a) for a in arrays], np.uint32), *arrays):
-            np.save(file, array, allow_pickle=False)
-
-
-def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
-    """The data set as it was saved, or None where there is none of this stamp, or a damaged one."""
-    try:
-        with path.open("rb") as file:
-            checksums = np.load(file, allow_pickle=False).tolist()
-            text = np.load(file, allow_pickle=False)
-            if (facts := json.loads(text.tobytes()))["stamp"] != _digest(stamp.encode()):
-                return None
-            arrays = [np.load(file, allow_pickle=False) for _ in checksums[1:]]
-        if [_checksum(array) for array in (text, *arrays)] != checksums:
-            raise ValueError("its checksum is wrong")
-        dataset = Dataset(
-            root=Path(facts["root"]),
-            split=split,
-            classes=tuple(facts["classes"]),
-            names=StringTable(*arrays[:2]),
-            containers=tuple(Path(c) for c in facts["containers"]),
-            raw=facts["raw"],
-            **dict(zip(INDEX_ARRAYS, arrays[2:], strict=True)),
-        )
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # numpy meets damage with errors of many kinds
-        log.warning("The cached list of images %s is damaged (%s); it is made anew.", path, error)
-        return None
-    vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the cached property would find, from the same arrays
-    return dataset
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=12).hexdigest()
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    return zlib.crc32(array.data, zlib.crc32(f"{array.dtype.str} {array.shape}".encode()))

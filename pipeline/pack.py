@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dataset import Dataset, DatasetError, Listing, save_index
+from .dataset import Dataset, DatasetError, Listing
 from .files import only_writer, whole_file, write_atomically
 from .graph import Decode
+from .index import save_index
 from .loader import squares
 from .shards import RAW_EXTENSION, RAW_SHAPE, shard_stamp
 from .stream import Settings, TooManyBadFiles, describe_bad

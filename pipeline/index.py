@@ -1,0 +1,112 @@
+"""The list of a data set's images in a file, so that it is made once: in the cache folder, or beside a pack.
+
+    a checksum of all that follows | a JSON text: stamp, root, classes, containers, fingerprint | the arrays
+
+Each part is an array in numpy's format (NEP 1). The arrays are mapped into memory, not read: fifteen million images
+are there in half a second, and processes on one machine share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset import Dataset, Split, StringTable, cache_folder
+from .files import whole_file
+
+log = logging.getLogger("alexnet")
+
+VERSION = 4
+ARRAYS = ("labels", "container", "offsets", "lengths")
+
+
+def index_path(root: Path, split: Split) -> Path:
+    """Where the list of a split's images is kept."""
+    return cache_folder() / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
+
+
+def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
+    """Raises OSError where it cannot be written; what was there before stays."""
+    facts = {
+        "stamp": _stamped(stamp),
+        "root": str(dataset.root),  # Kaggle's lies below the folder given
+        "classes": dataset.classes,
+        "containers": [str(c) for c in dataset.containers],
+        "raw": dataset.raw,
+        "fingerprint": dataset.fingerprint,
+    }
+    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    with whole_file(path) as file:
+        np.save(file, np.uint32(0))
+        start = file.tell()
+        for array in (text, dataset.names.blob, dataset.names.ends, *(getattr(dataset, key) for key in ARRAYS)):
+            np.save(file, array)
+        checksum = _checksum(file, start)
+        file.seek(0)
+        np.save(file, np.uint32(checksum))
+
+
+def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
+    """The data set as it was saved, or None where there is none of this stamp, or a damaged one."""
+    try:
+        with path.open("rb") as file:
+            expected = int(np.load(file))
+            start = file.tell()
+            facts = json.loads(np.load(file).tobytes())
+            if facts["stamp"] != _stamped(stamp):
+                return None
+            blob, ends, *arrays = (_map_array(file) for _ in range(2 + len(ARRAYS)))
+            if _checksum(file, start) != expected:
+                raise ValueError("its checksum is wrong")
+        dataset = Dataset(
+            root=Path(facts["root"]),
+            split=split,
+            classes=tuple(facts["classes"]),
+            names=StringTable(blob, ends),
+            containers=tuple(Path(c) for c in facts["containers"]),
+            raw=facts["raw"],
+            **dict(zip(ARRAYS, arrays, strict=True)),  # type: ignore[arg-type]
+        )
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # numpy meets damage with errors of many kinds
+        log.warning("The cached list of images %s is damaged (%s); it is made anew.", path, error)
+        return None
+    vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the cached property would find, from the same arrays
+    return dataset
+
+
+def _map_array(file: BufferedReader) -> NDArray[Any]:
+    """The array that `np.save` wrote at the present position, read-only; the position is moved behind it."""
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    array = np.asarray(np.memmap(file, dtype, "r", start, shape))
+    file.seek(start + array.nbytes)
+    return array
+
+
+def _checksum(file: BinaryIO, start: int) -> int:
+    """CRC-32 of a file from byte `start` to its end."""
+    file.seek(start)
+    checksum = 0
+    while part := file.read(1 << 24):
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def _stamped(stamp: str) -> str:
+    return _digest(f"{VERSION} {stamp}".encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()

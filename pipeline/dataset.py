@@ -9,7 +9,6 @@ decides their order.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from array import array
@@ -194,8 +193,7 @@ def open_dataset(data: Path | None, split: Split) -> Dataset:
 
     root = locate(data)
     layout = find_layout(root, split)
-    stamp = json.dumps([str(root), split, layout.describe, layout.stamp()])
-    path = index.index_path(root, split)
+    path, stamp = index.index_path(root, split), index.stamp_of(root, split, layout)
     if (cached := index.load_index(path, stamp, split)) is not None:
         return cached
     dataset = layout.list_images()

@@ -15,13 +15,16 @@ import os
 import zlib
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .dataset import Dataset, Split, StringTable, cache_folder
 from .files import whole_file
+
+if TYPE_CHECKING:
+    from .layouts import Layout
 
 log = logging.getLogger("alexnet")
 
@@ -34,10 +37,15 @@ def index_path(root: Path, split: Split) -> Path:
     return cache_folder() / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
 
 
+def stamp_of(root: Path, split: Split, layout: Layout) -> str:
+    """Digest of what a listing depends on: it is made anew when files come or go."""
+    return _digest(json.dumps([VERSION, str(root), split, layout.describe, layout.stamp()]).encode())
+
+
 def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
     """Raises OSError where it cannot be written; what was there before stays."""
     facts = {
-        "stamp": _stamped(stamp),
+        "stamp": stamp,
         "root": str(dataset.root),  # Kaggle's lies below the folder given
         "classes": dataset.classes,
         "containers": [str(c) for c in dataset.containers],
@@ -62,7 +70,7 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
             expected = int(np.load(file))
             start = file.tell()
             facts = json.loads(np.load(file).tobytes())
-            if facts["stamp"] != _stamped(stamp):
+            if facts["stamp"] != stamp:
                 return None
             blob, ends, *arrays = (_map_array(file) for _ in range(2 + len(ARRAYS)))
             if _checksum(file, start) != expected:
@@ -102,10 +110,6 @@ def _checksum(file: BinaryIO, start: int) -> int:
     while part := file.read(1 << 24):
         checksum = zlib.crc32(part, checksum)
     return checksum
-
-
-def _stamped(stamp: str) -> str:
-    return _digest(f"{VERSION} {stamp}".encode())
 
 
 def _digest(content: bytes) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import Dataset, DatasetError, Listing, Split
-from .index import load_index
+from .index import VERSION, load_index
 
 RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
@@ -79,7 +79,7 @@ def list_shards(root: Path, split: Split, shards: Sequence[Path], classes: Seque
 
 def shard_stamp(shards: Sequence[Path]) -> str:
     """What the index of a pack is valid for: shards of these names and sizes, wherever they are moved."""
-    return json.dumps([[shard.name, shard.stat().st_size] for shard in shards])
+    return json.dumps([VERSION, *([shard.name, shard.stat().st_size] for shard in shards)])
 
 
 def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -> int:

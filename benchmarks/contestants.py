@@ -1,0 +1,56 @@
+"""Who takes part. Each is a module with a function that makes a job into batches; `README.md` says more of each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from job import Batches, Job
+
+Images = Literal["original", "256"]  # the files as they are, or made into JPEGs of 256x256
+OURS: dict[Images, str] = {"original": "alexnet", "256": "alexnet-256"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to load images. Its module is imported when it is needed: not everyone has all packages."""
+
+    what: str
+    module: str
+    function: str = "run"
+    images: Images = "original"
+    workers: Literal["processes", "threads"] | None = None  # what the best number is searched of
+    against: str | None = None  # whom its speed is compared with; None: ours, with the same images
+
+    @property
+    def rival(self) -> str:
+        return self.against or OURS[self.images]
+
+    def counts(self, cores: int) -> list[int]:
+        """Which numbers of workers to try."""
+        if self.workers is None:
+            return []
+        return sorted({0, 1, 2, cores} if self.workers == "processes" else {1, 2, cores})
+
+    def load(self) -> Callable[[Job], Batches]:
+        """Raises ImportError or RuntimeError where something is not installed."""
+        function: Callable[[Job], Batches] = getattr(importlib.import_module(self.module), self.function)
+        return function
+
+
+CONTESTANTS = {
+    "alexnet": Contestant("this project's loader, DALI on the CPU", "with_alexnet"),
+    "alexnet-fast": Contestant("the same with `--decode fast`", "with_alexnet", "run_fast"),
+    "alexnet-decode": Contestant("its ceiling: DALI decodes whole images", "with_alexnet", "run_decoder"),
+    "pillow": Contestant("DataLoader, Pillow: resize, then crop", "with_pillow", workers="processes"),
+    "pillow-region": Contestant("DataLoader, Pillow: resize the crop alone", "with_pillow", "run_region",
+                                workers="processes"),
+    "opencv": Contestant("DataLoader, OpenCV: resize the crop alone", "with_opencv", workers="processes"),
+    "spdl": Contestant("SPDL: FFmpeg resizes the crop alone", "with_spdl", workers="threads"),
+    "ffcv": Contestant("FFCV: resize the crop alone", "with_ffcv", workers="threads"),
+    "alexnet-256": Contestant("this project's loader", "with_alexnet", images="256", against="alexnet"),
+    "alexnet-256-decode": Contestant("its ceiling", "with_alexnet", "run_decoder", images="256"),
+    "ffcv-256": Contestant("FFCV", "with_ffcv", images="256", workers="threads"),
+}  # fmt: skip

@@ -1,0 +1,40 @@
+"""This project's loader, and its ceiling: DALI decoding whole images, and nothing else."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from alexnet.pipeline.graph import IMAGE_INPUTS, Decode, image_graph
+from alexnet.pipeline.loader import Loader, Treatment
+from alexnet.pipeline.stream import ImageStream, Settings
+from job import MEAN, Batches, Job
+
+EPOCHS = 1_000_000  # more than any window uses; they are drawn one at a time
+
+
+def run(job: Job, decode: Decode = "exact") -> Batches:
+    """What training iterates, without lighting."""
+    for batch in _loader(job, decode).batches(0, 0, EPOCHS, lit=lambda _: False):
+        yield batch.images, batch.indices
+
+
+def run_fast(job: Job) -> Batches:
+    """With libjpeg's quick and less exact arithmetic."""
+    yield from run(job, "fast")
+
+
+def run_decoder(job: Job) -> Batches:
+    """Whole images, decoded and left inside DALI: the batches are empty."""
+    loader = _loader(job, "exact")
+    requests, build = loader.requests(list(range(EPOCHS)), 0, lit=False), partial(image_graph, decode="exact")
+    with ImageStream(job.dataset, requests, build, IMAGE_INPUTS, batch_size=job.batch_size, crop=None,
+                     on_bad="replace", settings=loader.settings, bad={}) as stream:  # fmt: skip
+        for _, feed in stream:
+            yield torch.empty(0), feed.indices
+
+
+def _loader(job: Job, decode: Decode) -> Loader:
+    return Loader(dataset=job.dataset, treatment=Treatment(mean=MEAN), batch_size=job.batch_size, seed=job.seed,
+                  settings=Settings(threads=job.cores), bad={}, decode=decode)  # fmt: skip

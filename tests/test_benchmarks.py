@@ -1,0 +1,112 @@
+"""The loaders that ours is measured beside: each that is installed does the work that is asked of it."""
+
+import importlib
+import json
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.pipeline.augment import treat
+from alexnet.pipeline.dataset import Dataset, open_dataset
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+NUM_IMAGES, BATCH_SIZE = 11, 4
+
+sys.path.append(str(BENCHMARKS))
+contestants, job, loaders, prepare = map(importlib.import_module, ("contestants", "job", "loaders", "prepare"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Smooth images, upright and wide, larger and smaller than 256: there all filters agree."""
+    root = tmp_path_factory.mktemp("benchmarks")
+    rng = np.random.default_rng(1)
+    for i in range(NUM_IMAGES):
+        path = root / f"train/{i % 2}/{i}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(256, size=(4, 4, 3), dtype=np.uint8))
+        size = rng.integers(200, 500, 2).tolist()
+        coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=95, subsampling="4:4:4")
+    return open_dataset(root, "train")
+
+
+def _job(name: str, original: Dataset) -> Any:
+    contestant = contestants.CONTESTANTS[name]
+    images = original if contestant.images == "original" else prepare.packed(original)
+    return job.Job(images, BATCH_SIZE, seed=3, cores=2, workers=min(contestant.counts(2), default=None))
+
+
+@pytest.mark.filterwarnings("default")  # those of other people's packages
+@pytest.mark.usefixtures("quiet_machine", "no_thread_is_left")
+@pytest.mark.parametrize("name", contestants.CONTESTANTS)
+def test_contestants_yield_the_plans_crops(name: str, dataset: Dataset) -> None:
+    """Three batches of two epochs, against the treatment in numpy."""
+    try:
+        run = contestants.CONTESTANTS[name].load()
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"not installed: {error}")
+    work = _job(name, dataset)
+    plans = [work.plan(0), work.plan(1)]
+    wanted = np.concatenate([plan.order[: work.epoch_length] for plan in plans])
+    with closing(run(work)) as batches:
+        for start in range(0, 3 * BATCH_SIZE, BATCH_SIZE):
+            images, indices = next(batches)
+            assert indices.tolist() == wanted[start : start + BATCH_SIZE].tolist()
+            if "decode" in name or (start >= work.epoch_length and "ffcv" in name):
+                continue  # no pixels; the first epoch's crops once more
+            plan, rows = plans[start // work.epoch_length], range(start % work.epoch_length, work.epoch_length)
+            for image, index, row in zip(images, indices.tolist(), rows, strict=False):
+                expected = _expected(work.dataset, index, plan.crops[row].tolist(), bool(plan.flips[row]))
+                assert np.abs(image.permute(1, 2, 0).numpy() - expected).mean() < 2  # grey levels; a fast DCT costs one
+
+
+def _expected(dataset: Dataset, index: int, crop: list[int], flip: bool) -> Any:
+    with Image.open(dataset.root / dataset.name(index)) as image:
+        pixels = np.asarray(image)
+    return treat(pixels, top=crop[0], left=crop[1], flip=flip, mean=job.MEAN, offset=np.zeros(3, np.float32))
+
+
+@pytest.mark.usefixtures("quiet_machine")
+def test_who_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(contestants.CONTESTANTS, "ffcv", contestants.Contestant("FFCV", "no_such_module"))
+    assert loaders._present(["ffcv", "alexnet-256"]) == ["alexnet", "alexnet-256"]
+    assert "ffcv is left out: No module named 'no_such_module'. benchmarks/README.md says" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quiet_machine")
+def test_what_is_cached_is_whole_or_absent(cache_dir: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare.cached("thing", fail)
+    assert not list((cache_dir / "benchmarks").glob("thing*"))
+    assert prepare.cached("thing", lambda path: path.write_text("whole") and None).read_text() == "whole"
+    assert prepare.cached("thing", fail).read_text() == "whole"
+
+
+@pytest.mark.usefixtures("quiet_machine")
+def test_the_script_writes_figures_that_agree(dataset: Dataset, tmp_path: Path) -> None:
+    options = ["--rounds", "3", "--seconds", "0.05", "--batch-size", "4", "--out", str(tmp_path)]
+    options += ["--contestants", "alexnet-256", "alexnet-decode"]
+    command = [sys.executable, str(BENCHMARKS / "loaders.py"), str(dataset.root), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    report = json.loads(next(tmp_path.glob("*.json")).read_text())
+    entries = {entry["name"]: entry for entry in report["contestants"]}
+    assert list(entries) == ["alexnet", "alexnet-decode", "alexnet-256"]
+    ours = entries["alexnet"]["windows"]
+    for entry in entries.values():
+        assert len(entry["windows"]) == 3
+        assert entry["images_per_second"] == sorted(entry["windows"])[1]
+        ratios = sorted(a / b for a, b in zip(ours, entry["windows"], strict=True))
+        assert entry["which_is_times_as_fast"] == pytest.approx(ratios[1])
+        assert 0 < entry["least_cpu_ms_an_image"] < 1000
+    table = next(tmp_path.glob("*.md")).read_text()
+    assert all(f"| {name} |" in table for name in entries)

@@ -9,8 +9,8 @@ from typing import Literal
 
 from job import Batches, Job
 
-Images = Literal["original", "256"]  # the files as they are, or made into JPEGs of 256x256
-OURS: dict[Images, str] = {"original": "alexnet", "256": "alexnet-256"}
+Images = Literal["original", "pack", "raw"]  # files as they are, or what `alexnet pack` and `pack --raw` make of them
+OURS: dict[Images, str] = {"original": "alexnet", "pack": "alexnet-pack", "raw": "alexnet-raw"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ CONTESTANTS = {
     "opencv": Contestant("DataLoader, OpenCV: resize the crop alone", "with_opencv", workers="processes"),
     "spdl": Contestant("SPDL: FFmpeg resizes the crop alone", "with_spdl", workers="threads"),
     "ffcv": Contestant("FFCV: resize the crop alone", "with_ffcv", workers="threads"),
-    "alexnet-256": Contestant("this project's loader", "with_alexnet", images="256", against="alexnet"),
-    "alexnet-256-decode": Contestant("its ceiling", "with_alexnet", "run_decoder", images="256"),
-    "ffcv-256": Contestant("FFCV", "with_ffcv", images="256", workers="threads"),
+    "alexnet-pack": Contestant("this project's loader, JPEGs of 256x256", "with_alexnet", images="pack",
+                               against="alexnet"),
+    "alexnet-pack-decode": Contestant("its ceiling", "with_alexnet", "run_decoder", images="pack"),
+    "ffcv-pack": Contestant("FFCV, the same JPEGs of 256x256", "with_ffcv", images="pack", workers="threads"),
+    "alexnet-raw": Contestant("this project's loader, raw 256x256", "with_alexnet", images="raw", against="alexnet"),
 }  # fmt: skip

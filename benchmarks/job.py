@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from alexnet.pipeline.dataset import Dataset
 from alexnet.pipeline.geometry import CROP, source_region
-from alexnet.pipeline.plan import Plan, draw_epoch
+from alexnet.pipeline.plan import Draws, draw_epoch
 
 Batches = Generator[tuple[torch.Tensor, NDArray[np.int64]], None, None]  # float32 (B, 3, 224, 224), indices (B,)
 Box = tuple[int, int, int, int]  # top, bottom, left, right
@@ -34,8 +34,9 @@ class Job:
         """Images an epoch: the last, incomplete batch is left out."""
         return len(self.dataset) // self.batch_size * self.batch_size
 
-    def plan(self, epoch: int) -> Plan:
-        return draw_epoch(len(self.dataset), self.seed, epoch)
+    def plan(self, epoch: int) -> Draws:
+        """The whole of it."""
+        return draw_epoch(len(self.dataset), self.seed, epoch)[:]
 
 
 def whole_pixel_crops(shapes: NDArray[np.int64], crops: NDArray[np.integer]) -> NDArray[np.int64]:

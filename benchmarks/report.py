@@ -87,7 +87,7 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
 def _markdown(report: dict[str, Any]) -> str:
     facts, config = report["machine"], report["config"]
     sizes = "; ".join(
-        f"{images}: {dataset['num_images']:,} JPEGs of {dataset['kilobytes']:.1f} KB on average"
+        f"{images}: {dataset['num_images']:,} images of {dataset['kilobytes']:.1f} KB on average"
         for images, dataset in report["datasets"].items()
     )
     lines = [

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from alexnet.pipeline.dataset import Dataset
 from alexnet.pipeline.geometry import CROP
-from alexnet.pipeline.plan import Plan
+from alexnet.pipeline.plan import Draws
 from alexnet.pipeline.stream import MAX_PIXELS, BadImage, read_image
 from job import MEAN, Batches, Job, whole_pixel_crops
 from prepare import cached
@@ -124,7 +124,7 @@ class PlannedOrder(TraversalOrder):
 class PlannedCrop(ResizedCropRGBImageDecoder):
     """FFCV's own decoder, but for where the crop is."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Draws) -> None:
         super().__init__((CROP, CROP))
         self.offsets = np.empty_like(plan.crops)
         self.offsets[plan.order] = plan.crops
@@ -158,7 +158,7 @@ class PlannedCrop(ResizedCropRGBImageDecoder):
 class FlipAndSubtract(Operation):
     """Mirror, to float32, minus the mean image, in one pass (FFCV's own NormalizeImage takes a colour only)."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Draws) -> None:
         super().__init__()
         self.flips = np.empty_like(plan.flips)
         self.flips[plan.order] = plan.flips

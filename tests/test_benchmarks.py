@@ -1,6 +1,7 @@
 """The loaders that ours is measured beside: each that is installed does the work that is asked of it."""
 
 import importlib
+import io
 import json
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def _job(name: str, original: Dataset) -> Any:
     contestant = contestants.CONTESTANTS[name]
-    images = original if contestant.images == "original" else prepare.packed(original)
+    images = original if contestant.images == "original" else prepare.packed(original, contestant.images == "raw")
     return job.Job(images, BATCH_SIZE, seed=3, cores=2, workers=min(contestant.counts(2), default=None))
 
 
@@ -67,15 +68,19 @@ def test_contestants_yield_the_plans_crops(name: str, dataset: Dataset) -> None:
 
 
 def _expected(dataset: Dataset, index: int, crop: list[int], flip: bool) -> Any:
-    with Image.open(dataset.root / dataset.name(index)) as image:
-        pixels = np.asarray(image)
+    content = dataset.read(index)
+    if dataset.raw:
+        pixels = content.reshape(256, 256, 3)
+    else:
+        with Image.open(io.BytesIO(content.tobytes())) as image:
+            pixels = np.asarray(image)
     return treat(pixels, top=crop[0], left=crop[1], flip=flip, mean=job.MEAN, offset=np.zeros(3, np.float32))
 
 
 @pytest.mark.usefixtures("quiet_machine")
 def test_who_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(contestants.CONTESTANTS, "ffcv", contestants.Contestant("FFCV", "no_such_module"))
-    assert loaders._present(["ffcv", "alexnet-256"]) == ["alexnet", "alexnet-256"]
+    assert loaders._present(["ffcv", "alexnet-pack"]) == ["alexnet", "alexnet-pack"]
     assert "ffcv is left out: No module named 'no_such_module'. benchmarks/README.md says" in capsys.readouterr().out
 
 
@@ -95,12 +100,12 @@ def test_what_is_cached_is_whole_or_absent(cache_dir: Path) -> None:
 @pytest.mark.usefixtures("quiet_machine")
 def test_the_script_writes_figures_that_agree(dataset: Dataset, tmp_path: Path) -> None:
     options = ["--rounds", "3", "--seconds", "0.05", "--batch-size", "4", "--out", str(tmp_path)]
-    options += ["--contestants", "alexnet-256", "alexnet-decode"]
+    options += ["--contestants", "alexnet-pack", "alexnet-decode"]
     command = [sys.executable, str(BENCHMARKS / "loaders.py"), str(dataset.root), *options]
     subprocess.run(command, check=True, capture_output=True)
     report = json.loads(next(tmp_path.glob("*.json")).read_text())
     entries = {entry["name"]: entry for entry in report["contestants"]}
-    assert list(entries) == ["alexnet", "alexnet-decode", "alexnet-256"]
+    assert list(entries) == ["alexnet", "alexnet-decode", "alexnet-pack"]
     ours = entries["alexnet"]["windows"]
     for entry in entries.values():
         assert len(entry["windows"]) == 3

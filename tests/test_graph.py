@@ -1,5 +1,7 @@
 """The DALI graphs against `augment.py` on the same bytes, and against Pillow: each stage alone, then the whole.
 
+Every test runs twice: DALI does all, as on a GPU; or it decodes and `resample.py` does the rest, as on CPUs.
+
 Tolerances in grey levels. Squares and crops: at most 1, on average below 0.05 (DALI resamples in float32 and rounds
 once, the reference in float64). Decoding: none with decode="exact". Normalisation: 1e-3.
 """
@@ -24,17 +26,20 @@ pytest.importorskip("nvidia.dali")
 from nvidia.dali import ops
 
 from alexnet.pipeline import augment
-from alexnet.pipeline.geometry import CROP, SHORT_SIDE, source_region
+from alexnet.pipeline.geometry import CROP, SHORT_SIDE, region_of_square, source_region
 from alexnet.pipeline.graph import (
     IMAGE_INPUTS,
+    REGION_INPUTS,
     SQUARE_INPUTS,
     TRAIN_INPUTS,
     Decode,
     image_graph,
     new_pipeline,
+    region_graph,
     square_graph,
     train_graph,
 )
+from alexnet.pipeline.resample import Resampler
 
 Pixels = NDArray[np.uint8]
 ZERO, ONE = np.zeros(3, np.float32), np.ones(3, np.float32)
@@ -42,6 +47,13 @@ CORNERS = ((0, 0), (0, 32), (32, 0), (32, 32))
 
 
 # -- running a graph ---------------------------------------------------------------------------------------
+
+chain = "dali"
+
+
+@pytest.fixture(autouse=True, params=["dali", "compiled"])
+def _chain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "chain", request.param)
 
 
 def run_graph(
@@ -70,7 +82,15 @@ def decode(images: Sequence[bytes], how: Decode = "exact", device_id: int | None
 
 def squares(images: Sequence[bytes], how: Decode = "exact", device_id: int | None = None) -> list[Pixels]:
     feed = region_feed(images, [(0, 0)] * len(images), SHORT_SIDE)
+    if chain == "compiled" and device_id is None:
+        return resampled(feed, how, Resampler(SHORT_SIDE, 2))
     return run_graph(partial(square_graph, decode=how), SQUARE_INPUTS, feed, device_id)
+
+
+def resampled(feed: dict[str, Any], how: Decode, resampler: Resampler) -> list[Any]:
+    with resampler:
+        regions = run_graph(partial(region_graph, decode=how), REGION_INPUTS, feed)
+        return list(resampler.start(regions, feed)())
 
 
 def train(
@@ -88,6 +108,8 @@ def train(
     feed = region_feed(images, crops, CROP)
     feed["mirror"] = np.array(flips, np.int32)
     feed["shift"] = np.zeros((len(images), 3), np.float32) if shift is None else shift
+    if chain == "compiled" and device_id is None and not half:
+        return resampled(feed, how, Resampler(CROP, 2, mean, divisor))
     build = partial(train_graph, decode=how, mean=mean, divisor=divisor, half=half)
     return run_graph(build, TRAIN_INPUTS, feed, device_id)
 
@@ -315,6 +337,8 @@ def test_normalisation_and_lighting(mean: str, divisor: str) -> None:
 
 @pytest.mark.parametrize("mean", MEANS)
 def test_float16_is_the_same_rounded(mean: str) -> None:
+    if chain == "compiled":
+        pytest.skip("half precision is for GPUs")
     images, crops, flips, shift = batch_of(4)
     how: dict[str, Any] = {"mean": MEANS[mean], "divisor": DIVISORS["std"]}
     full, half = train(images, crops, flips, shift, **how), train(images, crops, flips, shift, **how, half=True)
@@ -382,8 +406,10 @@ def test_real_images_decoded_fast(sample_dir: Path) -> None:
 # -- GPUs --------------------------------------------------------------------------------------------------
 
 
-def build_train(pipeline: Any, source: Any, *, mean: NDArray[np.float32], half: bool) -> None:
-    train_graph(pipeline, source, decode="exact", mean=mean, divisor=ONE, half=half)
+def build_train(
+    pipeline: Any, source: Any, *, mean: NDArray[np.float32], half: bool, decode: Decode = "exact"
+) -> None:
+    train_graph(pipeline, source, decode=decode, mean=mean, divisor=ONE, half=half)
 
 
 GRAPHS: dict[str, Callable[..., None]] = {
@@ -391,7 +417,9 @@ GRAPHS: dict[str, Callable[..., None]] = {
     "train, colour, half": partial(build_train, mean=MEANS["colour"], half=True),
     "train, mean image": partial(build_train, mean=MEANS["image"], half=False),
     "train, mean image, half": partial(build_train, mean=MEANS["image"], half=True),
+    "train, raw": partial(build_train, mean=MEANS["image"], half=True, decode="raw"),
     "squares": partial(square_graph, decode="exact"),
+    "squares, raw": partial(square_graph, decode="raw"),
     "images": partial(image_graph, decode="fast"),
 }
 
@@ -456,9 +484,24 @@ def test_every_operator_of_a_gpu_graph_exists_there(graph: str) -> None:
     assert {device for _, device in traced["cpu"]} == {"cpu"}
     assert {name for name, _ in traced["cpu"]} == {name for name, _ in traced["gpu"]} - {"_TensorToGpu"}
     pixels = {name: device for name, device in traced["gpu"] if name != "ExternalSource"}
-    assert [d for name, d in pixels.items() if name.startswith("decoders__")] == ["mixed"]
+    decoders = [d for name, d in pixels.items() if name.startswith("decoders__")]
+    assert decoders == ([] if "raw" in graph else ["mixed"])
     assert {d for name, d in pixels.items() if name in ("Resize", "CropMirrorNormalize", "Cast")} <= {"gpu"}
     assert ("Resize" in pixels) == (graph != "images")
+
+
+def test_raw_squares_are_cropped_as_they_are() -> None:
+    rng, count = np.random.default_rng(0), 6
+    raw = [rng.integers(0, 256, (SHORT_SIDE, SHORT_SIDE, 3), dtype=np.uint8) for _ in range(count)]
+    crops, flips = rng.integers(0, 33, (count, 2)), rng.integers(0, 2, count)
+    feed = {"encoded": raw, "mirror": flips.astype(np.int32), "shift": np.zeros((count, 3), np.float32)}
+    feed |= region_of_square(crops, CROP)._asdict()
+    build = partial(train_graph, decode="raw", mean=ZERO, divisor=ONE, half=False)
+    for ours, image, (y, x), flip in zip(run_graph(build, TRAIN_INPUTS, feed), raw, crops, flips, strict=True):
+        np.testing.assert_array_equal(ours, augment.crop_and_flip(image, y, x, bool(flip)))
+    feed |= region_of_square(0 * crops, SHORT_SIDE)._asdict()
+    for ours, image in zip(run_graph(partial(square_graph, decode="raw"), SQUARE_INPUTS, feed), raw, strict=True):
+        np.testing.assert_array_equal(ours, image)
 
 
 @pytest.mark.gpu

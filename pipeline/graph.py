@@ -103,7 +103,8 @@ def _how(decode: Decode) -> dict[str, Any]:
 
 def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool) -> Any:
     if decode == "raw":
-        return fn.reshape(inputs["encoded"].gpu() if on_gpu else inputs["encoded"], layout="HWC")
+        pixels = fn.reshape(inputs["encoded"].gpu() if on_gpu else inputs["encoded"], layout="HWC")
+        return fn.slice(pixels, start=inputs["start"], end=inputs["end"], axes=[0, 1])
     return fn.decoders.image_slice(
         inputs["encoded"],
         start=inputs["start"],

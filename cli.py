@@ -22,7 +22,10 @@ from .train.options import (
     ANY_PATH,
     FILE,
     FOLDER,
+    LOADING,
+    Picture,
     batch_option,
+    bench_options,
     config_options,
     data_argument,
     json_option,
@@ -59,7 +62,7 @@ def main(debug: bool) -> None:
 @click.option("--merge", "parts", multiple=True, type=FILE,
               help="Add up the statistics of parts of a data set instead; repeat for each file.")
 @click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later.")
-@click.option("--plot", type=FILE, help="Draw them too, as PNG or PDF.")
+@click.option("--plot", type=Picture(), help="Draw them too, as PNG, PDF or SVG.")
 @loading_options
 @json_option
 def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[Path, ...],
@@ -179,7 +182,7 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
     from .train.session import check_memory, choose_run_dir, find_checkpoint, resolve_config, stats_for_training
     from .train.tables import print_description
 
-    loading = {k: given.pop(k) for k in ("threads", "device", "decode", "max_bad", "max_pixels")}
+    loading = {k: given.pop(k) for k in LOADING}
     overrides = {k: v for k, v in given.items() if v is not None}
     if describe:
         print_description(resolve_config(preset, overrides, None), num_classes)
@@ -283,31 +286,26 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
 
 @main.command("bench-loader")
 @data_argument
-@batch_option
-@click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of each window.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each stage.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@bench_options
 @loading_options
 @json_option
-def bench_loader(data: Path | None, batch_size: int, seconds: float, rounds: int, seed: int, as_json: bool,
-                 **loading: Any) -> None:  # fmt: skip
+def bench_loader(data: Path | None, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Images per second of the loader that training uses, stage by stage, against its own ceiling.
 
     read: bytes and headers; decode: whole images, nothing else; pipeline: the training graph; loader: the same in
-    torch's hands. Without DATA it makes JPEGs of ImageNet's sizes, once, in the cache folder.
+    torch's hands; from memory, and from the disk as in a first epoch. Then what the symptoms are, and which options
+    help. Without DATA it makes JPEGs of ImageNet's sizes, once, in the cache folder.
 
-    Example: alexnet bench-loader /data/imagenet --threads 8
+    Example: alexnet bench-loader /data/imagenet --step --sweep --plot loader.png
     """
-    from .pipeline import bench
-    from .train.loading import device_of, open_or_generate, settings_of
-    from .train.tables import print_bench
+    from .train.bench_loader import run_bench_loader
+    from .train.bench_tables import print_bench
 
-    dataset = open_or_generate(data)
-    with bar("bench-loader", 4 * (rounds + 1), "windows") as update:
-        result = bench.bench_loader(dataset, settings=settings_of(loading), batch_size=min(batch_size, len(dataset)),
-                                    seconds=seconds, rounds=rounds, decode=loading["decode"], seed=seed,
-                                    half=device_of(loading).type == "cuda",
-                                    progress=lambda done, total, text: update(done))  # fmt: skip
+    result = run_bench_loader(data, asked)
+    if plot:
+        from .pipeline.bench_figures import plot_bench
+
+        plot_bench(result, plot)
     print(result.to_json()) if as_json else print_bench(result)
 
 

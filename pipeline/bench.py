@@ -1,55 +1,48 @@
-"""How fast the loader is, stage by stage, and which stage holds it back.
+"""Measuring a loader: windows, contestants that take turns, and the conditions that they share.
 
-Comes after `loader.py` and measures that very object, in four stages:
-
-    read       encoded bytes and their headers, by the loader's own reader threads; nothing is decoded
-    decode     whole images read and decoded by DALI, nothing else: the usual ceiling of a loader
-    pipeline   the training graph, its batches left inside DALI
-    loader     what training iterates: batches as torch tensors on the trainer's device
-
-(A loader may pass "decode": it decodes only the part of an image that its crop needs.) The stages take turns,
-so whatever else the machine does meets all of them. `benchmarks/` measures other loaders beside this one.
+Comes after `loader.py` and measures that very object. Here is how anything is measured; what is measured stands in
+`stages.py` (the loader's parts), `compare.py` (another loader), `sweep.py` (other settings) and `bottleneck.py`
+(training with it), and `bench_loader.py` puts them together. Contestants always alternate, so whatever else the
+machine does meets all of them; figures are medians over rounds, ratios medians of each round's ratio.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import resource
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .dataset import Dataset, cache_folder, open_dataset
-from .generate import GENERATOR, generate_flat
+from .dataset import Dataset
 from .geometry import CROP
-from .graph import IMAGE_INPUTS, Decode, image_graph
-from .hardware import num_cores
+from .graph import Decode
+from .hardware import core_quota, memory, num_cores
 from .loader import Loader, Treatment
-from .stream import BadImage, ImageStream, Settings, read_image
+from .page_cache import evict, fill
+from .stream import Settings
 
-StageName = Literal["read", "decode", "pipeline", "loader"]
 Batches = Generator[NDArray[np.int64], None, None]  # the images of each batch, (b,), as soon as it is there
-Progress = Callable[[int, int, str], None]  # windows done, windows in all, the latest figure in words
+Contents = Callable[[Loader, int], Batches]  # what is measured of a loader, over so many epochs
+Progress = Callable[[str, int, int], None]  # what is measured, windows done, windows in all
+Name = TypeVar("Name")
 
-STAGES: tuple[StageName, ...] = ("read", "decode", "pipeline", "loader")
-EPOCHS_A_WINDOW = 100_000  # no window reaches their end; they are drawn one at a time
+ENDLESS = 100_000  # epochs; no window reaches their end, and they are drawn one at a time
 MIN_BATCHES = 3  # a window takes as many even if they outlast it
-SIZED_IMAGES = 256  # as many are looked at for the mean size
-NEAR = 0.9  # rates closer than this count as alike
-UNQUIET = 0.3  # windows further apart than this, as a share of the median, are worth a warning
+SAMPLE_BYTES = 2**30  # so much of a data set is measured on, which fits the memory of any machine
+SAMPLE_BATCHES = 16  # but at least as many
 
 
 @dataclass(frozen=True)
@@ -60,8 +53,10 @@ class Window:
     encoded_bytes: int
     seconds: float
     cpu_seconds: float  # of all threads of this process
+    idle_seconds: float  # of the cores it may run on
     latencies: tuple[float, ...]  # seconds that each batch was waited for
-    peak_rss_bytes: int  # of this process since the stage was opened
+    peak_rss_bytes: int  # of this process since the window was opened
+    gpu_bytes: int = 0  # in use on the GPU at its end, by everyone
 
     @property
     def images_per_second(self) -> float:
@@ -69,21 +64,24 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage over all its windows; rates are medians, `low` and `high` the slowest and fastest window."""
+class Figures:
+    """One contestant over all its windows; rates are medians, `low` and `high` the slowest and fastest window."""
 
-    name: StageName
+    name: str
     images_per_second: float
     low: float
     high: float
     cores: float  # CPU seconds a second
+    idle_cores: float  # that nobody used
     images_per_second_per_core: float
     cores_per_1000_images_per_second: float
     encoded_megabytes_per_second: float
     latency_ms_p50: float  # from asking for a batch to having it, over all windows
     latency_ms_p99: float
     latency_ms_max: float
+    latency_ms_quantiles: tuple[float, ...]  # 101: the shortest, each percent, the longest
     peak_rss_megabytes: float
+    gpu_megabytes: float
     windows: tuple[float, ...]  # images/s of each
 
     @property
@@ -93,55 +91,81 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class BenchResult:
-    """Everything one run of `bench_loader` found."""
+class Ratio:
+    """How many times as fast, round by round: median, lowest, highest."""
 
-    stages: tuple[Stage, ...]
-    loader_share_of_decode: float  # median over the rounds
-    verdict: str
-    dataset: dict[str, Any]
-    config: dict[str, Any]
-    machine: dict[str, Any]
+    median: float
+    low: float
+    high: float
 
-    def to_json(self) -> str:
-        """One object; `stages` is a list of objects with `name` and `images_per_second` among their keys."""
-        return json.dumps(asdict(self), indent=2)
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}..{self.high:.2f})"
 
 
-def bench_loader(dataset: Dataset, *, settings: Settings, batch_size: int, rounds: int = 5,
-                 seconds: float = 2.0, decode: Decode = "exact", half: bool = False, seed: int = 0,
-                 treatment: Treatment | None = None, progress: Progress | None = None) -> BenchResult:  # fmt: skip
-    """Measure every stage in `rounds` windows of `seconds` each, after one of each that does not count.
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The conditions of every window: images, settings, how long and how often."""
 
-    Stages alternate, in reverse order every other round. Each window opens its stage anew, waits until it
-    runs steadily, and has epochs of its own: no stage finds files in memory because another has read them.
-    """
-    load = os.getloadavg()[0]
-    loader = Loader(dataset=dataset, treatment=treatment or _plain_treatment(), batch_size=batch_size,
-                    seed=seed, settings=settings, bad={}, decode=decode, half=half)  # fmt: skip
-    windows: dict[StageName, list[Window]] = {name: [] for name in STAGES}
-    total = (rounds + 1) * len(STAGES)
-    for done in range(total):
-        turn, place = divmod(done, len(STAGES))
-        name = STAGES[place if turn % 2 == 0 else -1 - place]
-        epochs = list(range(done * EPOCHS_A_WINDOW, (done + 1) * EPOCHS_A_WINDOW))
-        window = measure(_batches(name, loader, epochs), dataset, seconds=seconds,
-                         warm_up=settings.prefetch + 2, device_id=settings.device_id)  # fmt: skip
-        if turn > 0:
-            windows[name].append(window)
-        if progress is not None:
-            progress(done + 1, total, f"{name} {window.images_per_second:,.0f} images/s")
-    stages = tuple(_stage(name, windows[name]) for name in STAGES)
-    pairs = zip(windows["loader"], windows["decode"], strict=True)
-    return BenchResult(
-        stages=stages,
-        loader_share_of_decode=median(a.images_per_second / b.images_per_second for a, b in pairs),
-        verdict=verdict(stages, on_gpu=settings.device_id is not None),
-        dataset=_describe_dataset(loader),
-        config={"batch_size": batch_size, "rounds": rounds, "seconds_a_window": seconds, "decode": decode,
-                "half": half, "seed": seed, **asdict(settings)},
-        machine=machine(settings.device_id) | {"load_before": load},
-    )  # fmt: skip
+    dataset: Dataset
+    settings: Settings
+    batch_size: int
+    rounds: int = 5
+    seconds: float = 2.0
+    decode: Decode = "exact"
+    half: bool = False
+    seed: int = 0
+
+    def sample(self, part: int) -> Dataset:
+        """Up to `SAMPLE_BYTES` of images, drawn at random; parts overlap only once there are no other images left."""
+        wanted = max(int(SAMPLE_BYTES / self.dataset.lengths.mean()), SAMPLE_BATCHES * self.batch_size)
+        size = min(wanted, len(self.dataset))
+        return self.dataset.subset(np.sort(self._order[np.arange(part * size, (part + 1) * size) % len(self._order)]))
+
+    @cached_property
+    def warm_sample(self) -> Dataset:
+        """What all warm windows read; `fill` has put it into memory, as far as it fits."""
+        return self.sample(0)
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """Of the whole data set."""
+        return int(self.dataset.lengths.sum())
+
+    @cached_property
+    def fits_in_memory(self) -> bool:
+        """Whether epochs after the first can read from the page cache."""
+        return self.num_bytes < memory()[0]
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.random.default_rng(self.seed).permutation(len(self.dataset))
+
+    def fill(self) -> None:
+        fill(self.warm_sample, self.settings.readers)
+
+    def loader(self, dataset: Dataset, settings: Settings) -> Loader:
+        """With a mean image and lighting as in training; what the numbers are makes no difference to speed."""
+        treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
+        return Loader(dataset=dataset, treatment=treatment, batch_size=self.batch_size, seed=self.seed,
+                      settings=settings, bad={}, decode=self.decode, half=self.half)  # fmt: skip
+
+    def warm(self, contents: Contents, settings: Settings | None = None) -> Window:
+        """A window whose images are in memory. Each is opened anew and begins once it runs steadily."""
+        settings = settings or self.settings
+        batches = contents(self.loader(self.warm_sample, settings), ENDLESS)
+        return measure(batches, self.warm_sample, seconds=self.seconds, warm_up=settings.prefetch + 2,
+                       device_id=settings.device_id)  # fmt: skip
+
+    def cold(self, contents: Contents, part: int, settings: Settings | None = None) -> tuple[Window, float | None]:
+        """A window whose images have been dropped from memory, once through them at most; and the share of their
+        pages that stayed there, if the kernel says."""
+        settings, sample = settings or self.settings, self.sample(part)
+        stayed = evict(sample)
+        loader = self.loader(sample, settings)
+        warm_up = min(settings.prefetch + 2, max(len(loader) - MIN_BATCHES, 0))
+        window = measure(contents(loader, 1), sample, seconds=self.seconds, warm_up=warm_up,
+                         device_id=settings.device_id)  # fmt: skip
+        return window, stayed
 
 
 def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int,
@@ -157,25 +181,66 @@ def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int,
         _synchronize(device_id)
         num_images = num_bytes = 0
         latencies: list[float] = []
-        cpu, begin = time.process_time(), time.perf_counter()
+        cpu, idle, begin = time.process_time(), _idle_seconds(), time.perf_counter()
         now = begin
         while now - begin < seconds or len(latencies) < MIN_BATCHES:
-            indices = next(batches)
+            if (indices := next(batches, None)) is None:
+                break
             before, now = now, time.perf_counter()
             latencies.append(now - before)
             num_images += len(indices)
             num_bytes += int(dataset.lengths[indices].sum())
         _synchronize(device_id)
-        took, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        took, cpu, idle = time.perf_counter() - begin, time.process_time() - cpu, _idle_seconds() - idle
+        gpu_bytes = _gpu_bytes(device_id)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Window(num_images, num_bytes, took, cpu, tuple(latencies), peak)
+    return Window(num_images, num_bytes, took, cpu, idle, tuple(latencies), peak, gpu_bytes)
 
 
-def generated_dataset(count: int = 2000, seed: int = 0, *,
-                      progress: Callable[[int, int], None] | None = None) -> Dataset:  # fmt: skip
-    """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
-    root = cache_folder() / "bench-jpegs" / f"{count}-seed{seed}-v{GENERATOR}"
-    return open_dataset(generate_flat(root, count, seed, progress=progress), "train")
+def take_turns(contestants: Mapping[Name, Callable[[], Window]], rounds: int, progress: Callable[[int, int], None],
+               discard: int = 1) -> dict[Name, list[Window]]:  # fmt: skip
+    """`rounds` windows of each, in reverse order every other round, after `discard` rounds that do not count."""
+    windows: dict[Name, list[Window]] = {name: [] for name in contestants}
+    done, total = 0, (discard + rounds) * len(contestants)
+    for turn in range(discard + rounds):
+        for name in list(contestants)[:: 1 if turn % 2 == 0 else -1]:
+            window = contestants[name]()
+            if turn >= discard:
+                windows[name].append(window)
+            done += 1
+            progress(done, total)
+    return windows
+
+
+def summarise(name: str, windows: Sequence[Window]) -> Figures:
+    rates = [window.images_per_second for window in windows]
+    cpu_an_image = median(window.cpu_seconds / window.images for window in windows)
+    latencies_ms = 1e3 * np.concatenate([window.latencies for window in windows])
+    quantiles = np.percentile(latencies_ms, np.arange(101)).tolist()
+    return Figures(
+        name=name,
+        images_per_second=median(rates),
+        low=min(rates),
+        high=max(rates),
+        cores=median(window.cpu_seconds / window.seconds for window in windows),
+        idle_cores=median(window.idle_seconds / window.seconds for window in windows),
+        images_per_second_per_core=1 / cpu_an_image,
+        cores_per_1000_images_per_second=1000 * cpu_an_image,
+        encoded_megabytes_per_second=median(w.encoded_bytes / w.seconds for w in windows) / 1e6,
+        latency_ms_p50=quantiles[50],
+        latency_ms_p99=quantiles[99],
+        latency_ms_max=quantiles[100],
+        latency_ms_quantiles=tuple(round(q, 3) for q in quantiles),
+        peak_rss_megabytes=max(window.peak_rss_bytes for window in windows) / 1e6,
+        gpu_megabytes=max(window.gpu_bytes for window in windows) / 1e6,
+        windows=tuple(rates),
+    )
+
+
+def ratio(ours: Sequence[Window], theirs: Sequence[Window]) -> Ratio:
+    """How many times as fast as theirs ours are."""
+    ratios = [a.images_per_second / b.images_per_second for a, b in zip(ours, theirs, strict=True)]
+    return Ratio(median(ratios), min(ratios), max(ratios))
 
 
 def machine(device_id: int | None) -> dict[str, Any]:
@@ -184,7 +249,8 @@ def machine(device_id: int | None) -> dict[str, Any]:
     return {
         "device": "cpu" if device_id is None else torch.cuda.get_device_name(device_id),
         "cpu": model[1] if model else platform.machine(),
-        "cores": num_cores(),
+        "cores": usable_cores(),
+        "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "dali": _version_of("nvidia-dali-"),
         "nvimgcodec": _version_of("nvidia-nvimgcodec-"),
@@ -194,93 +260,28 @@ def machine(device_id: int | None) -> dict[str, Any]:
     }
 
 
-def verdict(stages: Sequence[Stage], on_gpu: bool) -> str:
-    """Which stage holds the loader back, in plain words.
-
-    On a processor stages are told apart by the processor time an image takes: neighbours do not disturb it.
-    """
-    named = {stage.name: stage for stage in stages}
-    rates = {s.name: s.images_per_second if on_gpu else s.images_per_second_per_core for s in stages}
-    if named["loader"].images_per_second > NEAR * named["read"].images_per_second:
-        words = "Reading is the bottleneck: faster storage, or more memory to keep files in, would help."
-    elif rates["loader"] < NEAR * rates["pipeline"]:
-        words = "Handing batches to torch is the bottleneck: DALI has them ready sooner."
-    elif rates["loader"] < NEAR * rates["decode"]:
-        words = "Resampling is the bottleneck: decoding alone takes less."
-    else:
-        words = "Decoding is the bottleneck: smaller images, more cores or a GPU that decodes would help."
-    words += f" The loader uses {named['loader'].cores:.1f} of {num_cores()} cores."
-    if (spread := max(stage.spread for stage in stages)) > UNQUIET:
-        words += f" The machine was not quiet: windows of one stage differ by up to {spread:.0%}."
-    return words
-
-
-def _batches(name: StageName, loader: Loader, epochs: list[int]) -> Batches:
-    """The stage itself: the images of every batch, as soon as it has gone through."""
-    if name == "loader":
-        for batch in loader.batches(epochs[0], 0, epochs[-1] + 1, lit=lambda _: True):
-            batch.images[:, :, 0, 0].sum()  # one pixel of each image, so that they are really there
-            yield batch.indices
-        return
-    with _whole_images(loader, epochs) if name == "decode" else loader.stream(epochs, 0, lit=True) as stream:
-        for feed in iter(stream.take, None) if name == "read" else (feed for _, feed in stream):
-            yield feed.indices
-
-
-def _whole_images(loader: Loader, epochs: list[int]) -> ImageStream:
-    requests, build = loader.requests(epochs, 0, lit=True), partial(image_graph, decode=loader.decode)
-    return ImageStream(loader.dataset, requests, build, IMAGE_INPUTS, batch_size=loader.batch_size, crop=None,
-                       on_bad="replace", settings=loader.settings, bad=loader.bad)  # fmt: skip
-
-
-def _plain_treatment() -> Treatment:
-    """A mean image and lighting as in training; what the numbers are makes no difference to speed."""
-    return Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
-
-
-def _stage(name: StageName, windows: list[Window]) -> Stage:
-    rates = [window.images_per_second for window in windows]
-    cpu_an_image = median(window.cpu_seconds / window.images for window in windows)
-    latencies_ms = 1e3 * np.concatenate([window.latencies for window in windows])
-    p50, p99, worst = np.percentile(latencies_ms, (50, 99, 100)).tolist()
-    return Stage(
-        name=name,
-        images_per_second=median(rates),
-        low=min(rates),
-        high=max(rates),
-        cores=median(window.cpu_seconds / window.seconds for window in windows),
-        images_per_second_per_core=1 / cpu_an_image,
-        cores_per_1000_images_per_second=1000 * cpu_an_image,
-        encoded_megabytes_per_second=median(w.encoded_bytes / w.seconds for w in windows) / 1e6,
-        latency_ms_p50=p50,
-        latency_ms_p99=p99,
-        latency_ms_max=worst,
-        peak_rss_megabytes=max(window.peak_rss_bytes for window in windows) / 1e6,
-        windows=tuple(rates),
-    )
-
-
-def _describe_dataset(loader: Loader) -> dict[str, Any]:
-    """What was read; sizes are means, the megapixels those of a sample."""
-    dataset = loader.dataset
-    pixels = []
-    for i in np.unique(np.linspace(0, len(dataset) - 1, SIZED_IMAGES).astype(int)):
-        with suppress(BadImage):
-            _, (height, width) = read_image(dataset, int(i), loader.settings.max_pixels)
-            pixels.append(height * width)
-    return {
-        "root": str(dataset.root),
-        "fingerprint": dataset.fingerprint,
-        "num_images": len(dataset),
-        "num_bad": len(loader.bad),
-        "image_kilobytes": float(dataset.lengths.mean()) / 1e3,
-        "image_megapixels": float(np.mean(pixels)) / 1e6,
-    }
+def usable_cores() -> float:
+    """Cores, or what control groups grant of them."""
+    return min(num_cores(), core_quota())
 
 
 def _synchronize(device_id: int | None) -> None:
     if device_id is not None:
         torch.cuda.synchronize(device_id)
+
+
+def _idle_seconds() -> float:
+    """Of all cores that this process may run on, since the machine was started; waiting for a disk is idle too."""
+    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in ours) / os.sysconf("SC_CLK_TCK")
+
+
+def _gpu_bytes(device_id: int | None) -> int:
+    if device_id is None:
+        return 0
+    free, total = torch.cuda.mem_get_info(device_id)
+    return total - free
 
 
 def _forget_peak_rss() -> None:

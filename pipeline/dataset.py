@@ -13,10 +13,10 @@ import logging
 import os
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,15 @@ class Dataset:
         if len(data) != length:
             raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed")
         return data
+
+    def subset(self, indices: NDArray[np.int64]) -> Dataset:
+        """These images alone, in this order."""
+        names = [self.names[i].encode("utf-8", "surrogateescape") for i in indices.tolist()]
+        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        table = StringTable(np.frombuffer(b"".join(names), np.uint8), ends)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        picked: dict[str, Any] = {key: a[indices] for key, a in values.items() if isinstance(a, np.ndarray)}
+        return replace(self, names=table, _descriptors={}, **picked)
 
     def _descriptor(self, where: int) -> int:
         descriptor = self._descriptors.get(where)

@@ -5,18 +5,26 @@ files like any others. A picture has a random stream of its own, so its bytes do
 processes.
 """
 
+import fcntl
+import glob
 import json
+import logging
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .draw import KINDS, Kind, draw_jpeg
 from .hardware import num_cores
+
+log = logging.getLogger("alexnet")
 
 GENERATOR = 2  # version of the pictures: a tree of another version is not reused
 MARKER = "generated.json"
@@ -70,27 +78,53 @@ def generate_flat(
 def _build(
     root: Path, facts: dict[str, Any], jobs: list[_Job], processes: int | None, progress: Progress | None
 ) -> Path:
-    """Draws `jobs` into a sibling of `root` and renames it when complete."""
+    """Draws `jobs` into a sibling of `root` and renames it when complete; a second process waits for the first."""
     facts = {"generator": GENERATOR, **facts}
     if _is_generated(root, facts):
         return root
-    draft = root.with_name(f".{root.name}.partial-{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        for folder in sorted({(draft / job.path).parent for job in jobs}):
-            folder.mkdir(parents=True)
-        for done, _ in enumerate(_draw_all(draft, jobs, processes or num_cores()), start=1):
-            if progress:
-                progress(done, len(jobs))
-        (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _turn(root) as ours:
+        if _is_generated(root, facts):
+            return root
+        for abandoned in root.parent.glob(f".{glob.escape(root.name)}.partial-*") if ours else ():
+            shutil.rmtree(abandoned, ignore_errors=True)  # its process was killed
+        draft = root.with_name(f".{root.name}.partial-{os.getpid()}")
         try:
-            draft.rename(root)  # an empty folder in the way is replaced
-        except OSError:
-            if not _is_generated(root, facts):  # it is when another process was faster
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            for folder in sorted({(draft / job.path).parent for job in jobs}):
+                folder.mkdir(parents=True)
+            for done, _ in enumerate(_draw_all(draft, jobs, processes or num_cores()), start=1):
+                if progress:
+                    progress(done, len(jobs))
+            (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+            try:
+                draft.rename(root)  # an empty folder in the way is replaced
+            except OSError:
+                if ours or not _is_generated(root, facts):  # without locks another process may have been faster
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return root
+
+
+@contextmanager
+def _turn(root: Path) -> Iterator[bool]:
+    """One process at a time draws beside `root`; False where the file system has no locks."""
+    descriptor = os.open(root.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield _lock(descriptor, root)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, root: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.warning("Another process is drawing into %s; waiting for it.", root)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
@@ -113,11 +147,34 @@ def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
         yield from map(draw, jobs)
         return
     context = multiprocessing.get_context("spawn")  # the caller may have threads of torch and DALI
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         try:
-            yield from pool.map(draw, jobs, chunksize=16)
+            with _no_ctrl_c():  # it would break the pool; the parent hears of it and ends the pool properly
+                drawn = pool.map(draw, jobs, chunksize=16)
+            yield from drawn
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Ctrl-C waits until afterwards, and processes started here never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+
+    def follow() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _draw(root: Path, job: _Job) -> None:

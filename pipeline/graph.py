@@ -29,6 +29,8 @@ REGION_INPUTS = (*IMAGE_INPUTS, "start", "end")
 SQUARE_INPUTS = (*REGION_INPUTS, "low", "high")
 TRAIN_INPUTS = (*SQUARE_INPUTS, "mirror", "shift")
 
+HW_DECODER_LOAD = 0.65  # the share of a batch that a GPU's JPEG engines decode, CUDA the rest; DALI's own default
+
 Source = Callable[[], tuple[Any, ...]]  # raises StopIteration after the last batch
 
 
@@ -44,7 +46,8 @@ def new_pipeline(batch_size: int, threads: int, device_id: int | None, prefetch:
 
 
 def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDArray[np.float32],
-                divisor: NDArray[np.float32], half: bool) -> None:  # fmt: skip
+                divisor: NDArray[np.float32], half: bool, hw_decoder_load: float = HW_DECODER_LOAD,
+                ) -> None:  # fmt: skip
     """Outputs images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
 
     `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift`
@@ -53,7 +56,7 @@ def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDA
     """
     on_gpu = pipeline.device_id is not None
     inputs = _inputs(TRAIN_INPUTS, source)
-    crop = _resample(_decode_region(inputs, decode, on_gpu), inputs, CROP)
+    crop = _resample(_decode_region(inputs, decode, on_gpu, hw_decoder_load), inputs, CROP)
     colour = mean if mean.ndim == 1 else np.zeros(3, np.float32)
     images = fn.crop_mirror_normalize(
         crop,
@@ -69,24 +72,28 @@ def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDA
     pipeline.set_outputs(images)
 
 
-def square_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
+def square_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
+                 hw_decoder_load: float = HW_DECODER_LOAD) -> None:  # fmt: skip
     """Outputs the central squares, uint8 (256, 256, 3)."""
     inputs = _inputs(SQUARE_INPUTS, source)
-    region = _decode_region(inputs, decode, pipeline.device_id is not None)
+    region = _decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load)
     pipeline.set_outputs(_resample(region, inputs, SHORT_SIDE))
 
 
-def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
+def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
+                hw_decoder_load: float = HW_DECODER_LOAD) -> None:  # fmt: skip
     """Outputs whole images, uint8 (H, W, 3)."""
-    device = "mixed" if pipeline.device_id is not None else "cpu"
     (encoded,) = _inputs(IMAGE_INPUTS, source).values()
-    pipeline.set_outputs(fn.decoders.image(encoded, device=device, **_how(decode)))
+    if decode != "raw":
+        encoded = fn.decoders.image(encoded, **_how(decode, pipeline.device_id is not None, hw_decoder_load))
+    pipeline.set_outputs(encoded)
 
 
-def region_graph(pipeline: Pipeline, source: Source, *, decode: Decode) -> None:
+def region_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
+                 hw_decoder_load: float = HW_DECODER_LOAD) -> None:  # fmt: skip
     """Outputs what is decoded of each image for a crop, uint8 (h, w, 3)."""
     inputs = _inputs(REGION_INPUTS, source)
-    pipeline.set_outputs(_decode_region(inputs, decode, pipeline.device_id is not None))
+    pipeline.set_outputs(_decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load))
 
 
 def _inputs(names: tuple[str, ...], source: Source) -> dict[str, Any]:
@@ -95,13 +102,14 @@ def _inputs(names: tuple[str, ...], source: Source) -> dict[str, Any]:
     return dict(zip(names, nodes, strict=True))
 
 
-def _how(decode: Decode) -> dict[str, Any]:
+def _how(decode: Decode, on_gpu: bool, hw_decoder_load: float) -> dict[str, Any]:
     """`exact` decodes as libjpeg, Pillow and torchvision do. EXIF rotation is ignored, as by the authors."""
     exact = decode == "exact"
-    return {"adjust_orientation": False, "jpeg_fancy_upsampling": exact, "use_fast_idct": not exact}
+    how = {"adjust_orientation": False, "jpeg_fancy_upsampling": exact, "use_fast_idct": not exact}
+    return how | ({"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"})
 
 
-def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool) -> Any:
+def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool, hw_decoder_load: float) -> Any:
     if decode == "raw":
         pixels = fn.reshape(inputs["encoded"].gpu() if on_gpu else inputs["encoded"], layout="HWC")
         return fn.slice(pixels, start=inputs["start"], end=inputs["end"], axes=[0, 1])
@@ -110,8 +118,7 @@ def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool) -> Any:
         start=inputs["start"],
         end=inputs["end"],
         axes=[0, 1],
-        device="mixed" if on_gpu else "cpu",
-        **_how(decode),
+        **_how(decode, on_gpu, hw_decoder_load),
     )
 
 

@@ -134,7 +134,7 @@ class Loader:
         build: Any
         build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
         rows = share(self.batch_size, self.rank, self.num_ranks)
-        build = partial(build, decode=_how(self.dataset, self.decode))
+        build = partial(build, **decoding(self.dataset, self.decode, self.settings))
         return ImageStream(
             self.dataset, self.requests(epochs, step, lit), build, inputs,
             batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
@@ -184,7 +184,7 @@ def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, se
     """
     build: Any
     build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
-    build = partial(build, decode=_how(dataset, decode))
+    build = partial(build, **decoding(dataset, decode, settings))
     stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
     for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
         yield Decoded(feed.request.indices, feed.indices, pixels, feed.bad)
@@ -193,7 +193,7 @@ def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, se
 def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
                 decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
     """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
-    build = partial(image_graph, decode=_how(dataset, decode))
+    build = partial(image_graph, **decoding(dataset, decode, settings))
     with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
         for output, feed in stream:
             images = output if isinstance(output, list) else [] if output is None else output.as_cpu()
@@ -201,8 +201,9 @@ def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int
             yield Decoded(feed.request.indices, feed.indices, pixels, feed.bad)
 
 
-def _how(dataset: Dataset, decode: Decode) -> Decode:
-    return "raw" if dataset.raw else decode
+def decoding(dataset: Dataset, decode: Decode, settings: Settings) -> dict[str, Any]:
+    """What every graph is told of how to decode."""
+    return {"decode": "raw" if dataset.raw else decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
 def _in_order(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: tuple[str, ...], crop: int | None,

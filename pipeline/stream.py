@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .dataset import Dataset
 from .geometry import SHORT_SIDE, region_of_square, source_region
-from .graph import Source, new_pipeline
+from .graph import HW_DECODER_LOAD, Source, new_pipeline
 from .judge import Judge, why
 
 log = logging.getLogger("alexnet")
@@ -76,6 +76,7 @@ class Settings:
     readers: int = 4
     device_id: int | None = None  # None: decode on the CPU
     prefetch: int = 2  # batches inside DALI, and as many read ahead
+    hw_decoder_load: float = HW_DECODER_LOAD  # on a GPU
     max_pixels: int = MAX_PIXELS
     max_bad: float = MAX_BAD
 

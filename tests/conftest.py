@@ -167,3 +167,15 @@ def no_thread_is_left() -> Iterator[None]:
     while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def noise_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train/` of 32 JPEGs in two classes, 72 pixels wide and 96 high, for measuring loaders on."""
+    root = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for i in range(32):
+        path = root / f"train/{i % 2}/{i}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(96, 72, 3), dtype=np.uint8)).save(path)
+    return root

@@ -1,150 +1,174 @@
-"""The loader's benchmark on a handful of images: does it run, and do its figures agree with one another?"""
+"""Windows count what they should, contestants take turns, and cold windows read what was dropped."""
 
-import json
-import math
+import os
 import threading
-from dataclasses import replace
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
 
-from alexnet.pipeline import bench
-from alexnet.pipeline.bench import STAGES, BenchResult, Stage
-from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline import bench, page_cache
+from alexnet.pipeline.bench import MIN_BATCHES, Batches, Bench, Ratio, Window, ratio, summarise, take_turns
+from alexnet.pipeline.dataset import Dataset, Listing, open_dataset
+from alexnet.pipeline.stages import STAGES
 from alexnet.pipeline.stream import Settings
 
-NUM_IMAGES, BATCH_SIZE, ROUNDS = 32, 8, 2
-SIZE = (96, 72)
+NUM_IMAGES, BATCH_SIZE = 32, 8
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    root = tmp_path_factory.mktemp("bench")
-    rng = np.random.default_rng(0)
-    for i in range(NUM_IMAGES):
-        path = root / f"train/{i % 2}/{i}.JPEG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(*SIZE, 3), dtype=np.uint8)).save(path)
-    return open_dataset(root, "train")
+@pytest.fixture
+def dataset(noise_tree: Path) -> Dataset:
+    return open_dataset(noise_tree, "train")
 
 
-@pytest.fixture(scope="module")
-def progress() -> list[tuple[int, int, str]]:
-    return []
+def conditions(dataset: Dataset, **changes: Any) -> Bench:
+    usual: dict[str, Any] = {"settings": Settings(threads=1), "batch_size": BATCH_SIZE, "seconds": 0.05, "rounds": 2}
+    return Bench(dataset=dataset, **(usual | changes))
 
 
-@pytest.fixture(scope="module")
-def result(dataset: Dataset, progress: list[tuple[int, int, str]]) -> BenchResult:
-    settings = Settings(threads=2)
-    return bench.bench_loader(dataset, settings=settings, batch_size=BATCH_SIZE, rounds=ROUNDS, seconds=0.1,
-                              progress=lambda *report: progress.append(report))  # fmt: skip
-
-
-def test_stages_come_in_order_with_figures_that_agree(result: BenchResult) -> None:
-    assert tuple(stage.name for stage in result.stages) == STAGES
-    for stage in result.stages:
-        assert len(stage.windows) == ROUNDS
-        assert 0 < stage.low <= stage.images_per_second <= stage.high < 1e7
-        assert 0 <= stage.latency_ms_p50 <= stage.latency_ms_p99 <= stage.latency_ms_max
-        cores = 1000 / stage.images_per_second_per_core
-        assert cores == pytest.approx(stage.cores_per_1000_images_per_second)
-        bytes_an_image = 1e6 * stage.encoded_megabytes_per_second / stage.images_per_second
-        assert bytes_an_image == pytest.approx(1e3 * result.dataset["image_kilobytes"], rel=0.2)
-        assert 50 < stage.peak_rss_megabytes < 50_000
-
-
-def test_stages_differ_as_their_work_does(result: BenchResult) -> None:
-    work = {stage.name: stage.cores_per_1000_images_per_second for stage in result.stages}
-    assert work["read"] < work["decode"]
-    assert work["read"] < work["loader"]
-
-
-def test_json_is_one_object_with_stages(result: BenchResult) -> None:
-    saved = json.loads(result.to_json())
-    assert [stage["name"] for stage in saved["stages"]] == ["read", "decode", "pipeline", "loader"]
-    assert all(math.isfinite(stage["images_per_second"]) for stage in saved["stages"])
-    assert saved["dataset"]["num_images"] == NUM_IMAGES
-    assert saved["dataset"]["image_megapixels"] == pytest.approx(SIZE[0] * SIZE[1] / 1e6)
-    assert saved["config"]["threads"] == 2
-    assert saved["config"]["batch_size"] == BATCH_SIZE
-    assert "unknown" not in saved["machine"].values()
-    assert saved["verdict"]
-
-
-def test_progress_counts_every_window(result: BenchResult, progress: list[tuple[int, int, str]]) -> None:
-    total = (ROUNDS + 1) * len(STAGES)
-    assert [(done, of) for done, of, _ in progress] == [(done, total) for done in range(1, total + 1)]
-    assert {text.split()[0] for *_, text in progress[: len(STAGES)]} == set(STAGES)
-
-
-def test_no_thread_is_left_behind(result: BenchResult) -> None:
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("alexnet")]
+def window(images: int, seconds: float, *, cpu: float = 1.0, latencies: tuple[float, ...] = (0.1, 0.2)) -> Window:
+    return Window(images, 1000 * images, seconds, cpu, 0.5, latencies, 10**6)
 
 
 def test_a_window_counts_neither_the_warm_up_nor_more_than_it_took(dataset: Dataset) -> None:
     closed = []
 
-    def batches() -> bench.Batches:
+    def batches() -> Batches:
         try:
             for start in range(1_000_000):
                 yield np.arange(start, start + BATCH_SIZE) % NUM_IMAGES
         finally:
             closed.append(True)
 
-    window = bench.measure(batches(), dataset, seconds=0.0, warm_up=2)
-    assert window.images == bench.MIN_BATCHES * BATCH_SIZE
-    expected = dataset.lengths[np.arange(2, 2 + bench.MIN_BATCHES)[:, None] + np.arange(BATCH_SIZE)].sum()
-    assert window.encoded_bytes == expected
-    assert sum(window.latencies) <= window.seconds
+    taken = bench.measure(batches(), dataset, seconds=0.0, warm_up=2)
+    assert taken.images == MIN_BATCHES * BATCH_SIZE
+    expected = dataset.lengths[np.arange(2, 2 + MIN_BATCHES)[:, None] + np.arange(BATCH_SIZE)].sum()
+    assert taken.encoded_bytes == expected
+    assert sum(taken.latencies) <= taken.seconds
     assert closed
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
-@pytest.mark.parametrize(
-    ("rates", "bottleneck"),
-    [
-        ((1000, 5000, 990, 990), "Reading"),
-        ((9000, 5000, 4000, 2000), "Handing"),
-        ((9000, 5000, 3000, 2900), "Resampling"),
-        ((9000, 3000, 2900, 2900), "Decoding"),
-        ((9000, 3000, 4000, 4000), "Decoding"),  # the region alone may decode faster than the whole
-    ],
-)
-def test_verdict_names_the_bottleneck(
-    result: BenchResult, rates: tuple[int, ...], bottleneck: str, on_gpu: bool
-) -> None:
-    stages = [_at(stage, rate) for stage, rate in zip(result.stages, rates, strict=True)]
-    words = bench.verdict(stages, on_gpu)
-    assert words.startswith(bottleneck)
-    assert "not quiet" not in words
+def test_a_window_ends_with_its_batches(dataset: Dataset) -> None:
+    batches = (np.arange(4) for _ in range(5))
+    assert bench.measure(batches, dataset, seconds=60, warm_up=3).images == 8
 
 
-def test_verdict_on_a_busy_processor_goes_by_processor_time(result: BenchResult) -> None:
-    stages = [_at(stage, rate) for stage, rate in zip(result.stages, (9000, 3000, 2900, 2900), strict=True)]
-    stages[3] = replace(stages[3], images_per_second=1500, low=700)  # a neighbour took the rest
-    words = bench.verdict(stages, on_gpu=False)
-    assert words.startswith("Decoding")
-    assert "not quiet" in words
+def test_a_window_tells_work_from_waiting(dataset: Dataset) -> None:
+    def batches(work: bool) -> Batches:
+        while True:
+            until = time.perf_counter() + 0.02
+            while time.perf_counter() < until:
+                if not work:
+                    time.sleep(0.02)
+            yield np.arange(4)
+
+    busy, waiting = (bench.measure(batches(work), dataset, seconds=0.3, warm_up=0) for work in (True, False))
+    assert waiting.cpu_seconds < 0.3 * waiting.seconds
+    assert busy.cpu_seconds > 2 * waiting.cpu_seconds
+    assert min(waiting.latencies) >= 0.02
+    assert 0 <= waiting.idle_seconds < 1.5 * len(os.sched_getaffinity(0)) * waiting.seconds
 
 
-def _at(stage: Stage, rate: float) -> Stage:
-    return replace(stage, images_per_second=rate, low=rate, high=rate, images_per_second_per_core=rate)
+def test_contestants_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+    told: list[tuple[int, int]] = []
+
+    def run(name: str) -> Window:
+        order.append(name)
+        return window(len(order), 1.0)
+
+    windows = take_turns({n: (lambda n=n: run(n)) for n in "abc"}, 3, lambda *report: told.append(report))
+    assert "".join(order) == "abc" + "cba" + "abc" + "cba"
+    assert [w.images for w in windows["a"]] == [6, 7, 12]
+    assert [w.images for w in windows["c"]] == [4, 9, 10]
+    assert told == [(done, 12) for done in range(1, 13)]
 
 
-def test_generated_dataset_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
-    drawn: list[tuple[int, int]] = []
-    first = bench.generated_dataset(4, progress=lambda *report: drawn.append(report))
-    again = bench.generated_dataset(4, progress=lambda *report: drawn.append(report))
-    assert len(first) == len(drawn) == 4
-    assert again.fingerprint == first.fingerprint
-    assert first.root.is_relative_to(tmp_path / "bench-jpegs")
+@given(st.lists(st.tuples(st.integers(1, 1000), st.floats(0.1, 10), st.floats(0.01, 20)), min_size=1, max_size=9))
+def test_figures_are_medians_over_windows(taken: list[tuple[int, float, float]]) -> None:
+    figures = summarise("x", [window(images, seconds, cpu=cpu) for images, seconds, cpu in taken])
+    rates = [images / seconds for images, seconds, _ in taken]
+    assert figures.images_per_second == pytest.approx(np.median(rates))
+    assert (figures.low, figures.high) == (min(rates), max(rates))
+    assert figures.windows == tuple(rates)
+    cpu_an_image = np.median([cpu / images for images, _, cpu in taken])
+    assert figures.cores_per_1000_images_per_second == pytest.approx(1000 * cpu_an_image)
+    assert figures.images_per_second_per_core == pytest.approx(1 / cpu_an_image)
+    assert figures.encoded_megabytes_per_second == pytest.approx(figures.images_per_second / 1000)
 
 
-@pytest.mark.gpu
-def test_gpu(dataset: Dataset) -> None:
-    settings = Settings(threads=2, device_id=0)
-    result = bench.bench_loader(dataset, settings=settings, batch_size=8, rounds=1, seconds=0.1, half=True)
-    assert "NVIDIA" in result.machine["device"]
+def test_latencies_are_of_all_windows_together() -> None:
+    figures = summarise("x", [window(1, 1, latencies=tuple(range(50))), window(1, 1, latencies=tuple(range(50, 101)))])
+    assert (figures.latency_ms_p50, figures.latency_ms_p99, figures.latency_ms_max) == (50_000, 99_000, 100_000)
+    assert figures.latency_ms_quantiles == tuple(1000 * q for q in range(101))
+
+
+def test_ratios_are_those_of_each_round() -> None:
+    """A machine that is ten times slower in the second round changes nothing."""
+    ours, theirs = [window(300, 1), window(26, 1)], [window(100, 1), window(10, 1)]
+    assert ratio(ours, theirs) == Ratio(pytest.approx(2.8), pytest.approx(2.6), pytest.approx(3.0))
+    assert str(ratio(ours, theirs)) == "2.80 (2.60..3.00)"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_gives_the_images_of_the_plan(dataset: Dataset, stage: str) -> None:
+    loader = conditions(dataset).loader(dataset, Settings(threads=1, readers=2))
+    wanted = [request.indices.tolist() for request in loader.requests([0, 1], 0, lit=True)]
+    assert [indices.tolist() for indices in STAGES[stage](loader, 2)] == wanted
+    assert len(wanted) == 2 * NUM_IMAGES // BATCH_SIZE
+
+
+def listing(count: int, length: int) -> Dataset:
+    found = Listing()
+    for i in range(count):
+        found.add(f"{i}.JPEG", 0, length)
+    return found.dataset(Path("/nowhere"), "train", ("a",))
+
+
+def test_samples_hold_a_gibibyte_and_do_not_overlap() -> None:
+    conditions_of_many = conditions(listing(50_000, 110_000))
+    parts = [conditions_of_many.sample(part) for part in range(6)]
+    assert {len(part) for part in parts} == {2**30 // 110_000}
+    names = [{part.names[i] for i in range(len(part))} for part in parts]
+    assert len(set.union(*names[:5])) == 5 * len(parts[0])
+    assert names[5] & names[0]  # there are no others left
+    assert {part.names[0] for part in parts} != {"0.JPEG"}
+
+
+def test_a_small_data_set_is_its_own_sample() -> None:
+    few, large = conditions(listing(10, 1000)), conditions(listing(300, 2**30))
+    assert [few.sample(3).names[i] for i in range(10)] == [f"{i}.JPEG" for i in range(10)]
+    assert len(large.sample(0)) == bench.SAMPLE_BATCHES * BATCH_SIZE  # however large its images are
+
+
+def test_what_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "memory", lambda: (5_000_000, 10_000_000))
+    assert conditions(listing(4, 1_000_000)).fits_in_memory
+    assert not conditions(listing(6, 1_000_000)).fits_in_memory
+
+
+@pytest.mark.usefixtures("no_thread_is_left")
+def test_cold_windows_read_what_was_dropped_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[float | None] = []
+
+    def spy(*args: Any, **kwargs: Any) -> Window:
+        there.append(page_cache.resident_share(dataset))
+        return measure(*args, **kwargs)
+
+    measure = bench.measure
+    monkeypatch.setattr(bench, "measure", spy)
+    cold = conditions(dataset, seconds=30)
+    cold.fill()
+    warm = page_cache.resident_share(dataset)
+    taken, stayed = cold.cold(STAGES["loader"], part=1)
+    assert taken.images == MIN_BATCHES * BATCH_SIZE  # of 4 batches, long before the 30 s are over
+    assert taken.seconds < 30
+    assert there == [stayed]
+    if page_cache.file_system(dataset.root) in ("ext4", "xfs", "btrfs"):  # tmpfs is memory itself
+        assert warm == 1
+        assert stayed == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("alexnet")]

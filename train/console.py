@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -100,7 +100,22 @@ class _Rate(ProgressColumn):
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} {self._unit}/s" if task.speed else "")
+        return Text(f"{_rate(task.speed)} {self._unit}/s" if task.speed else "")
+
+
+@contextmanager
+def bars(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each part of a work, one after the other: a function of the part's name, the number done, and all."""
+    with ExitStack() as running:
+        shown: list[tuple[str, Callable[[int], None]]] = []
+
+        def update(what: str, done: int, total: int) -> None:
+            if not shown or shown[-1][0] != what:
+                running.close()
+                shown.append((what, running.enter_context(bar(what, total, unit))))
+            shown[-1][1](done)
+
+        yield update
 
 
 def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[[int], None]:
@@ -116,10 +131,14 @@ def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[
             return
         rate = (done - first[0]) / max(now - started, 1e-9)
         left = f", {_clock((total - done) / rate)} left" if rate else ""
-        error_console.print(f"{what}: {done}/{total} {unit}, {rate:,.0f} {unit}/s{left}", soft_wrap=True)
+        error_console.print(f"{what}: {done}/{total} {unit}, {_rate(rate)} {unit}/s{left}", soft_wrap=True)
         printed[:] = [now, done]
 
     return update
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 class TrainingDisplay:

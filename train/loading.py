@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..pca.compute import compute_stats, compute_stats_sharded
 from ..pca.stats import Region, RgbStats
-from ..pipeline.bench import generated_dataset
-from ..pipeline.dataset import DEFAULT_DATA, Dataset, cache_folder, open_dataset
+from ..pipeline.dataset import Dataset, cache_folder
+from ..pipeline.graph import HW_DECODER_LOAD
 from ..pipeline.loader import squares
 from ..pipeline.stream import Settings
-from .console import bar, say
+from .console import bar
 from .trainer import TrainingError
 
-Options = dict[str, Any]  # threads, device, decode, max_bad, max_pixels: `options.loading_options`
+Options = dict[str, Any]  # threads, device, decode and so on: `options.loading_options`
 
 
 def device_of(loading: Options) -> torch.device:
@@ -30,21 +30,18 @@ def device_of(loading: Options) -> torch.device:
 
 
 def settings_of(loading: Options) -> Settings:
+    device_id, hw_decoder_load = device_of(loading).index, loading["hw_decoder_load"]
+    if device_id is None and hw_decoder_load is not None:
+        raise click.UsageError("--hw-decoder-load is for a GPU's JPEG engines, and here the CPU decodes: leave it out.")
     return Settings(
         threads=loading["threads"],
-        readers=max(4, loading["threads"]),
-        device_id=device_of(loading).index,
+        readers=loading["readers"] or max(4, loading["threads"]),
+        device_id=device_id,
+        prefetch=loading["prefetch"],
+        hw_decoder_load=HW_DECODER_LOAD if hw_decoder_load is None else hw_decoder_load,
         max_pixels=loading["max_pixels"],
         max_bad=loading["max_bad"],
     )
-
-
-def open_or_generate(data: Path | None) -> Dataset:
-    """The training set of DATA; where there is none, generated JPEGs."""
-    if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
-        return open_dataset(data, "train")
-    say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
-    return generated_dataset()
 
 
 def compute_statistics(dataset: Dataset, region: Region, loading: Options, part: tuple[int, int] = (0, 1),

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from .config import Config
+from .config import PRESETS, Config
 
 
 def config_options(function: Any) -> Any:
@@ -69,6 +69,21 @@ class Commas(click.ParamType):
             self.fail(f"{value!r} is not a list of {self.item.__name__}, as in 1,2,3.", param, ctx)
 
 
+class Picture(click.Path):
+    """A file that a figure can be written into, by its name."""
+
+    endings = (".png", ".pdf", ".svg")
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix.lower() not in self.endings:
+            self.fail(f"{value!r} ends in none of {', '.join(self.endings)}.", param, ctx)
+        return path
+
+
 CORES = len(os.sched_getaffinity(0))
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -97,8 +112,28 @@ loading_options = together(
                  help="Where to decode and to compute."),
     click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
                  help="exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off."),
+    click.option("--readers", type=click.IntRange(1), show_default="as --threads, at least 4",
+                 help="Threads that read files."),
+    click.option("--prefetch", type=click.IntRange(1), default=2, show_default=True,
+                 help="Batches read ahead, and as many decoded ahead."),
+    click.option("--hw-decoder-load", type=click.FloatRange(0, 1), show_default="DALI's 0.65",
+                 help="Share of a batch for the GPU's JPEG engines."),
     click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True,
                  help="Share of images that may be unusable before it is an error."),
     click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, show_default=True,
                  help="Images that claim more pixels than this are refused unopened."),
+)  # fmt: skip
+LOADING = ("threads", "device", "decode", "readers", "prefetch", "hw_decoder_load", "max_bad", "max_pixels")
+bench_options = together(
+    batch_option,
+    click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of each window."),
+    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each contestant."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    click.option("--compare", type=click.Choice(["torch"]),
+                 help="Beside torch's DataLoader with Pillow, at its best number of workers."),
+    click.option("--step", is_flag=True, help="Is loading the bottleneck? Beside the training step on a cached batch."),
+    click.option("--preset", type=click.Choice(list(PRESETS)), help="The network of --step.  [paper]"),
+    click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Of the network of --step.  [1]"),
+    click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
+    click.option("--plot", type=Picture(), help="Draw it all, as PNG, PDF or SVG."),
 )  # fmt: skip

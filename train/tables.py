@@ -11,7 +11,6 @@ from .console import print_table, say
 
 if TYPE_CHECKING:
     from ..pca.stats import RgbStats
-    from ..pipeline.bench import BenchResult
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:
@@ -43,22 +42,6 @@ def print_stats(stats: RgbStats, out: Path) -> None:
 
 def _vector(values: Any) -> str:
     return ", ".join(f"{v:+.4f}" for v in values)
-
-
-def print_bench(result: BenchResult) -> None:
-    """Stage by stage, then the verdict in words."""
-    rows = [(s.name, f"{s.images_per_second:,.0f}", f"{s.low:,.0f} .. {s.high:,.0f}",
-             f"{s.images_per_second_per_core:,.0f}", f"{s.cores_per_1000_images_per_second:.2f}",
-             f"{s.encoded_megabytes_per_second:.0f}",
-             f"{s.latency_ms_p50:.0f} / {s.latency_ms_p99:.0f} / {s.latency_ms_max:.0f}", f"{s.peak_rss_megabytes:.0f}")
-            for s in result.stages]  # fmt: skip
-    header = ("stage", "images/s", "windows", "per core", "cores per 1,000/s", "MB/s read", "batch ms p50 / p99 / max",
-              "peak MB")  # fmt: skip
-    machine = ", ".join(f"{k} {v}" for k, v in result.machine.items() if k != "load_before")
-    count, size, kilobytes = (result.dataset[k] for k in ("num_images", "image_megapixels", "image_kilobytes"))
-    print_table(f"{count:,} images, {size:.3f} megapixels and {kilobytes:.0f} KB on average", header, rows)
-    print(f"The loader reaches {result.loader_share_of_decode:.0%} of the decode-only rate. {result.verdict}")
-    print(machine)
 
 
 def print_description(config: Config, num_classes: int) -> None:

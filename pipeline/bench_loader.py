@@ -1,0 +1,73 @@
+"""Everything that `alexnet bench-loader` finds out, as one result.
+
+Puts together `stages.py`, `compare.py`, `sweep.py` and `bottleneck.py`; `bench_figures.py` draws it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .bench import Bench, Figures, Progress, machine
+from .bottleneck import Bottleneck, TrainStep, measure_bottleneck
+from .compare import Comparison, compare_torch
+from .dataset import Dataset, cache_folder, open_dataset
+from .generate import GENERATOR, generate_flat
+from .generate import Progress as DrawingProgress
+from .stages import PageCache, Symptom, describe_dataset, measure_cold, measure_warm, symptoms, verdict
+from .sweep import Sweep, sweep
+
+NUM_GENERATED = 2000
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One run. `stages` are the loader's parts, warm; the last three are None where they were not asked for."""
+
+    stages: tuple[Figures, ...]
+    cold: tuple[Figures, ...]
+    page_cache: PageCache
+    loader_share_of_decode: float  # median over the rounds
+    verdict: str
+    symptoms: tuple[Symptom, ...]
+    comparison: Comparison | None
+    bottleneck: Bottleneck | None
+    sweep: Sweep | None
+    dataset: dict[str, Any]
+    config: dict[str, Any]
+    machine: dict[str, Any]
+
+    def to_json(self) -> str:
+        """One object; `stages` is a list of objects with `name` and `images_per_second` among their keys."""
+        return json.dumps(asdict(self))
+
+
+def bench_loader(bench: Bench, *, compare: bool = False, train_step: TrainStep | None = None, sweeps: bool = False,
+                 progress: Progress = lambda what, done, total: None) -> BenchResult:  # fmt: skip
+    """The stages from memory and from the disk, and what else is asked for."""
+    on_gpu = bench.settings.device_id is not None
+    facts = machine(bench.settings.device_id)  # the load before anything is measured
+    stages, share_of_decode = measure_warm(bench, progress)
+    cold, cache = measure_cold(bench, progress)
+    return BenchResult(
+        stages=stages,
+        cold=cold,
+        page_cache=cache,
+        loader_share_of_decode=share_of_decode.median,
+        verdict=verdict(stages, on_gpu),
+        symptoms=symptoms(stages, cold, cache, on_gpu),
+        comparison=compare_torch(bench, progress) if compare else None,
+        bottleneck=measure_bottleneck(bench, train_step, progress) if train_step else None,
+        sweep=sweep(bench, progress) if sweeps else None,
+        dataset=describe_dataset(bench.dataset, bench.warm_sample, bench.settings.max_pixels),
+        config={"batch_size": bench.batch_size, "rounds": bench.rounds, "seconds_a_window": bench.seconds,
+                "decode": bench.decode, "half": bench.half, "seed": bench.seed, **asdict(bench.settings)},
+        machine=facts,
+    )  # fmt: skip
+
+
+def generated_dataset(count: int = NUM_GENERATED, seed: int = 0, *, progress: DrawingProgress | None = None) -> Dataset:
+    """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
+    root = cache_folder() / "bench-jpegs" / f"{count}-seed{seed}-v{GENERATOR}"
+    return open_dataset(generate_flat(root, count, seed, progress=progress), "train")

@@ -1,0 +1,113 @@
+"""Our loader beside torch's DataLoader with Pillow, on the spot: the same images, crops and flips, taking turns.
+
+Measured by `bench.py` like everything else; the peer itself is `peer.py`. More loaders stand in `benchmarks/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from .bench import Batches, Bench, Figures, Progress, Ratio, Window, measure, ratio, summarise, take_turns
+from .geometry import CROP
+from .hardware import num_cores
+from .loader import Loader, Treatment
+from .peer import pillow_batches, worker_counts
+from .stages import loader_stage
+
+PEERS = {"resize, then crop": False, "resize the crop alone": True}  # as torchvision's transforms; Pillow's best
+OURS = "alexnet"
+TRIALS = 2  # windows of each number of workers; the best one counts, so that a busy moment does not choose
+MEAN = np.full((CROP, CROP, 3), 120, np.float32)
+
+
+class PeerError(ValueError):
+    """The other loader failed: unlike ours it does not survive an image that cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another loader at its best, beside ours."""
+
+    name: str
+    workers: int  # processes
+    trials: dict[int, float]  # images/s of the best window of each number of workers
+    figures: Figures  # without the worker processes' CPU time and memory, where there are any
+    ours_is_times_as_fast: Ratio
+    grey_levels_mean: float  # distance of the first batch's pixels from ours
+    grey_levels_max: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    ours: Figures
+    peers: tuple[Peer, ...]
+
+
+def compare_torch(bench: Bench, progress: Progress) -> Comparison:
+    """DataLoader with Pillow in both ways of resizing, each at its best number of workers, and ours, in turns."""
+    bench.fill()
+    with _one_torch_thread():
+        trials = {name: _trials(bench, name, progress) for name in PEERS}
+        best = {name: max(rates, key=lambda workers: rates[workers]) for name, rates in trials.items()}
+        contestants = {OURS: partial(bench.warm, loader_stage)}
+        contestants |= {name: partial(_window, bench, name, best[name]) for name in PEERS}
+        windows = take_turns(contestants, bench.rounds, partial(progress, "beside torch"))
+        distances = {name: _distance(bench, name) for name in PEERS}
+    peers = [Peer(name, best[name], trials[name], summarise(name, windows[name]),
+                  ratio(windows[OURS], windows[name]), *distances[name]) for name in PEERS]  # fmt: skip
+    return Comparison(summarise(OURS, windows[OURS]), tuple(peers))
+
+
+def _trials(bench: Bench, name: str, progress: Progress) -> dict[int, float]:
+    """The best images/s of each number of workers."""
+    contestants = {workers: partial(_window, bench, name, workers) for workers in worker_counts(num_cores())}
+    windows = take_turns(contestants, TRIALS, partial(progress, f"workers, {name}"), discard=0)
+    return {workers: max(w.images_per_second for w in tried) for workers, tried in windows.items()}
+
+
+def _window(bench: Bench, name: str, workers: int) -> Window:
+    """One window that begins when every worker has been waited for twice."""
+    batches = pillow_batches(bench.warm_sample, mean=MEAN, batch_size=bench.batch_size, seed=bench.seed,
+                             workers=workers, region=PEERS[name], device_id=bench.settings.device_id)  # fmt: skip
+
+    def indices() -> Batches:
+        with closing(batches):
+            for _, found in batches:
+                yield found
+
+    try:
+        return measure(indices(), bench.warm_sample, seconds=bench.seconds, warm_up=4 + 2 * workers,
+                       device_id=bench.settings.device_id)  # fmt: skip
+    except Exception as error:  # of Pillow, of torch, of a worker's death
+        reason = str(error).strip().splitlines()[-1]
+        raise PeerError(f"torch's DataLoader could not go on ({reason}). Leave --compare out.") from error
+
+
+def _distance(bench: Bench, name: str) -> tuple[float, float]:
+    """Mean and largest distance in grey levels of the first batch's pixels from ours."""
+    sample = bench.warm_sample
+    loader = Loader(dataset=sample, treatment=Treatment(mean=MEAN), batch_size=bench.batch_size, seed=bench.seed,
+                    settings=bench.settings, bad={}, decode=bench.decode)  # fmt: skip
+    theirs = pillow_batches(sample, mean=MEAN, batch_size=bench.batch_size, seed=bench.seed, region=PEERS[name])
+    ours = loader.batches(0, 0, 1, lambda _: False)
+    batch, (images, indices) = next(ours), next(theirs)
+    assert np.array_equal(batch.indices, indices)
+    distance = (batch.images.cpu() - images).abs()
+    return distance.mean().item(), distance.max().item()
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """More would only stack batches, and burn the time that workers need."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,131 @@
+"""Getting a data set's files into the kernel's page cache or out of it, without root, and seeing what is there.
+
+`bench.py` measures cold and warm with it. `posix_fadvise` asks the kernel to forget pages; it keeps those that are
+dirty or that a process has mapped, and file systems with memory of their own (tmpfs, ZFS, a network's server) keep
+theirs. So `mincore` is asked what stayed. What nobody without root can empty, and nobody can look into: the names
+and inodes that the kernel remembers, the disk's own cache, and a hypervisor's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import Dataset
+
+Extents = list[tuple[int, int]]  # offset, that of a page, and length in bytes
+MOUNTS = Path("/proc/self/mountinfo")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def fill(dataset: Dataset, readers: int) -> None:
+    """Read every image once; those that cannot be read are left to the loader."""
+
+    def read(indices: range) -> None:
+        for i in indices:
+            with suppress(OSError, ValueError):
+                dataset.read(i)
+
+    with ThreadPoolExecutor(readers, thread_name_prefix="alexnet-fill") as pool:
+        list(pool.map(read, (range(k, len(dataset), readers) for k in range(readers))))
+
+
+def evict(dataset: Dataset) -> float | None:
+    """Drop the images from memory; returns the share of their pages that stayed, as `resident_share` does."""
+    for descriptor, extents in _open_files(dataset):
+        _forget(descriptor, extents)
+        if _count_resident(descriptor, extents):
+            with suppress(OSError):
+                os.fdatasync(descriptor)  # dirty pages cannot be dropped
+            _forget(descriptor, extents)
+    return resident_share(dataset)
+
+
+def resident_share(dataset: Dataset) -> float | None:
+    """The share of the images' pages that is in memory; None where the kernel does not say.
+
+    It tells only who owns a file or may write it; for others `mincore` claims that everything is there.
+    """
+    pages = resident = 0
+    for descriptor, extents in _open_files(dataset):
+        if (count := _count_resident(descriptor, extents)) is not None:
+            pages += sum(-(-length // mmap.PAGESIZE) for _, length in extents)
+            resident += count
+    return resident / pages if pages else None
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that holds `path`, such as ext4, or "unknown"."""
+    found = ("", "unknown")
+    for line in MOUNTS.read_text().splitlines() if MOUNTS.exists() else ():
+        mount, _, kind = line.partition(" - ")
+        point = mount.split()[4].replace("\\040", " ")
+        if path.resolve().is_relative_to(point) and len(point) >= len(found[0]):  # the later one hides the earlier
+            found = (point, kind.split()[0])
+    return found[1]
+
+
+def _open_files(dataset: Dataset) -> Iterator[tuple[int, Extents]]:
+    """Every file that holds images and can be opened: a descriptor, and where they are in it."""
+    for path, members in _files(dataset):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            size = os.fstat(descriptor).st_size
+            spans = [(start, min(end, size)) for start, end in members]
+            yield descriptor, [(start, end - start) for start, end in spans if end > start]
+        finally:
+            os.close(descriptor)
+
+
+def _files(dataset: Dataset) -> Iterator[tuple[Path, list[tuple[int, int]]]]:
+    """Every file, and from which byte to which its images reach; beginnings are those of pages."""
+    starts = dataset.offsets // mmap.PAGESIZE * mmap.PAGESIZE
+    spans = np.stack([starts, dataset.offsets + dataset.lengths], axis=1)
+    order = np.argsort(dataset.container, kind="stable").tolist()
+    for where, members in groupby(order, key=lambda i: int(dataset.container[i])):
+        if where >= 0:
+            yield dataset.containers[where], [(start, end) for start, end in spans[list(members)].tolist()]
+        else:
+            yield from ((dataset.root / dataset.names[i], [(0, int(dataset.lengths[i]))]) for i in members)
+
+
+def _forget(descriptor: int, extents: Extents) -> None:
+    for offset, length in extents:
+        whole_pages = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE  # the kernel keeps a page named in part
+        os.posix_fadvise(descriptor, offset, whole_pages, os.POSIX_FADV_DONTNEED)
+
+
+def _count_resident(descriptor: int, extents: Extents) -> int | None:
+    """How many of the pages are in memory; None where the kernel does not say (`can_do_mincore` in its mm/mincore.c)
+    or the file system knows no maps."""
+    owner = os.fstat(descriptor).st_uid
+    if os.geteuid() not in (0, owner) and not os.access(f"/proc/self/fd/{descriptor}", os.W_OK):
+        return None
+    try:
+        return sum(_resident_pages(descriptor, offset, length) for offset, length in extents)
+    except OSError:
+        return None
+
+
+def _resident_pages(descriptor: int, offset: int, length: int) -> int:
+    states = np.empty(-(-length // mmap.PAGESIZE), np.uint8)
+    with mmap.mmap(descriptor, length, prot=mmap.PROT_READ, offset=offset) as mapped:
+        view = np.frombuffer(mapped, np.uint8)
+        failed = _libc.mincore(ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(length), states.ctypes)
+        del view  # or the map could not be closed
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int((states & 1).sum())

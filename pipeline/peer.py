@@ -1,0 +1,89 @@
+"""The loader that most people have, given our plan: torch's DataLoader with Pillow.
+
+`compare.py` measures it beside ours. Its worker processes import this module, which therefore knows nothing of DALI.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from .dataset import Dataset
+from .geometry import CROP, SHORT_SIDE, centre_offset, resized_shape
+from .plan import draw_epoch
+
+PillowBatches = Generator[tuple[torch.Tensor, NDArray[np.int64]], None, None]
+EPOCHS = 1000  # more than any measurement uses
+
+
+class PillowImages(torch.utils.data.Dataset[tuple[NDArray[np.float32], int]]):
+    """Position by position of the plan, epoch after epoch: float32 (224, 224, 3), mean subtracted, and the image's
+    index.
+
+    `mean` is float32 (224, 224, 3), 0..255. `region` resamples only what the crop shows, in one call; otherwise the
+    whole image is resized and then cropped, as torchvision's transforms do.
+    """
+
+    def __init__(self, dataset: Dataset, mean: NDArray[np.float32], batch_size: int, seed: int, region: bool) -> None:
+        self.images = replace(dataset, _descriptors={})  # another process opens its archives itself
+        self.mean, self.seed, self.region = mean, seed, region
+        self.length = len(dataset) // batch_size * batch_size
+        self.epoch = -1
+
+    def __len__(self) -> int:
+        return self.length * EPOCHS
+
+    def __getitem__(self, position: int) -> tuple[NDArray[np.float32], int]:
+        epoch, row = divmod(position, self.length)
+        if epoch != self.epoch:
+            self.epoch, self.plan = epoch, draw_epoch(len(self.images), self.seed, epoch)[:]
+        index = int(self.plan.order[row])
+        with self.decode(self.images.read(index)) as image:
+            crop = self.resample(image.convert("RGB"), *self.plan.crops[row].tolist())
+        pixels = np.asarray(crop)[:, ::-1] if self.plan.flips[row] else np.asarray(crop)
+        return pixels - self.mean, index
+
+    def decode(self, content: NDArray[np.uint8]) -> Image.Image:
+        if self.images.raw:
+            return Image.fromarray(content.reshape(SHORT_SIDE, SHORT_SIDE, 3))
+        return Image.open(io.BytesIO(content.tobytes()))
+
+    def resample(self, image: Image.Image, top: int, left: int) -> Image.Image:
+        ((height, width),) = resized = resized_shape(np.array([[image.height, image.width]]))
+        y, x = (centre_offset(resized)[0] + (top, left)).tolist()
+        box = (x, y, x + CROP, y + CROP)
+        if not self.region:
+            return image.resize((int(width), int(height)), Image.Resampling.BILINEAR).crop(box)
+        across, down = image.width / width, image.height / height
+        source = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        return image.resize((CROP, CROP), Image.Resampling.BILINEAR, box=source)
+
+
+def pillow_batches(dataset: Dataset, *, mean: NDArray[np.float32], batch_size: int, seed: int, workers: int = 0,
+                   region: bool = False, device_id: int | None = None) -> PillowBatches:  # fmt: skip
+    """Float32 (B, 3, 224, 224), channels last like ours, and indices (B,), epoch after epoch of the plan.
+
+    As in PyTorch's own ImageNet example: `workers` processes, or none, and pinned memory on the way to a GPU.
+    """
+    loader = DataLoader(
+        PillowImages(dataset, mean, batch_size, seed, region),
+        batch_size,
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,  # DALI's threads do not survive a fork
+        pin_memory=device_id is not None,
+    )
+    device = torch.device("cpu" if device_id is None else f"cuda:{device_id}")
+    for images, indices in loader:
+        yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), indices.numpy()
+
+
+def worker_counts(cores: int) -> list[int]:
+    """Numbers of worker processes worth trying: none, the powers of two, and one for each core."""
+    return sorted({0, *(2**k for k in range(cores.bit_length()) if 2**k < cores), cores})

@@ -1,0 +1,199 @@
+"""The loader stage by stage, from memory and from the disk, and which stage holds it back.
+
+    read       encoded bytes and their headers, by the loader's own reader threads; nothing is decoded
+    decode     whole images read and decoded by DALI, nothing else: the usual ceiling of a loader
+    pipeline   the training graph, its batches left inside DALI
+    loader     what training iterates: batches as torch tensors on the trainer's device
+
+(A loader may pass "decode": it decodes only the part of an image that its crop needs.) Warm, every image is in the
+page cache; cold, none is. Measured by `bench.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any, Literal
+
+import numpy as np
+
+from .bench import Batches, Bench, Figures, Progress, Ratio, Window, ratio, summarise, take_turns, usable_cores
+from .dataset import Dataset
+from .graph import IMAGE_INPUTS, image_graph
+from .hardware import memory
+from .loader import Loader, decoding
+from .page_cache import file_system, resident_share
+from .stream import BadImage, ImageStream, read_image
+
+SIZED_IMAGES = 256  # as many are looked at for the mean size
+NEAR = 0.9  # rates closer than this count as alike
+UNQUIET = 0.3  # windows further apart than this, as a share of the median, are worth a warning
+UNEVEN = 3  # times the median: how late the latest of a hundred batches may be
+
+Limit = Literal["reading", "decoding", "resampling", "hand-off"]
+LIMITS: dict[Limit, str] = {
+    "reading": "Reading is the bottleneck, even from memory.",
+    "decoding": "Decoding is the bottleneck.",
+    "resampling": "Resampling is the bottleneck: decoding alone takes less.",
+    "hand-off": "Handing batches to torch is the bottleneck: DALI has them ready sooner.",
+}
+
+
+@dataclass(frozen=True)
+class PageCache:
+    """Where the images were in each window: shares of their pages in memory, None where the kernel did not say."""
+
+    file_system: str
+    resident_warm: float | None  # after all of them were read
+    resident_cold: float | None  # after all were dropped, in the worst of the windows
+    data_gigabytes: float  # of the whole data set
+    free_gigabytes: float  # of memory
+    fits: bool  # can epochs after the first read from memory?
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What would show that something holds the loader back, whether it does, and which options help."""
+
+    where: str
+    sign: str
+    measured: str
+    present: bool
+    options: str
+
+
+def read_stage(loader: Loader, epochs: int) -> Batches:
+    with loader.stream(list(range(epochs)), 0, lit=True) as stream:
+        for feed in iter(stream.take, None):
+            yield feed.indices
+
+
+def decode_stage(loader: Loader, epochs: int) -> Batches:
+    requests = loader.requests(list(range(epochs)), 0, lit=True)
+    build = partial(image_graph, **decoding(loader.dataset, loader.decode, loader.settings))
+    with ImageStream(loader.dataset, requests, build, IMAGE_INPUTS, batch_size=loader.batch_size, crop=None,
+                     on_bad="replace", settings=loader.settings, bad=loader.bad) as stream:  # fmt: skip
+        for _, feed in stream:
+            yield feed.indices
+
+
+def pipeline_stage(loader: Loader, epochs: int) -> Batches:
+    with loader.stream(list(range(epochs)), 0, lit=True) as stream:
+        for _, feed in stream:
+            yield feed.indices
+
+
+def loader_stage(loader: Loader, epochs: int) -> Batches:
+    for batch in loader.batches(0, 0, epochs, lit=lambda _: True):
+        batch.images[:, :, 0, 0].sum()  # one pixel of each image, so that they are really there
+        yield batch.indices
+
+
+STAGES = {"read": read_stage, "decode": decode_stage, "pipeline": pipeline_stage, "loader": loader_stage}
+COLD_STAGES = ("read", "loader")  # what lies between them does not care where the bytes came from
+
+
+def measure_warm(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...], Ratio]:
+    """Every stage, and how fast the loader is beside decoding alone."""
+    bench.fill()
+    contestants = {name: partial(bench.warm, contents) for name, contents in STAGES.items()}
+    windows = take_turns(contestants, bench.rounds, partial(progress, "stages"))
+    figures = tuple(summarise(name, windows[name]) for name in STAGES)
+    return figures, ratio(windows["loader"], windows["decode"])
+
+
+def measure_cold(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...], PageCache]:
+    """The stages that wait for the disk, each window on images of its own where there are enough."""
+    warm, parts, stayed = resident_share(bench.warm_sample), count(1), []
+
+    def window(name: str) -> Window:
+        taken, left = bench.cold(STAGES[name], next(parts))
+        stayed.append(left)
+        return taken
+
+    windows = take_turns({name: partial(window, name) for name in COLD_STAGES}, bench.rounds,
+                         partial(progress, "from the disk"), discard=0)  # fmt: skip
+    known = [share for share in stayed if share is not None]
+    cache = PageCache(
+        file_system=file_system(bench.dataset.root),
+        resident_warm=warm,
+        resident_cold=max(known) if known else None,
+        data_gigabytes=bench.num_bytes / 1e9,
+        free_gigabytes=memory()[0] / 1e9,
+        fits=bench.fits_in_memory,
+    )
+    return tuple(summarise(name, windows[name]) for name in COLD_STAGES), cache
+
+
+def limit(stages: Sequence[Figures], on_gpu: bool) -> Limit:
+    """What holds the loader back, from memory.
+
+    On a processor stages are told apart by the processor time an image takes: neighbours do not disturb it.
+    """
+    speed = {s.name: s.images_per_second for s in stages}
+    rates = speed if on_gpu else {s.name: s.images_per_second_per_core for s in stages}
+    if speed["loader"] > NEAR * speed["read"]:
+        return "reading"
+    if rates["loader"] < NEAR * rates["pipeline"]:
+        return "hand-off"
+    return "resampling" if rates["loader"] < NEAR * rates["decode"] else "decoding"
+
+
+def verdict(stages: Sequence[Figures], on_gpu: bool) -> str:
+    """The limit in plain words."""
+    words = LIMITS[limit(stages, on_gpu)]
+    if (spread := max(stage.spread for stage in stages)) > UNQUIET:
+        words += f" The machine was not quiet: windows of one stage differ by up to {spread:.0%}."
+    return words
+
+
+def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool) -> tuple[Symptom, ...]:
+    """From what was measured to the options that change it: disk, CPU, GPU, hand-off."""
+    warm, disk = {s.name: s for s in stages}, {s.name: s for s in cold}
+    loader, read, held_by = warm["loader"], disk["read"], limit(stages, on_gpu)
+    cores, idle = usable_cores(), max(min(loader.idle_cores, usable_cores() - loader.cores), 0)
+    waits_idle = held_by in ("decoding", "resampling") and idle > (1 - NEAR) * cores
+    rate = f"{loader.images_per_second:,.0f}"
+    again = "later epochs are in memory" if cache.fits else "in every epoch, as memory is too small"
+    return (
+        Symptom("disk", "reading from the disk is no faster than the loader",
+                f"{read.images_per_second:,.0f} against {rate} images/s; {again}",
+                read.images_per_second < loader.images_per_second / NEAR,
+                "more --readers; `alexnet pack`" + ("" if cache.fits else "; more memory")),
+        Symptom("disk", "reading from memory is no faster than the loader",
+                f"{warm['read'].images_per_second:,.0f} against {rate} images/s", held_by == "reading",
+                "other --readers, by --sweep"),
+        Symptom("CPU", "no core is idle", f"{idle:.1f} of {cores:g} cores idle, the loader uses {loader.cores:.1f}",
+                idle <= (1 - NEAR) * cores,
+                "`alexnet pack`; --decode fast; " + ("more --hw-decoder-load" if on_gpu else "--device gpu")),
+        Symptom("CPU", "cores are idle while it decodes", f"{idle:.1f} of {cores:g} cores idle",
+                waits_idle and not on_gpu, "more --threads"),
+        Symptom("GPU", "cores are idle while it decodes", f"{idle:.1f} of {cores:g} cores idle" if on_gpu else
+                "no GPU in use", waits_idle and on_gpu, "other --hw-decoder-load, by --sweep; more --threads"),
+        Symptom("hand-off", "DALI alone is faster than the loader",
+                f"{warm['pipeline'].images_per_second:,.0f} against {rate} images/s", held_by == "hand-off",
+                "more --prefetch; a larger --batch-size"),
+        Symptom("hand-off", f"one batch in a hundred takes over {UNEVEN} times as long as most",
+                f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
+                loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50, "more --prefetch"),
+    )  # fmt: skip
+
+
+def describe_dataset(dataset: Dataset, sample: Dataset, max_pixels: int) -> dict[str, Any]:
+    """What was read; sizes are means, the megapixels those of some images."""
+    pixels = []
+    for i in np.unique(np.linspace(0, len(sample) - 1, SIZED_IMAGES).astype(int)):
+        with suppress(BadImage):
+            _, (height, width) = read_image(sample, int(i), max_pixels)
+            pixels.append(height * width)
+    return {
+        "root": str(dataset.root),
+        "fingerprint": dataset.fingerprint,
+        "num_images": len(dataset),
+        "num_sampled": len(sample),
+        "image_kilobytes": float(dataset.lengths.mean()) / 1e3,
+        "image_megapixels": float(np.mean(pixels)) / 1e6,
+    }

@@ -1,0 +1,100 @@
+"""What `alexnet bench-loader` found, as tables on standard output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .console import print_table
+
+if TYPE_CHECKING:
+    from ..pipeline.bench import Figures
+    from ..pipeline.bench_loader import BenchResult
+    from ..pipeline.bottleneck import Bottleneck
+    from ..pipeline.compare import Comparison
+    from ..pipeline.stages import PageCache
+    from ..pipeline.sweep import Sweep
+
+
+def print_bench(result: BenchResult) -> None:
+    """The stages and what they mean, then what else was asked for."""
+    data = result.dataset
+    named = [(s.name, s) for s in result.stages] + [(f"{s.name}, from disk", s) for s in result.cold]
+    rows = [(name, *_rates(s), f"{s.cores_per_1000_images_per_second:.2f}", f"{s.encoded_megabytes_per_second:.0f}",
+             _latencies(s), f"{s.peak_rss_megabytes:,.0f}") for name, s in named]  # fmt: skip
+    print_table(f"{data['num_images']:,} images, {data['image_megapixels']:.3f} megapixels and "
+                f"{data['image_kilobytes']:.0f} KB on average",
+                ("stage", "images/s", "range", "cores per 1,000/s", "MB/s read", "batch ms p50 / p99 / max",
+                 "peak MB"), rows)  # fmt: skip
+    if data["num_sampled"] < data["num_images"]:
+        print(f"Measured on {data['num_sampled']:,} of them, drawn at random; from disk on others.")
+    print(_describe_cache(result.page_cache))
+    print(f"The loader reaches {result.loader_share_of_decode:.0%} of the decode-only rate. {result.verdict}")
+    print_table("Symptoms, and the options that help",
+                ("here", "where", "symptom", "measured", "options"),
+                [("yes" if s.present else "no", s.where, s.sign, s.measured, s.options)
+                 for s in result.symptoms])  # fmt: skip
+    if result.comparison:
+        _print_comparison(result.comparison)
+    if result.bottleneck:
+        _print_bottleneck(result.bottleneck)
+    if result.sweep:
+        _print_sweep(result.sweep)
+    print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in result.machine.items()))
+
+
+def _rates(figures: Figures) -> tuple[str, str]:
+    return f"{figures.images_per_second:,.0f}", f"{figures.low:,.0f}..{figures.high:,.0f}"
+
+
+def _latencies(figures: Figures) -> str:
+    return f"{figures.latency_ms_p50:.0f} / {figures.latency_ms_p99:.0f} / {figures.latency_ms_max:.0f}"
+
+
+def _describe_cache(cache: PageCache) -> str:
+    """How cold cold was, and how warm warm."""
+    if cache.resident_warm is None or cache.resident_cold is None:
+        known = "whether the files' pages went cannot be seen: the kernel tells only their owner"
+    else:
+        known = f"{cache.resident_cold:.1%} of the files' pages stayed in memory"
+        if cache.resident_cold > 0.01:
+            known += f" (in use by others, or {cache.file_system} keeps them), so these figures are too good"
+    words = f"From disk: {known}; names and inodes, the disk's own cache and a hypervisor's cannot be dropped."
+    if cache.resident_warm is not None and cache.resident_warm < 0.99:
+        words += f" Only {cache.resident_warm:.0%} of them were in memory for the other windows: there is too little."
+    return words
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    ours = comparison.ours
+    rows = [("alexnet", "", *_rates(ours), _latencies(ours), "1", "0 / 0")]
+    rows += [(f"torch + Pillow, {p.name}", str(p.workers), *_rates(p.figures), _latencies(p.figures),
+              str(p.ours_is_times_as_fast), f"{p.grey_levels_mean:.2f} / {p.grey_levels_max:.0f}")
+             for p in comparison.peers]  # fmt: skip
+    print_table("Beside torch's DataLoader: the same images, crops and flips",
+                ("loader", "workers", "images/s", "range", "batch ms p50 / p99 / max", "ours is times as fast",
+                 "grey levels apart, mean / max"), rows)  # fmt: skip
+
+
+def _print_bottleneck(found: Bottleneck) -> None:
+    rows = [(name, *_rates(f), f"{f.latency_ms_p50:.0f}") for name, f in (
+        ("training step, cached batch", found.step), ("loader alone", found.loader),
+        ("training with the loader", found.together))]  # fmt: skip
+    print_table("Is loading the bottleneck?", ("", "images/s", "range", "batch ms p50"), rows)
+    print(found.verdict)
+
+
+def _print_sweep(found: Sweep) -> None:
+    rows = [(f"--{p.option.replace('_', '-')} {p.value:g}" + (" *" if p.in_force else ""),
+             f"{p.images_per_second:,.0f}", f"{p.low:,.0f}..{p.high:,.0f}", f"{p.cores:.1f}",
+             f"{p.latency_ms_p99:.0f}", str(p.gain))
+            for p in found.points]  # fmt: skip
+    where = "from the disk, as training will read" if found.cold else "from memory, as training will read"
+    print_table(f"Other settings ({where}; * is what was in force)",
+                ("option", "images/s", "range", "cores", "batch ms p99", "times as fast as *"), rows)  # fmt: skip
+    if found.gain is None:
+        print("Recommended: the settings as they are; no other was faster in every round and by more than 3%.")
+    elif not found.options:
+        print("Recommended: the settings as they are; what seemed faster was not when measured again.")
+    else:
+        print(f"Recommended: {found.options}\n  {found.gain} times as fast: {found.after:,.0f} against "
+              f"{found.before:,.0f} images/s. `alexnet train` takes the same options.")  # fmt: skip

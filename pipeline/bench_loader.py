@@ -18,8 +18,6 @@ from .generate import Progress as DrawingProgress
 from .stages import PageCache, Symptom, describe_dataset, measure_cold, measure_warm, symptoms, verdict
 from .sweep import Sweep, sweep
 
-NUM_GENERATED = 2000
-
 
 @dataclass(frozen=True)
 class BenchResult:
@@ -67,7 +65,7 @@ def bench_loader(bench: Bench, *, compare: bool = False, train_step: TrainStep |
     )  # fmt: skip
 
 
-def generated_dataset(count: int = NUM_GENERATED, seed: int = 0, *, progress: DrawingProgress | None = None) -> Dataset:
+def generated_dataset(count: int, seed: int = 0, *, progress: DrawingProgress | None = None) -> Dataset:
     """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
     root = cache_folder() / "bench-jpegs" / f"{count}-seed{seed}-v{GENERATOR}"
     return open_dataset(generate_flat(root, count, seed, progress=progress), "train")

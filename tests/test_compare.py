@@ -44,7 +44,8 @@ def test_the_peer_follows_the_plan(dataset: Dataset, region: bool, workers: int)
         for i in range(BATCH_SIZE):
             with Image.open(dataset.root / dataset.names[int(indices[i])]) as image:
                 square = centre_square(np.asarray(image.convert("RGB")))
-            wanted = crop_and_flip(square, *plan.crops[row + i].tolist(), plan.flips[row + i]) - MEAN
+            top, left = plan.crops[row + i].tolist()
+            wanted = crop_and_flip(square, top, left, bool(plan.flips[row + i])) - MEAN
             off = np.abs(images[i].permute(1, 2, 0).numpy() - wanted)
             assert off.mean() < 0.6
             assert np.quantile(off, 0.95) <= 2

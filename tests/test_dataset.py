@@ -368,3 +368,21 @@ def test_a_listing_keeps_every_extent(lengths: list[int], data: st.DataObject) -
     assert [(d.name(i), int(d.labels[i]), int(d.lengths[i]), int(d.offsets[i])) for i in range(len(d))] == [
         (f"t.tar:{name}", label, length, offset) for name, label, length, offset in extents
     ]
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.integers(0, 9), st.integers(0, 2**40), st.integers(-1, 1)),
+                min_size=1, max_size=20), st.data())  # fmt: skip
+def test_a_subset_is_those_images_in_that_order(images: list[tuple[str, int, int, int]], data: st.DataObject) -> None:
+    listing = Listing()
+    for name, label, length, container in images:
+        listing.add(name, label, length, container=container, offset=2 * length)
+    whole = listing.dataset(Path("/root"), "train", map(str, range(10)), [Path("a.tar"), Path("b.tar")])
+    order = data.draw(st.lists(st.integers(0, len(images) - 1), max_size=30))
+    part = whole.subset(np.array(order, np.int64))
+    assert len(part) == len(order)
+    assert (part.root, part.split, part.classes, part.containers) == (
+        whole.root, whole.split, whole.classes, whole.containers)  # fmt: skip
+    for i, j in enumerate(order):
+        found = (part.names[i], part.labels[i], part.lengths[i], part.container[i], part.offsets[i])
+        assert found == (*images[j][:3], images[j][3], 2 * images[j][2])
+        assert part.name(i) == whole.name(j)

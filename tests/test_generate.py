@@ -1,6 +1,14 @@
 """Generated data sets: the same bytes however they are made, like ImageNet in size, complete or absent."""
 
+import errno
+import fcntl
 import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -128,3 +136,75 @@ def test_complete_tree_is_reused_and_another_is_not_overwritten(
 
 def test_empty_folder_is_filled(tmp_path: Path) -> None:
     assert len(read_tree(generate_flat(tmp_path, 2))) == 2
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from alexnet.pipeline.generate import generate_flat
+if __name__ == "__main__":
+    generate_flat(Path(sys.argv[1]), 404, processes=2, progress=lambda done, total: print(done, flush=True))
+    print("complete", flush=True)
+"""
+
+
+def drawing(root: Path) -> subprocess.Popen[str]:
+    """Another process, and its workers, in a group of their own as under a terminal."""
+    return subprocess.Popen([sys.executable, "-c", DRAW, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, start_new_session=True)  # fmt: skip
+
+
+def group_is_gone(leader: int, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(leader, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_in_several_processes(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C goes to every process of a terminal's group, kill -9 to one; all end, and the next call starts afresh."""
+    running = drawing(tmp_path / "flat")
+    assert running.stdout is not None
+    assert running.stdout.readline()
+    os.killpg(running.pid, number) if number == signal.SIGINT else os.kill(running.pid, number)
+    _, errors = running.communicate(timeout=20)
+    assert group_is_gone(running.pid)
+    left = [path.name for path in tmp_path.iterdir()]
+    if number == signal.SIGINT:
+        assert errors.count("Traceback") == 1  # the KeyboardInterrupt itself, nothing of the pool's
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        assert left == []
+    else:
+        assert left == [f".flat.partial-{running.pid}"]
+    assert len(read_tree(generate_flat(tmp_path / "flat", 3))) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["flat"]
+
+
+def test_two_at_once_draw_once(tmp_path: Path, caplog: pytest.LogCaptureFixture,
+                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    first = drawing(tmp_path / "flat")
+    assert first.stdout is not None
+    assert first.stdout.readline()
+    monkeypatch.setattr(generate, "draw_jpeg", None)  # the second draws nothing, it waits
+    assert len(read_tree(generate_flat(tmp_path / "flat", 404))) == 404
+    assert "Another process is drawing" in caplog.text
+    assert first.communicate(timeout=20)[0].endswith("complete\n")
+
+
+def test_without_locks_the_faster_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def overtake(done: int, total: int) -> None:
+        if done == total:
+            shutil.copytree(other, tmp_path / "here/flat")
+
+    other = generate_flat(tmp_path / "there/flat", 3)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert read_tree(generate_flat(tmp_path / "here/flat", 3, progress=overtake)) == read_tree(other)
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["flat"]

@@ -1,5 +1,7 @@
 """The sweep finds a setting that is faster, and recommends none that only seemed to be."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ from alexnet.pipeline.stream import Settings
 from alexnet.pipeline.sweep import WORTH_IT, candidates, is_clear, sweep, winner
 
 
+@dataclass(frozen=True, kw_only=True)
 class Machine(Bench):
     """Windows whose rates are made up: what a setting is worth, times noise."""
+
+    worth: Callable[[Settings], float]
+    noise: float
+    rng: np.random.Generator
 
     def warm(self, contents: Any, settings: Settings | None = None) -> Window:
         return self._take(settings, 1.0)
@@ -28,11 +35,9 @@ class Machine(Bench):
         return Window(max(int(1000 * rate), 1), 1, 1.0, 1.0, 0.0, (0.1,), 1)
 
 
-def machine(tree: Path, worth: Any, noise: float, seed: int = 0, rounds: int = 5, **settings: Any) -> Machine:
-    made = Machine(dataset=open_dataset(tree, "train"), settings=Settings(**({"threads": 4} | settings)),
-                   batch_size=8, rounds=rounds)  # fmt: skip
-    made.__dict__.update(worth=worth, noise=noise, rng=np.random.default_rng(seed))
-    return made
+def machine(tree: Path, worth: Callable[[Settings], float], noise: float, **settings: int) -> Machine:
+    return Machine(dataset=open_dataset(tree, "train"), settings=Settings(**({"threads": 4} | settings)),
+                   batch_size=8, worth=worth, noise=noise, rng=np.random.default_rng(0))  # fmt: skip
 
 
 def test_the_best_combination_is_found_and_confirmed(noise_tree: Path) -> None:

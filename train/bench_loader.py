@@ -21,6 +21,7 @@ from .options import LOADING
 from .session import check_memory
 from .trainer import RunOptions, Trainer
 
+NUM_GENERATED = 2000  # images, where there are none
 ROUNDS_TO_CHOOSE = 5  # with fewer, chance would: all of three are one way once in eight times
 
 
@@ -48,7 +49,7 @@ def open_or_generate(data: Path | None, progress: Any) -> Dataset:
     if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
         return open_dataset(data, "train")
     say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
-    return generated_dataset(progress=progress)
+    return generated_dataset(NUM_GENERATED, progress=progress)
 
 
 def training_step(bench: Bench, preset: str | None, width: float | None, device: torch.device) -> TrainStep:

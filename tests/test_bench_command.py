@@ -1,0 +1,100 @@
+"""`alexnet bench-loader` as a user types it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from alexnet.cli import main
+from alexnet.pipeline.loader import Batch
+from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.sweep import candidates
+from alexnet.train.config import Config
+from alexnet.train.loading import settings_of
+from alexnet.train.model import AlexNet
+from alexnet.train.options import LOADING
+from alexnet.train.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("quiet_machine")
+
+
+def invoke(*arguments: Any, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+BENCH = ("--seconds", 0.05, "--rounds", 1, "--batch-size", 6, "--threads", 1)
+
+
+def test_bench_loader_measures_the_step_and_draws(colour_tree: Path, tmp_path: Path) -> None:
+    result = invoke("bench-loader", colour_tree, *BENCH, "--step", "--width", 0.02, "--preset", "one-gpu", "--prefetch",
+                    1, "--readers", 2, "--plot", tmp_path / "loader.png")  # fmt: skip
+    assert "training step, cached batch" in result.stdout
+    assert "oading is" in result.stdout or "It cannot be told" in result.stdout
+    assert (tmp_path / "loader.png").read_bytes().startswith(b"\x89PNG")
+    for what in ("stages: 8/8", "from the disk: 2/2", "training step: 6/6"):
+        assert what in result.stderr
+
+
+def test_bench_loader_takes_the_trainers_own_step(colour_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the network that was asked for, on the batches of the loader."""
+    steps: list[tuple[str, int, tuple[int, ...]]] = []
+
+    def train_step(self: Trainer, batch: Batch) -> None:
+        logits = self.model(batch.images)
+        steps.append((self.config.preset, sum(p.numel() for p in self.model.parameters()), tuple(logits.shape)))
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    invoke("bench-loader", colour_tree, *BENCH, "--step", "--width", 0.02, "--preset", "owt")
+    network = AlexNet(Config.from_preset("owt", width=0.02), 3)
+    assert set(steps) == {("owt", sum(p.numel() for p in network.parameters()), (6, 3))}
+
+
+def test_bench_loader_draws_images_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
+    monkeypatch.setattr("alexnet.train.bench_loader.DEFAULT_DATA", tmp_path / "nothing")
+    monkeypatch.setattr("alexnet.train.bench_loader.NUM_GENERATED", 6)
+    result = invoke("bench-loader", *BENCH)
+    assert "No data set was given: measuring on generated JPEGs of ImageNet's sizes" in result.stderr
+    assert "drawing: 6/6 images" in result.stderr
+    assert result.stdout.startswith("6 images")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--width", "0.5"], "--preset and --width are of the network that --step trains: add --step."),
+        (["--preset", "owt"], "add --step."),
+        (["--sweep", "--rounds", "2"], "--sweep tells differences from noise by --rounds, of 5 or more."),
+        (["--hw-decoder-load", "0.5", "--device", "cpu"], "here the CPU decodes: leave it out."),
+        (["--plot", "loader.txt"], "'loader.txt' ends in none of .png, .pdf, .svg."),
+        (["--plot", "loader"], "ends in none of"),
+        (["--compare", "tensorflow"], "'tensorflow' is not 'torch'"),
+        (["--step", "--width", "0"], "0.0 is not in the range"),
+        (["--readers", "0"], "0 is not in the range"),
+        (["--prefetch", "0"], "0 is not in the range"),
+        (["--hw-decoder-load", "1.5"], "1.5 is not in the range"),
+    ],
+)
+def test_bench_loader_refuses_what_makes_no_sense(colour_tree: Path, options: list[str], says: str) -> None:
+    message = invoke("bench-loader", colour_tree, *options, code=2).stderr
+    assert says in message
+    assert message.strip().splitlines()[-1].startswith("Error: ")
+
+
+def test_loading_options_reach_the_settings() -> None:
+    usual = {"threads": 3, "device": "cpu", "decode": "exact", "readers": None, "prefetch": 2, "hw_decoder_load": None,
+             "max_bad": 0.01, "max_pixels": 100}  # fmt: skip
+    assert set(usual) == set(LOADING)
+    assert settings_of(usual) == Settings(threads=3, readers=4, max_pixels=100)
+    assert settings_of(usual | {"threads": 16}).readers == 16
+    changed = settings_of(usual | {"readers": 1, "prefetch": 7})
+    assert (changed.readers, changed.prefetch) == (1, 7)
+
+
+def test_every_command_that_loads_takes_the_recommended_options() -> None:
+    for command in ("pca-stats", "train", "evaluate", "predict", "bench-loader"):
+        names = {name for parameter in main.commands[command].params for name in parameter.opts}
+        assert {f"--{option.replace('_', '-')}" for option in candidates(Settings(device_id=0))} <= names

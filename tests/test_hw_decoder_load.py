@@ -1,0 +1,85 @@
+"""The share of the GPU's JPEG engines reaches every decoder of a GPU graph, and no decoder of a CPU one."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from nvidia.dali import fn
+
+from alexnet.pipeline import loader
+from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline.graph import HW_DECODER_LOAD, new_pipeline
+from alexnet.pipeline.loader import Loader, Treatment, full_images, squares
+from alexnet.pipeline.stages import STAGES
+from alexnet.pipeline.stream import Settings
+
+SETTINGS = Settings(threads=1, hw_decoder_load=0.3)
+
+
+class Stopped(Exception):
+    """Instead of a stream."""
+
+
+class PretendPipeline:
+    """A pipeline without a device that says it has one: DALI traces a GPU graph in it but need not run it."""
+
+    def __init__(self, pipeline: Any, device_id: int | None) -> None:
+        self._pipeline, self.device_id = pipeline, device_id
+
+    def set_outputs(self, *outputs: Any) -> None:
+        self._pipeline.set_outputs(*outputs)
+
+
+def training(dataset: Dataset) -> Iterator[Any]:
+    treatment = Treatment(mean=np.full(3, 100, np.float32))
+    yield from Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS,
+                      bad={}).batches(0, 0, 1, lambda epoch: True)  # fmt: skip
+
+
+def decode_stage(dataset: Dataset) -> Iterator[Any]:
+    treatment = Treatment(mean=np.full(3, 100, np.float32))
+    yield from STAGES["decode"](Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS,
+                                       bad={}), 1)  # fmt: skip
+
+
+USES: dict[str, Callable[[Dataset], Iterator[Any]]] = {
+    "training": training,
+    "squares": partial(squares, indices=np.arange(2), batch_size=2, settings=SETTINGS),
+    "full images": partial(full_images, indices=np.arange(2), batch_size=2, settings=SETTINGS),
+    "decode stage": decode_stage,
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("device_id", [None, 0])
+def test_settings_reach_the_decoder(noise_tree: Any, monkeypatch: pytest.MonkeyPatch, use: str,
+                                    device_id: int | None) -> None:  # fmt: skip
+    built: list[dict[str, Any]] = []  # arguments of each decoder
+
+    def stream(dataset: Dataset, requests: Any, build: Any, *_: Any, **__: Any) -> Any:
+        pipeline = new_pipeline(2, 1, None, prefetch=1)
+        with pipeline:
+            build(PretendPipeline(pipeline, device_id), lambda: ())
+        raise Stopped
+
+    for name in ("image", "image_slice"):
+        original = getattr(fn.decoders, name)
+
+        def spy(*args: Any, original: Any = original, **kwargs: Any) -> Any:
+            built.append(kwargs)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(fn.decoders, name, spy)
+    monkeypatch.setattr(loader, "ImageStream", stream)
+    monkeypatch.setattr("alexnet.pipeline.stages.ImageStream", stream)
+    with pytest.raises(Stopped):
+        next(iter(USES[use](open_dataset(noise_tree, "train"))))
+    (arguments,) = built
+    assert arguments["device"] == ("cpu" if device_id is None else "mixed")
+    assert arguments.get("hw_decoder_load") == (None if device_id is None else 0.3)
+
+
+def test_the_default_is_dalis() -> None:
+    assert f"hw_decoder_load : float, optional, default = `{HW_DECODER_LOAD}`" in str(fn.decoders.image_slice.__doc__)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .archive import members
 from .dataset import Dataset, DatasetError, Listing, Split
-from .shards import IMAGE_EXTENSIONS, is_image, list_shards, members
+from .shards import IMAGE_EXTENSIONS, is_image, list_shards
 from .val_labels import label_files, val_labels
 
 log = logging.getLogger("alexnet")
@@ -121,7 +123,7 @@ def _train_classes(root: Path) -> list[str] | None:
     if (root / "train").is_dir() and (names := _subfolders(root / "train")):
         return names
     if (named := root / "classes.txt").is_file():
-        return [line.strip() for line in named.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in named.read_text("utf-8", "surrogateescape").splitlines() if line.strip()]
     if (tar := root / ILSVRC_TARS["train"]).is_file():
         return sorted(Path(m.name).stem for m in members(tar))
     return None
@@ -161,7 +163,10 @@ def _list_flat(root: Path, folder: Path) -> Dataset:
 
 def _list_train_tar(root: Path, tar: Path) -> Dataset:
     """ILSVRC2012_img_train.tar: one tar a class inside."""
-    inner = {Path(m.name).stem: m for m in members(tar) if m.name.endswith(".tar")}
+    inner: dict[str, tarfile.TarInfo] = {}
+    for m in members(tar):
+        if m.name.endswith(".tar") and inner.setdefault(Path(m.name).stem, m) is not m:
+            raise DatasetError(f"{tar} holds {m.name} twice; copy it again.")
     classes, listing = sorted(inner), Listing()
     if not classes:
         raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")

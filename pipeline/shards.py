@@ -1,4 +1,4 @@
-"""Tar archives, read in place: their members, and the samples of WebDataset shards.
+"""The samples of WebDataset shards.
 
 A sample's image is encoded, or, from `pack.py`, the pixels of a 256-square in numpy's format. Archives are never
 unpacked; member names are only labels.
@@ -17,37 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
+from .archive import members
 from .dataset import Dataset, DatasetError, Listing, Split
 from .index import VERSION, load_index
 
+MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsensical label would make a billion
 RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 
 
 def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
-
-
-def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute."""
-    end = path.stat().st_size if end is None else end
-    with path.open("rb") as file:
-        file.seek(start)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # or it would keep a million of them
-                    if not member.isfile():
-                        continue
-                    if member.offset_data + member.size > end:
-                        raise tarfile.ReadError(f"{member.name} ends beyond the archive")
-                    yield member
-                file.seek(tar.offset)
-                if tar.offset + tarfile.BLOCKSIZE > end or any(file.read(tarfile.BLOCKSIZE)):
-                    raise tarfile.ReadError(f"no end mark at byte {tar.offset - start}")  # tarfile calls this an end
-        except tarfile.TarError as error:
-            hint = "It is truncated or not a plain tar; copy it again."
-            raise DatasetError(f"The archive {path} cannot be read ({error}). {hint}") from error
 
 
 def list_shards(root: Path, split: Split, shards: Sequence[Path], classes: Sequence[str] | None) -> Dataset:
@@ -107,7 +87,8 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
             if parts:
                 yield key, parts
             key, parts = name, {}
-        parts[extension.lower()] = member
+        if parts.setdefault(extension.lower(), member) is not member:
+            raise DatasetError(f"The sample {key} in {shard} has two members .{extension}; write the shard again.")
     if parts:
         yield key, parts
 
@@ -124,10 +105,10 @@ def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str
             label = int(content(parts["cls"]))
         else:
             record = json.loads(content(parts["json"]))
-            label = int(record["label"] if "label" in record else record["cls"])
-    except (KeyError, ValueError, TypeError) as error:
+            label = int(str(record["label"] if "label" in record else record["cls"]))  # (2.7 is none)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
         raise DatasetError(f"The sample {key} in {shard} has no label ({error!r}). {hint}") from error
-    if label < 0:
-        raise DatasetError(f"The sample {key} in {shard} has label {label}.")
+    if not 0 <= label < MAX_CLASSES:
+        raise DatasetError(f"The sample {key} in {shard} has label {label}; labels are 0 to {MAX_CLASSES - 1}.")
     return label

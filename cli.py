@@ -17,7 +17,7 @@ import click
 
 from . import __version__
 from .train.config import PRESETS
-from .train.console import Commands, TrainingDisplay, bar, print_table, run_commands, say, stop_on_signals
+from .train.console import ARGUMENTS, Commands, bar, print_table, run_commands, say
 from .train.options import (
     ANY_PATH,
     FILE,
@@ -30,6 +30,7 @@ from .train.options import (
     data_argument,
     json_option,
     loading_options,
+    mesh_options,
     threads_option,
     views_option,
 )
@@ -75,7 +76,8 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
     Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
     """
     from .pipeline.dataset import open_dataset
-    from .train.loading import compute_statistics, example_square
+    from .train.launch import Place
+    from .train.loading import compute_statistics, example_square, settings_of
     from .train.session import stats_path
     from .train.tables import print_stats
 
@@ -88,6 +90,7 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
     if part and "WORLD_SIZE" in os.environ:
         raise click.UsageError("torchrun shares the images out by itself: leave --part out.")
     example = None
+    Place.join()
     if parts:
         from .pca.compute import merge_stats
 
@@ -95,7 +98,7 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
     else:
         dataset = open_dataset(data, "train")
         out = out or stats_path(dataset, region)
-        stats = compute_statistics(dataset, region, loading, part or (0, 1))
+        stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], part or (0, 1))
         example = example_square(dataset, loading) if plot else None
     if stats is None:  # another rank has the whole
         return
@@ -166,51 +169,40 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
               help="[default: at epochs' ends, and every ten minutes]")
 @click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep.")
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS")
+@mesh_options
 @loading_options
 @config_options
-def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: str | None, stats_file: Path | None,
-          describe: bool, num_classes: int, checkpoint_every: int | None, keep: int, log_every: int,
-          **given: Any) -> None:  # fmt: skip
-    """Train the network.
+@click.pass_context
+def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Path | None, resume: str | None,
+          stats_file: Path | None, describe: bool, num_classes: int, checkpoint_every: int | None, keep: int,
+          log_every: int, **given: Any) -> None:  # fmt: skip
+    """Train the network, on as many devices as --mesh says.
 
     The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
+    On one machine this starts a rank for each device; under torchrun or srun it joins their ranks.
 
-    Example: alexnet train /data/imagenet --preset original --run runs/first
+    \b
+    Examples:
+      alexnet train /data/imagenet --preset original --run runs/first
+      alexnet train /data/imagenet --mesh 1x2                            the paper's two GPUs
+      alexnet train /data/imagenet --mesh 1x2 --device cpu --width 0.25  the same on a laptop
+      torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+        -m alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
     """
-    from .pipeline.dataset import open_dataset
-    from .train.loading import compute_statistics, device_of, settings_of
-    from .train.session import check_memory, choose_run_dir, find_checkpoint, resolve_config, stats_for_training
+    from .train import run
+    from .train.session import resolve_config
     from .train.tables import print_description
 
+    ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
     loading = {k: given.pop(k) for k in LOADING}
     overrides = {k: v for k, v in given.items() if v is not None}
     if describe:
         print_description(resolve_config(preset, overrides, None), num_classes)
         return
-    run_dir = choose_run_dir(run_dir, resume, preset)
-    saved = find_checkpoint(resume, run_dir)
-    config = resolve_config(preset, overrides, saved)
-    train_set, val_set = open_dataset(data, "train"), open_dataset(data, "val")
-    check_memory(config, train_set.num_classes, device_of(loading))
-    stats = stats_for_training(config, train_set, stats_file, lambda: compute_statistics(train_set, "centre", loading))
-
-    from .train.trainer import Interrupted, RunOptions, Trainer
-
-    how = RunOptions(run_dir=run_dir, device=device_of(loading), settings=settings_of(loading),
-                     decode=loading["decode"], checkpoint_every=checkpoint_every, keep=keep,
-                     log_every=log_every)  # fmt: skip
-    say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} classes; "
-        f"{len(val_set):,} to validate) into {run_dir}")  # fmt: skip
-    with TrainingDisplay() as display:
-        trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
-        with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number)):
-            try:
-                last = trainer.fit()
-            except Interrupted as stopped:
-                say(str(stopped))
-                raise SystemExit(128 + stopped.signal_number) from None
-    say(f"Done: top-1 error {last['top1_error']:.2%}, top-5 error {last['top5_error']:.2%} (1 view). "
-        f"Next: alexnet evaluate {run_dir} {train_set.root} --views {config.views}")  # fmt: skip
+    job = run.TrainingJob(data=data, preset=preset, overrides=overrides, run_dir=run_dir, resume=resume,
+                          stats_file=stats_file, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every,
+                          loading=loading, ranks=ranks)  # fmt: skip
+    ctx.exit(run.train(job, ctx.meta[ARGUMENTS]))
 
 
 # -- evaluation --------------------------------------------------------------------------------------------
@@ -220,27 +212,28 @@ def train(data: Path | None, preset: str | None, run_dir: Path | None, resume: s
 @click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT... [DATA]")
 @views_option
 @batch_option
+@mesh_options
 @loading_options
 @json_option
-def evaluate(paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, as_json: bool, **loading: Any) -> None:
+@click.pass_context
+def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, as_json: bool,
+             **given: Any) -> None:  # fmt: skip
     """Top-1 and top-5 error of checkpoints or run folders on the validation set, every image counted once.
 
     Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
+    A rank for each GPU takes its share of the images, whatever mesh the network was trained on.
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
-    from .pipeline.dataset import open_dataset
-    from .train import evaluate as evaluation
-    from .train.loading import device_of, settings_of
-    from .train.session import load_classifier, split_data
+    from .train import run
+    from .train.session import split_data
 
+    ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
     checkpoints, data = split_data(paths)
-    dataset, device = open_dataset(data, "val"), device_of(loading)
-    classifiers = [load_classifier(path, device) for path in checkpoints]
-    with bar("evaluation", len(dataset), "images") as update:
-        result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, device=device,
-                                     settings=settings_of(loading), decode=loading["decode"],
-                                     progress=update)  # fmt: skip
+    result = run.evaluate(checkpoints, data, views=views, batch_size=batch_size, loading=given, ranks=ranks,
+                          arguments=ctx.meta[ARGUMENTS])  # fmt: skip
+    if isinstance(result, int):  # the first rank prints
+        ctx.exit(result)
     if as_json:
         print(json.dumps(asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}))
         return

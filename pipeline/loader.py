@@ -52,8 +52,7 @@ class Batch:
 class Decoded:
     """Images without augmentation: `pixels` uint8 (b, 256, 256, 3), or b arrays (H, W, 3) where whole."""
 
-    requested: NDArray[np.int64]  # what this batch was asked for, in order
-    indices: NDArray[np.int64]  # (b,): what it holds, in the same order
+    indices: NDArray[np.int64]  # (b,)
     pixels: Any
     bad: list[tuple[int, str]]  # images asked for in this batch that cannot be used, with reasons
 
@@ -187,7 +186,7 @@ def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, se
     build = partial(build, **decoding(dataset, decode, settings))
     stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
     for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
-        yield Decoded(feed.request.indices, feed.indices, pixels, feed.bad)
+        yield Decoded(feed.indices, pixels, feed.bad)
 
 
 def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
@@ -198,7 +197,7 @@ def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int
         for output, feed in stream:
             images = output if isinstance(output, list) else [] if output is None else output.as_cpu()
             pixels = [np.asarray(image) for image in images]
-            yield Decoded(feed.request.indices, feed.indices, pixels, feed.bad)
+            yield Decoded(feed.indices, pixels, feed.bad)
 
 
 def decoding(dataset: Dataset, decode: Decode, settings: Settings) -> dict[str, Any]:

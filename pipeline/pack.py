@@ -140,11 +140,12 @@ def _encode(dataset: Dataset, images: NDArray[np.int64], options: PackOptions, s
             Image.fromarray(pixels).save(buffer, "JPEG", quality=options.quality, subsampling=CHROMA)
         return buffer.getvalue()
 
-    lenient = replace(settings, max_bad=1.0)
+    done, lenient = 0, replace(settings, max_bad=1.0)
     for batch in squares(dataset, images, batch_size=BATCH, settings=lenient, decode=options.decode):
         contents = pool.map(encoded, batch.pixels.cpu().numpy())
         found = dict(batch.bad) | dict(zip(batch.indices.tolist(), contents, strict=True))
-        yield from ((image, found[image]) for image in batch.requested.tolist())
+        yield from ((image, found[image]) for image in images[done : done + len(found)].tolist())
+        done += len(found)
 
 
 def _write_shard(path: Path, dataset: Dataset, images: Iterator[Encoded], options: PackOptions, record: _Record,

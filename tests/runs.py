@@ -15,7 +15,8 @@ from alexnet.pipeline.dataset import Dataset, cache_folder, open_dataset
 from alexnet.pipeline.stream import Settings
 from alexnet.train.checkpoint import Checkpoint, saved_checkpoints
 from alexnet.train.config import Config
-from alexnet.train.trainer import Interrupted, Record, RunOptions, Trainer
+from alexnet.train.history import Record
+from alexnet.train.trainer import Interrupted, RunOptions, Trainer
 
 ALEXNET = [sys.executable, "-m", "alexnet.cli"]
 SMALL = {"width": 0.02, "batch_size": 4, "epochs": 2}  # of the colour tree: 4 steps an epoch
@@ -24,7 +25,7 @@ ONE_THREAD = Settings(threads=1, readers=1)
 
 
 def options(run_dir: Path, **changes: Any) -> RunOptions:
-    usual: dict[str, Any] = {"device": CPU, "settings": ONE_THREAD, "log_every": 1}
+    usual: dict[str, Any] = {"settings": ONE_THREAD, "log_every": 1}
     return RunOptions(run_dir=run_dir, **(usual | changes))
 
 

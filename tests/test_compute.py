@@ -75,7 +75,7 @@ class Source:
             else:
                 pixels = np.array([picture(i) for i in good], np.uint8).reshape(-1, 256, 256, 3)
             bad = [(i, self.bad[i]) for i in wanted if i in self.bad]
-            yield Decoded(np.array(wanted, np.int64), np.array(good, np.int64), pixels, bad)
+            yield Decoded(np.array(good, np.int64), pixels, bad)
 
 
 def run(work_dir: Path, source: Source, dataset: Any = None, **options: Any) -> RgbStats:

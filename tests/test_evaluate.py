@@ -17,6 +17,7 @@ from alexnet.pipeline.loader import Treatment
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.config import Config
 from alexnet.train.evaluate import Classifier, evaluate, predict, probabilities, topk_correct, views_of
+from alexnet.train.mesh import Mesh
 from alexnet.train.model import AlexNet, initialise
 from alexnet.train.session import load_classifier
 
@@ -38,7 +39,7 @@ def classifier(seed: int, classes: tuple[str, ...] = COLOURS) -> Classifier:
 
 
 def run(classifiers: list[Classifier], dataset: Dataset, views: int = 1, batch: int = 4, **settings: Any) -> Any:
-    return evaluate(classifiers, dataset, views=views, batch_size=batch, device=CPU,
+    return evaluate(classifiers, dataset, views=views, batch_size=batch, mesh=Mesh(),
                     settings=Settings(**({"threads": 1, "readers": 1} | settings)))
 
 
@@ -66,7 +67,7 @@ def test_errors_and_loss_are_those_of_a_plain_computation(colour_tree: Path, vie
     expected = np.array([plain_probabilities(two, path, views) for path in paths_of(dataset)])
     labels = [COLOURS.index(path.parent.name) for path in paths_of(dataset)]
     told: list[int] = []
-    found = evaluate(two, dataset, views=views, batch_size=batch, device=CPU, settings=ONE_THREAD,
+    found = evaluate(two, dataset, views=views, batch_size=batch, mesh=Mesh(), settings=ONE_THREAD,
                      progress=told.append)
     wrong = sum(int(p.argmax()) != label for p, label in zip(expected, labels, strict=True))
     assert 0 < wrong < 18, "a network that is always right or always wrong proves nothing"

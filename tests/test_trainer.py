@@ -23,6 +23,7 @@ from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.plan import draw_epoch
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
+from alexnet.train.history import RunFolderInUse
 from alexnet.train.meter import Meter
 from alexnet.train.trainer import Trainer, TrainingError
 
@@ -120,7 +121,7 @@ def test_metrics_go_back_with_the_checkpoint(colour_tree: Path, tmp_path: Path) 
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "epo')
     again = trainer(colour_tree, tmp_path, {}, resume=load(checkpoint_path(tmp_path, 3)))
-    again._open_history()
+    again.history.go_back(0, 3)
     assert [(r["epoch"], r["step"]) for r in records(tmp_path)] == [(0, 1), (0, 2), (0, 3)]
     again.fit()
     assert outcome(tmp_path) == expected
@@ -165,7 +166,7 @@ def test_two_runs_cannot_share_a_folder(colour_tree: Path, tmp_path: Path) -> No
     refused: list[str] = []
 
     def listen(record: dict[str, Any]) -> None:
-        with pytest.raises(TrainingError, match="Another run is writing into") as failure:
+        with pytest.raises(RunFolderInUse, match="Another run is writing into") as failure:
             second.fit()
         refused.append(str(failure.value))
 

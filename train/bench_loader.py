@@ -16,6 +16,7 @@ from ..pipeline.dataset import DEFAULT_DATA, Dataset, open_dataset
 from .config import Config
 from .console import bars, say
 from .loading import Options, device_of, settings_of
+from .mesh import Mesh
 from .meter import Meter
 from .options import LOADING
 from .session import check_memory
@@ -59,7 +60,8 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
     config = Config.from_preset(preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off",
                                 scaling="imagenet", mean="channel")  # fmt: skip
     check_memory(config, bench.dataset.num_classes, device)
-    options = RunOptions(run_dir=Path(os.devnull), device=device, settings=bench.settings, decode=bench.decode)
+    options = RunOptions(run_dir=Path(os.devnull), settings=bench.settings, decode=bench.decode,
+                         mesh=Mesh(device=device))  # fmt: skip
     trainer = Trainer(config, bench.dataset, bench.dataset, None, options)
     trainer.meter = Meter(config, len(trainer.loader))
     return trainer.train_step

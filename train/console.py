@@ -30,13 +30,26 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .launch import LOST, RankLost, leave_silently, speaks_of_failure
+
 SECONDS_BETWEEN_LINES = 10.0
+ARGUMENTS = "alexnet.arguments"  # in a click context: the command line's words
 
 error_console = Console(stderr=True, highlight=False)
 
 
 class Commands(click.Group):
-    """A click group whose known failures are one line, and whose bugs keep their traceback."""
+    """A click group whose known failures are one line, and whose bugs keep their traceback.
+
+    Of the ranks of a mesh only the first to fail says why. A command finds its own words in `ctx.meta[ARGUMENTS]`.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None,
+                     **extra: Any) -> click.Context:  # fmt: skip
+        words = list(args)
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta[ARGUMENTS] = words
+        return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -44,11 +57,23 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             error_console.print("Stopped by Ctrl-C.")
             ctx.exit(130)
+        except (click.exceptions.Exit, click.Abort, click.UsageError):
+            raise
         except Exception as error:
+            if not speaks_of_failure():
+                leave_silently()
             message = _explain(error)
             if message is None or ctx.params.get("debug"):
                 raise
-            raise click.ClickException(message) from error
+            raise _Failure(message, LOST if isinstance(error, RankLost) else 1) from error
+
+
+class _Failure(click.ClickException):
+    """One line on standard error, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click's own subclasses set it on the class
 
 
 def _explain(error: Exception) -> str | None:
@@ -62,6 +87,8 @@ def _explain(error: Exception) -> str | None:
         return f"Out of memory; lower --batch-size or --width. ({error})"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
         return f"The package {error.name} is missing. `alexnet doctor` says what to install."
+    if isinstance(error, RankLost):
+        return str(error)
     if isinstance(error, ValueError | OSError | ImportError) and _raised_by_us(error):
         return str(error)
     return None
@@ -217,11 +244,12 @@ def _looks_numeric(text: str) -> bool:
 
 
 @contextmanager
-def stop_on_signals(request_stop: Callable[[int], None]) -> Iterator[None]:
+def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = True) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks for a stop after the step in hand; a second Ctrl-C stops at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        error_console.print("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
+        if announce:
+            error_console.print("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
         request_stop(number)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

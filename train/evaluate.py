@@ -19,7 +19,9 @@ from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.graph import Decode
 from ..pipeline.loader import Treatment, squares
 from ..pipeline.stream import Settings, TooManyBadFiles, describe_bad
+from .mesh import Mesh
 from .model import AlexNet
+from .pairs import pair_squares
 
 EDGE = SHORT_SIDE - CROP
 VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # centre, then the corners
@@ -87,12 +89,14 @@ def evaluate(
     *,
     views: int,
     batch_size: int,
-    device: torch.device,
+    mesh: Mesh,
     settings: Settings,
     decode: Decode = "exact",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Evaluate the average of one or more classifiers on every image of a data set.
+    """Evaluate the average of one or more classifiers, which lie on `mesh`, on every image of a data set.
+
+    The data-parallel ranks share the images; all get the whole result. `progress` is told about how many are done.
 
     Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when the
     classes are not those the classifiers know.
@@ -102,26 +106,31 @@ def evaluate(
     training = [c.model.training for c in classifiers]
     for classifier in classifiers:
         classifier.model.eval()
-    correct = torch.zeros(2, dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros(2, dtype=torch.int64, device=mesh.device)
+    loss = torch.zeros((), dtype=torch.float64, device=mesh.device)
     bad: dict[int, str] = {}
     seen = 0
-    images = np.arange(len(dataset), dtype=np.int64)
-    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
+    for batch in pair_squares(dataset, mesh, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
         if len(batch.indices):
-            probability = probabilities(classifiers, batch.pixels.to(device), views)
-            labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(device)
+            probability = probabilities(classifiers, batch.pixels.to(mesh.device), views)
+            labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(mesh.device)
             correct += topk_correct(probability, labels)
             loss -= probability.gather(1, labels[:, None]).clamp_min(1e-300).log().sum()
         seen += len(batch.indices)
-        progress(seen + len(bad))
+        progress(min(len(dataset), (seen + len(bad)) * mesh.dp.size))
     for classifier, was in zip(classifiers, training, strict=True):
         classifier.model.train(was)
+    for total in (correct, loss):
+        mesh.dp.sum(total)
+    seen = sum(mesh.dp.gather_objects(seen))
+    for theirs in mesh.world.gather_objects(bad):
+        bad |= theirs
     assert seen + len(bad) == len(dataset), "every image must be counted once"
-    if seen == 0:
+    if seen == 0 or len(bad) > settings.max_bad * len(dataset):
         raise TooManyBadFiles(describe_bad(dataset, bad, settings.max_bad))
     top1, top5 = (1 - correct.double() / seen).tolist()
-    return Evaluation(seen, top1, top5, loss.item() / seen, views, {dataset.name(i): why for i, why in bad.items()})
+    names = {dataset.name(i): why for i, why in sorted(bad.items())}
+    return Evaluation(seen, top1, top5, loss.item() / seen, views, names)
 
 
 def check_classes(classes: Sequence[str], dataset: Dataset) -> None:

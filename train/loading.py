@@ -13,29 +13,28 @@ from numpy.typing import NDArray
 from ..pca.compute import compute_stats, compute_stats_sharded
 from ..pca.stats import Region, RgbStats
 from ..pipeline.dataset import Dataset, cache_folder
-from ..pipeline.graph import HW_DECODER_LOAD
+from ..pipeline.graph import HW_DECODER_LOAD, Decode
 from ..pipeline.loader import squares
 from ..pipeline.stream import Settings
 from .console import bar
-from .trainer import TrainingError
+from .devices import the_device
 
 Options = dict[str, Any]  # threads, device, decode and so on: `options.loading_options`
 
 
 def device_of(loading: Options) -> torch.device:
-    wanted = loading["device"]
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise TrainingError("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
-    return torch.device("cuda:0" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    return the_device(loading["device"])
 
 
-def settings_of(loading: Options) -> Settings:
-    device_id, hw_decoder_load = device_of(loading).index, loading["hw_decoder_load"]
+def settings_of(loading: Options, device: torch.device | None = None, num_ranks: int = 1) -> Settings:
+    """On the device given, or the one asked for; the machine's threads are shared by `num_ranks` of it."""
+    threads = max(1, loading["threads"] // num_ranks)
+    device_id, hw_decoder_load = (device or device_of(loading)).index, loading["hw_decoder_load"]
     if device_id is None and hw_decoder_load is not None:
         raise click.UsageError("--hw-decoder-load is for a GPU's JPEG engines, and here the CPU decodes: leave it out.")
     return Settings(
-        threads=loading["threads"],
-        readers=loading["readers"] or max(4, loading["threads"]),
+        threads=threads,
+        readers=loading["readers"] or max(4, threads),
         device_id=device_id,
         prefetch=loading["prefetch"],
         hw_decoder_load=HW_DECODER_LOAD if hw_decoder_load is None else hw_decoder_load,
@@ -44,12 +43,12 @@ def settings_of(loading: Options) -> Settings:
     )
 
 
-def compute_statistics(dataset: Dataset, region: Region, loading: Options, part: tuple[int, int] = (0, 1),
-                       ) -> RgbStats | None:  # fmt: skip
+def compute_statistics(dataset: Dataset, region: Region, settings: Settings, decode: Decode,
+                       part: tuple[int, int] = (0, 1)) -> RgbStats | None:  # fmt: skip
     """A pass with a bar; under torchrun shared by its ranks, and None on all but the first."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     with bar("pca-stats", len(dataset), "images", silent=rank > 0) as update:
-        how: Options = {"region": region, "settings": settings_of(loading), "decode": loading["decode"],
+        how: Options = {"region": region, "settings": settings, "decode": decode,
                         "work_dir": cache_folder() / "passes", "progress": update}  # fmt: skip
         if world_size > 1:
             return compute_stats_sharded(dataset, rank=rank, world_size=world_size, **how)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..pipeline.loader import Batch
 from .config import Config
+from .mesh import Axis
 
 
 class Meter:
@@ -22,7 +23,7 @@ class Meter:
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self._total_steps, self._steps_per_epoch = config.epochs * steps_per_epoch, steps_per_epoch
         self._num_epochs = config.epochs
-        self._images_ever, self._busy = 0, 0.0
+        self._busy = 0.0
         self._steps_ever = 0
         self._reset()
 
@@ -58,13 +59,13 @@ class Meter:
         self._images += len(labels)
         self._steps += 1
 
-    def flush(self, epoch: int, step: int) -> dict[str, Any]:
-        """The window's record; waits for the device."""
+    def flush(self, epoch: int, step: int, dp: Axis) -> dict[str, Any]:
+        """The window's record, of the images of all data-parallel ranks; waits for the device."""
         assert self._loss is not None
         assert self._correct is not None
-        loss = self._loss.item() / self._steps  # waits for the device
+        sums = torch.tensor([self._loss.item(), self._correct.item(), self._images], dtype=torch.float64)
+        loss, correct, images = dp.sum(sums).tolist()
         seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
-        self._images_ever += self._images
         self._steps_ever += self._steps
         self._busy += seconds
         left = self._total_steps - (epoch * self._steps_per_epoch + step)
@@ -74,9 +75,9 @@ class Meter:
             "step": step,
             "num_epochs": self._num_epochs,
             "steps_per_epoch": self._steps_per_epoch,
-            "loss": loss,
-            "top1_error": 1 - self._correct.item() / self._images,
-            "images_per_second": round(self._images / seconds, 2),
+            "loss": loss / self._steps,
+            "top1_error": 1 - correct / images,
+            "images_per_second": round(images / seconds, 2),
             "waiting": round(self._waited / seconds, 5),
             "seconds_left": round(left * self._busy / self._steps_ever, 1),
         }

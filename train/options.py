@@ -106,6 +106,16 @@ threads_option = click.option("--threads", type=click.IntRange(1), default=CORES
 views_option = click.option("--views", type=NumberChoice((1, 10)), default=1, show_default=True,
                             help="1: the centre; 10: the paper's corners and centre, and their mirrors.")  # fmt: skip
 batch_option = click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
+mesh_options = together(
+    click.option("--mesh", metavar="DxM", help="Ranks that share the batch x ranks that share the network: 1x2 is the "
+                 "paper's pair.  [default: a rank for each GPU, in pairs where there are two towers]"),
+    click.option("--devices", metavar="A,B", help="One for each rank of this machine, as in cuda:0,cuda:1, or "
+                 "cuda:0,cuda:0 or cpu,cpu to put two ranks on one."),
+    click.option("--timeout", type=click.FloatRange(1), default=600, show_default=True, metavar="SECONDS",
+                 help="How long ranks wait for each other."),
+    click.option("--max-restarts", type=click.IntRange(0), default=3, show_default=True,
+                 help="How often to start again, from the newest checkpoint, when a rank is lost."),
+)  # fmt: skip
 loading_options = together(
     threads_option,
     click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,

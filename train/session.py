@@ -22,16 +22,22 @@ from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint, CheckpointError
 from .config import Config
 from .evaluate import Classifier
+from .launch import Place
+from .mesh import ParallelDims
 from .model import IMAGE_SHAPE, describe
 from .trainer import TrainingError
 from .treatment import IMAGENET_MEAN, IMAGENET_STD, needs_stats
 
 COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisation and pooling keep
 NEWEST = "newest"  # --resume without a path
+ALONE, ONE_RANK = Place(), ParallelDims()
 
 
-def choose_run_dir(given: Path | None, resume: str | None, preset: str | None) -> Path:
-    """The run folder: as given, else the one that is resumed, else a new one named by the time."""
+def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, place: Place = ALONE) -> Path:
+    """The run folder: as given, else the one that is resumed, else a new one named by the time.
+
+    Ranks that were started elsewhere need its name: when they start again they must find it.
+    """
     if given is not None:
         return given
     if resume == NEWEST:
@@ -40,14 +46,19 @@ def choose_run_dir(given: Path | None, resume: str | None, preset: str | None) -
         return path
     if resume is not None and path.parent.name == "checkpoints":
         return path.parent.parent
+    if place.size > 1:
+        raise TrainingError("Ranks started by torchrun or SLURM need a run folder that all can see: add --run DIR.")
     return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def find_checkpoint(resume: str | None, run_dir: Path) -> Checkpoint | None:
+def find_checkpoint(resume: str | None, run_dir: Path, restarts: int = 0) -> Checkpoint | None:
     """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder.
 
-    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint.
+    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint. After
+    `restarts` by a launcher it is the newest there is, whatever the command said at first.
     """
+    if restarts and (newest := checkpoints.latest(run_dir)):
+        return checkpoints.load(newest)
     if resume is None:
         if checkpoints.saved_checkpoints(run_dir):
             raise TrainingError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
@@ -83,8 +94,11 @@ def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -
 
 
 def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
-                       compute: Callable[[], RgbStats | None]) -> RgbStats | None:  # fmt: skip
-    """The training set's statistics: from the file given, from the cache, or computed now and cached."""
+                       compute: Callable[[], RgbStats | None], place: Place = ALONE) -> RgbStats | None:  # fmt: skip
+    """The training set's statistics: from the file given, from the cache, or computed now and cached.
+
+    Ranks compute them together, which gives them, from `compute`, to the first; None to the others, which wait.
+    """
     if not needs_stats(config):
         return None
     if given is not None:
@@ -99,15 +113,15 @@ def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
                 f"{given} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
                 "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
             )
-        if not stats.complete:
-            raise TrainingError(f"{given} holds the statistics of a part of {train_set.root}. Merge the parts first.")
         return stats
     path = stats_path(train_set)
     if path.exists():
         return RgbStats.load(path)
     if (computed := compute()) is None:
-        raise TrainingError("Training runs in one process for now: start it without torchrun.")
+        place.wait_for_main("statistics")
+        return RgbStats.load(path)
     computed.save(path)
+    place.tell_others("statistics")
     return computed
 
 
@@ -130,21 +144,25 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
     return Classifier(model, treatment, tuple(saved.classes), saved.words)
 
 
-def check_memory(config: Config, num_classes: int, device: torch.device) -> None:
+def check_memory(config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK,
+                 num_local: int = 1) -> None:  # fmt: skip
     """Refuse, before anything is allocated, a batch that cannot fit; the message says which would.
 
     Parameters are held three times (weights, gradients, velocities) and every activation about
-    `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs.
+    `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs. On a mesh both are shared out, and
+    the `num_local` ranks of this machine share the CPU's memory.
     """
     rows = describe(config, num_classes)
     width = 4 if device.type == "cpu" else 2
+    here = num_local if device.type == "cpu" else 1
     activations = prod(IMAGE_SHAPE) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
-    fixed = 3 * 4 * sum(row.parameters for row in rows)
+    per_image = activations * width * here / dims.num_ranks
+    fixed = 3 * 4 * sum(row.parameters for row in rows) * here / dims.mp
     available = _available_bytes(device)
-    fits = int((available - fixed) / (activations * width))
+    fits = int((available - fixed) / per_image)
     if fits >= config.batch_size:
         return
-    need = (fixed + config.batch_size * activations * width) / 2**30
+    need = (fixed + config.batch_size * per_image) / 2**30
     advice = f"--batch-size {fits} would fit." if fits > 0 else "Not even one image fits; lower --width."
     raise TrainingError(
         f"Training with a batch of {config.batch_size} takes about {need:.1f} GiB, and {device.type} memory has "

@@ -2,19 +2,17 @@
 
 `fit` is the outline: step, log, and at an epoch's end validate, adapt the rates, checkpoint. Everything random
 about a step follows from (seed, epoch, step), so a run continued from a checkpoint ends with the same bits as one
-that was never interrupted (same machine, same number of threads).
+that was never interrupted (same machine, same mesh, same number of threads). Every rank of a mesh runs this loop; the
+first one writes.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import torch
@@ -30,14 +28,18 @@ from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
 from .evaluate import Classifier, evaluate
+from .history import History, Record
+from .mesh import Agreement, Mesh
 from .meter import Meter
 from .model import AlexNet, initialise
 from .optimizer import build_optimizer, build_schedule, set_rates
+from .pairs import PairLoader
+from .parallel import GradientSum, check_split, make_replicas_equal, own_part, parallelize, whole_state
 from .treatment import build_treatment
 
 log = logging.getLogger("alexnet")
 
-Record = dict[str, Any]
+SECONDS_BETWEEN_CHECKPOINTS = 600, 60  # at any step, at the end of an epoch
 
 
 class TrainingError(ValueError):
@@ -57,8 +59,8 @@ class RunOptions:
     """How a run is carried out. Nothing here changes what it computes."""
 
     run_dir: Path
-    device: torch.device
     settings: Settings
+    mesh: Mesh = field(default_factory=Mesh)
     decode: Decode = "exact"
     log_every: int = 20  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
@@ -78,6 +80,10 @@ class Trainer:
                  resume: Checkpoint | None = None) -> None:  # fmt: skip
         self.config, self.options, self.listener = config, options, listener
         self.train_set, self.val_set, self.stats = train_set, val_set, stats
+        self.mesh = options.mesh
+        self.mesh.check_same("configuration", config.to_json())
+        self.mesh.check_same("data set", (train_set.fingerprint, val_set.fingerprint))
+        check_split(config, train_set.num_classes, self.mesh.dims)
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
         self.loader: BatchSource = self._build_loader()
@@ -85,9 +91,14 @@ class Trainer:
             self.model = AlexNet(config, train_set.num_classes)
         self.model.to_empty(device="cpu")
         initialise(self.model, config.seed)
-        self.model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parallelize(self.model, self.mesh)
+        self.model.to(self.mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        make_replicas_equal(self.model, self.mesh.dp)
+        self.gradients = GradientSum(self.model, self.mesh.dp)
         self.optimizer = build_optimizer(self.model, config)
         self.schedule = build_schedule(config)
+        self.history = History(options.run_dir, kept=self.mesh.is_main)
+        self.agree = Agreement(self.mesh.world)
         self.epoch = self.step = 0  # of the next step to be taken
         self.stop_signal = 0
         if resume is not None:
@@ -95,8 +106,7 @@ class Trainer:
 
     def fit(self) -> Record:
         """Train to the last epoch; returns the last validation record."""
-        with self._locked_run_dir():
-            self._open_history()
+        with self.history.opened(self.config, self.epoch, self.step), self.mesh.watched(self._where):
             validation: Record = {}
             self.meter = Meter(self.config, len(self.loader))
             batches = self.loader.batches(self.epoch, self.step, self.config.epochs,
@@ -110,22 +120,27 @@ class Trainer:
                     self._log_window()
                 if at_end:
                     validation = self._end_epoch()
-                if self.stop_signal:
-                    raise Interrupted(self.stop_signal, self.save())
-                if self._checkpoint_due(at_end):
+                stop_signal, overdue = self.agree(self.stop_signal, self._overdue())
+                if stop_signal:
+                    raise Interrupted(stop_signal, self.save())
+                if self._checkpoint_due(at_end, overdue):
                     self.save()
             return validation or self._validate()
 
     def train_step(self, batch: Batch) -> None:
-        """One forward, one backward, one update; nothing here waits for the device."""
+        """One forward, one backward, one update; nothing here waits for the device.
+
+        The loss is this rank's share of the batch's mean, so gradients and losses of the ranks add up.
+        """
         torch.manual_seed(_dropout_seed(self.config.seed, batch.epoch, batch.step))
         set_rates(self.optimizer, self.schedule.rates(batch.epoch))
         self.model.train()
         with torch.autocast("cuda", torch.bfloat16, enabled=batch.images.is_cuda):
             logits = self.model(batch.images)
-        loss = F.cross_entropy(logits.float(), batch.labels)
+            loss = F.cross_entropy(logits, batch.labels, reduction="sum") / self.config.batch_size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.gradients.finish()
         self.optimizer.step()
         self.meter.add(loss.detach(), logits.detach(), batch.labels)
 
@@ -136,8 +151,10 @@ class Trainer:
         """Write a checkpoint of the present state, which closing the window has found to be finite."""
         self._log_window()
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
-        checkpoints.save(path, self._checkpoint())
-        checkpoints.prune(path, self.options.keep)
+        state = self._checkpoint()
+        if self.mesh.is_main:
+            checkpoints.save(path, state)
+            checkpoints.prune(path, self.options.keep)
         self._saved = time.monotonic()
         return path
 
@@ -146,19 +163,20 @@ class Trainer:
     def _log_window(self) -> None:
         if self.meter.is_empty:
             return
-        record = self.meter.flush(self.epoch, self.step) | {"bad_images": len(self.bad)}
+        record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
+        record["bad_images"] = len(set().union(*self.mesh.world.gather_objects(set(self.bad))))
         record |= {"lr": self.schedule.rates(self.epoch).weights}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise self._diverged("A weight is no longer finite")
-        self._write(record)
+        self._tell(record)
 
     def _end_epoch(self) -> Record:
         record = self._validate()
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The validation loss became {record['loss']}")
-        self._write(record)
+        self._tell(record)
         self.schedule.observe(self.epoch, record["top1_error"])
         self.epoch, self.step = self.epoch + 1, 0
         return record
@@ -167,23 +185,35 @@ class Trainer:
         """Errors on the validation set, one view."""
         o = self.options
         started = time.monotonic()
-        result = evaluate([self.classifier()], self.val_set, views=1, batch_size=o.eval_batch, device=o.device,
+        result = evaluate([self.classifier()], self.val_set, views=1, batch_size=o.eval_batch, mesh=self.mesh,
                           settings=o.settings, decode=o.decode)  # fmt: skip
         record = {"kind": "val", "epoch": self.epoch, "step": self.step, **asdict(result)}
         self.meter.pause(time.monotonic() - started)
         return record | {"seconds": round(time.monotonic() - started, 3), "bad": len(result.bad)}
 
-    def _checkpoint_due(self, at_end: bool) -> bool:
+    def _tell(self, record: Record) -> None:
+        self.history.write(record)
+        if self.mesh.is_main:
+            self.listener(record)
+
+    def _overdue(self) -> int:
+        """How many of the limits between checkpoints have passed, by the first rank's clock."""
+        since = time.monotonic() - self._saved
+        return sum(since > limit for limit in SECONDS_BETWEEN_CHECKPOINTS) if self.mesh.is_main else 0
+
+    def _checkpoint_due(self, at_end: bool, overdue: int) -> bool:
         if self.epoch == self.config.epochs:
             return True
         if self.options.checkpoint_every is not None:
             return self._steps_taken % self.options.checkpoint_every == 0
-        since = time.monotonic() - self._saved
-        return since > 600 or (at_end and since > 60)
+        return overdue > (0 if at_end else 1)
 
     @property
     def _steps_taken(self) -> int:
         return self.epoch * len(self.loader) + self.step
+
+    def _where(self) -> str:
+        return f"step {self.step + 1} of epoch {self.epoch + 1}"
 
     def _diverged(self, what: str) -> TrainingError:
         last = checkpoints.latest(self.options.run_dir)
@@ -191,13 +221,15 @@ class Trainer:
         where = f"in epoch {self.epoch + 1} within the {self.options.log_every} steps before step {self.step}"
         return TrainingError(f"{what} {where}. {good} Lower --lr (now {self.config.lr:g}) and start again.")
 
-    def _build_loader(self) -> Loader:
+    def _build_loader(self) -> BatchSource:
         c, o = self.config, self.options
-        return Loader(
+        source = Loader(
             dataset=self.train_set, treatment=self.treatment, batch_size=c.batch_size, seed=c.seed,
-            settings=o.settings, bad=self.bad, decode=o.decode, half=o.device.type == "cuda",
+            settings=o.settings, bad=self.bad, decode=o.decode, half=self.mesh.device.type == "cuda",
             run=c.augment_run, random_crop=c.random_crop, random_flip=c.random_flip,
+            rank=self.mesh.world.index, num_ranks=self.mesh.world.size,
         )  # fmt: skip
+        return PairLoader(source, self.mesh, c.batch_size)
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -209,8 +241,8 @@ class Trainer:
             words=class_words(self.train_set.root, self.train_set.classes),
             epoch=self.epoch,
             step=self._steps_taken,
-            model=self.model.state_dict(),
-            momentum=checkpoints.momentum_by_name(self.model, self.optimizer),
+            model=whole_state(self.model.state_dict(), self.model, self.mesh.mp),
+            momentum=whole_state(checkpoints.momentum_by_name(self.model, self.optimizer), self.model, self.mesh.mp),
             rates=checkpoints.rates_by_group(self.optimizer),
             schedule=self.schedule.state_dict(),
             dataset_fingerprint=self.train_set.fingerprint,
@@ -224,52 +256,11 @@ class Trainer:
                 f"The checkpoint was written while training on another data set than {self.train_set.root} (its "
                 "images, their sizes or their classes differ). Give the one it was trained on, or start a new run."
             )
-        checkpoints.restore(saved, self.model, self.optimizer)
+        mp = self.mesh.mp
+        part = replace(saved, model=own_part(saved.model, mp), momentum=own_part(saved.momentum, mp))
+        checkpoints.restore(part, self.model, self.optimizer)
         self.schedule.load_state_dict(saved.schedule)
         self.epoch, self.step = saved.epoch, saved.step - saved.epoch * len(self.loader)
-
-    # -- the run folder ------------------------------------------------------------------------------------
-
-    def _locked_run_dir(self) -> IO[str]:
-        """Create and lock the folder: two runs must not write into one."""
-        folder = self.options.run_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise TrainingError(f"Another run is writing into {folder}. Choose another --run folder.") from None
-        return lock
-
-    def _open_history(self) -> None:
-        """Keep of the metrics what lies before the present step: the rest will be made again."""
-        folder = self.options.run_dir
-        (folder / "config.json").write_text(self.config.to_json() + "\n")
-        path = folder / "metrics.jsonl"
-        kept = []
-        if path.exists() and (self.epoch, self.step) > (0, 0):
-            kept = [r for r in _records(path) if self._is_past(r)]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        temporary.replace(path)
-
-    def _is_past(self, record: Record) -> bool:
-        return (record["epoch"], record["step"]) <= (self.epoch, self.step)
-
-    def _write(self, record: Record) -> None:
-        with (self.options.run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        self.listener(record)
-
-
-def _records(path: Path) -> Iterator[Record]:
-    """The complete lines of a metrics file; a run that was killed may have left half a line at the end."""
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
 
 
 def _dropout_seed(seed: int, epoch: int, step: int) -> int:

@@ -1,0 +1,68 @@
+"""The folder of a run: who may write there, and what its metrics say.
+
+`trainer.py` writes into it; `checkpoint.py` keeps its checkpoints. On a mesh only the first rank does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .config import Config
+
+Record = dict[str, Any]
+
+
+class RunFolderInUse(ValueError):
+    """Two runs must not write into one folder."""
+
+
+class History:
+    """`config.json` and `metrics.jsonl` of a run; one that is not `kept` writes nothing."""
+
+    def __init__(self, folder: Path, kept: bool = True) -> None:
+        self.folder, self.kept = folder, kept
+
+    @contextmanager
+    def opened(self, config: Config, epoch: int, step: int) -> Iterator[None]:
+        """Create and lock the folder, and keep of the metrics what lies up to this position: the rest will be made
+        again."""
+        if not self.kept:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                message = f"Another run is writing into {self.folder}. Choose another --run folder."
+                raise RunFolderInUse(message) from None
+            (self.folder / "config.json").write_text(config.to_json() + "\n")
+            self.go_back(epoch, step)
+            yield
+
+    def go_back(self, epoch: int, step: int) -> None:
+        """Forget the records after a position."""
+        path = self.folder / "metrics.jsonl"
+        past = [r for r in _records(path) if (r["epoch"], r["step"]) <= (epoch, step)] if (epoch, step) > (0, 0) else []
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in past))
+        temporary.replace(path)
+
+    def write(self, record: Record) -> None:
+        if self.kept:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """The complete lines of a metrics file; a run that was killed may have left half a line at the end."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

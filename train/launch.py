@@ -1,0 +1,158 @@
+"""One process among many: where it stands, how it came to be started, and how the whole ends when one fails.
+
+`alexnet train` on one machine starts a rank for each device through torch's elastic launcher, and each runs the same
+command; under torchrun, or as the tasks of a SLURM step, it joins what is there. No torch is imported before it is
+needed, so the command line can use this at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn, Self
+
+RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
+SECONDS_TO_BE_ENDED = 20.0
+LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
+
+log = logging.getLogger("alexnet")
+
+
+class RankLost(RuntimeError):
+    """Another rank died or hangs; a restart may help."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among `size` ranks, and among the `local_size` of its machine. `store` is what all can write to."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    restarts: int = 0
+    store: Any = None
+
+    @classmethod
+    def join(cls) -> Self:
+        """From the environment that torchrun, SLURM or our own launcher left; alone where there is none."""
+        found = os.environ if "RANK" in os.environ else slurm_environment(os.environ)
+        if "RANK" not in found or int(found["WORLD_SIZE"]) == 1:
+            return cls()
+        os.environ.update(found)
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, size = next(rendezvous("env://"))
+        restarts = max(int(found.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
+        place = cls(rank, size, int(found["LOCAL_RANK"]), int(found["LOCAL_WORLD_SIZE"]), restarts, store)
+        _joined.append(place)
+        return place
+
+    @contextmanager
+    def main_first(self, what: str) -> Iterator[None]:
+        """The first rank goes in alone; the others when it is through, to find in the cache what it left."""
+        if self.rank > 0:
+            self.wait_for_main(what)
+        yield
+        self.tell_others(what)
+
+    def wait_for_main(self, what: str) -> None:
+        """Until the first rank has told the others `what`; however long, for if it fails we are stopped."""
+        self.store.wait([f"done/{what}"], timedelta(days=30))
+
+    def tell_others(self, what: str) -> None:
+        if self.size > 1 and self.rank == 0:
+            self.store.set(f"done/{what}", "")
+
+    @property
+    def speaks_of_failure(self) -> bool:
+        """Whether this rank is the first to fail: the others' errors only follow from its own."""
+        if self.store is None:
+            return True
+        try:
+            return bool(self.store.add("failed", 1) == 1)
+        except RuntimeError:  # the rank that kept the store has failed before us
+            return False
+
+
+def leave_silently() -> NoReturn:
+    """Wait to be ended by the launcher, which so sees the rank whose error it is end first."""
+    time.sleep(SECONDS_TO_BE_ENDED)
+    os._exit(LOST)  # without the transport's threads, which may wait for a rank that is gone
+
+
+_joined: list[Place] = []
+
+
+def speaks_of_failure() -> bool:
+    """Whether this process should print the error it met."""
+    return not _joined or _joined[-1].speaks_of_failure
+
+
+def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would have set, of a task of a SLURM step; nothing for a step of one task or a batch script."""
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return {}
+    nodes = environ.get("SLURM_STEP_NODELIST", "")
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": re.split(r"[(,]", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0],
+        "MASTER_ADDR": environ.get("MASTER_ADDR", first_node(nodes)),
+        "MASTER_PORT": environ.get("MASTER_PORT", str(20_000 + int(environ.get("SLURM_JOB_ID", 0)) % 20_000)),
+    }
+
+
+def first_node(nodes: str) -> str:
+    """The first host of a list as SLURM writes it: of `gpu[03-05,9],login` it is gpu03."""
+    match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
+    if match is None:
+        raise ValueError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first of them.")
+    return match[1] + (match[2] or "")
+
+
+def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int) -> int:
+    """Run `alexnet` with these arguments in `num_ranks` processes of this machine; returns the exit code.
+
+    When one of them is killed, or is lost to the others, all start again, at most `max_restarts` times; an error that
+    would only repeat itself ends them.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks explain themselves
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
+    for restart in range(max_restarts + 1):
+        os.environ[RESTARTS] = str(restart)
+        config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=uuid.uuid4().hex,
+                              rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1",
+                              max_restarts=0)  # fmt: skip
+        try:
+            elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
+        except SignalException as stopped:
+            return 128 + int(stopped.sigval)
+        except ChildFailedError as error:
+            failures = error.failures
+            codes = [failure.exitcode for failure in failures.values()]
+            if errors := [code for code in codes if code > 0 and code != LOST]:
+                return int(errors[0])
+            what = ", ".join(f"rank {rank}: {_fate(failure.exitcode)}" for rank, failure in failures.items())
+            again = f"Starting again, {restart + 1} of {max_restarts}." if restart < max_restarts else "Giving up."
+            log.warning("%s. %s", what, again)
+        else:
+            return 0
+    return 1
+
+
+def _fate(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else "lost contact"

@@ -1,0 +1,268 @@
+"""The mesh of devices, dp x mp, and how its ranks talk.
+
+`launch.py` starts the ranks; `parallel.py` splits the network over `mp` and sums gradients over `dp`. A mesh of one
+rank sends nothing, so what is written for a mesh works on one device as it is.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from .launch import Place, RankLost
+
+CPU = torch.device("cpu")
+SECONDS_FOR_WITNESSES = 3.0  # after a time-out, for the other ranks to say where they are
+
+
+@dataclass(frozen=True)
+class ParallelDims:
+    """Ranks that share the batch (`dp`) times ranks that share the network (`mp`); written `dp x mp`, as in 4x2."""
+
+    dp: int = 1
+    mp: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        parts = text.lower().split("x")
+        if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+            raise ValueError(f"--mesh {text}: give data x model ranks, as in 1x2 (the paper's) or 4x2.")
+        return cls(int(parts[0]), int(parts[1]))
+
+    @classmethod
+    def default(cls, num_ranks: int, towers: int) -> Self:
+        """Pairs where the network has two towers and the ranks come in pairs; else data parallelism alone."""
+        mp = 2 if towers % 2 == 0 and num_ranks % 2 == 0 else 1
+        return cls(num_ranks // mp, mp)
+
+    @property
+    def num_ranks(self) -> int:
+        return self.dp * self.mp
+
+    def __str__(self) -> str:
+        return f"{self.dp}x{self.mp}"
+
+
+@dataclass
+class Axis:
+    """One axis of the mesh as a rank sees it: the `size` ranks that differ in nothing else, itself at `index`.
+
+    Alone on its axis a rank sends nothing. Tensors may lie on any device; with `via_host` those of a GPU go by way of
+    the CPU, where gloo finds them.
+    """
+
+    size: int = 1
+    index: int = 0
+    group: Any = None
+    via_host: bool = False
+    bytes_sent: int = field(default=0, compare=False)
+
+    def start_gather(self, x: Tensor) -> Callable[[], Tensor]:
+        """Begin to collect `x` from every rank; the function returned waits for (size, *x.shape).
+
+        `x` must stay as it is until then.
+        """
+        if self.size == 1:
+            return lambda: x[None]
+        sent = self._staged(x)
+        parts = sent.new_empty((self.size, *x.shape))
+        self.bytes_sent += sent.nbytes * (self.size - 1)
+        work = dist.all_gather(list(parts), sent, group=self.group, async_op=True)
+
+        def finish() -> Tensor:
+            work.wait()
+            return parts.to(x.device)
+
+        return finish
+
+    def gather(self, x: Tensor) -> Tensor:
+        """`x` of every rank, (size, *x.shape)."""
+        return self.start_gather(x)()
+
+    def scatter_sum(self, parts: Tensor) -> Tensor:
+        """The sum over all ranks of what each holds for this one: parts (size, ...) -> (...)."""
+        if self.size == 1:
+            return parts[0]
+        sent = self._staged(parts)
+        received = torch.empty_like(sent)
+        self.bytes_sent += sent.nbytes // self.size * (self.size - 1)
+        dist.all_to_all_single(received, sent, group=self.group)
+        return received.sum(0).to(parts.device)
+
+    def start_sum(self, x: Tensor) -> Callable[[], None]:
+        """Begin to replace `x` by its sum over all ranks; the function returned waits until that is done."""
+        if self.size == 1:
+            return lambda: None
+        sent = x.cpu() if self._hosted(x) else x
+        self.bytes_sent += 2 * sent.nbytes * (self.size - 1) // self.size  # a ring: reduce-scatter, all-gather
+        work = dist.all_reduce(sent, group=self.group, async_op=True)
+
+        def finish() -> None:
+            work.wait()
+            if sent is not x:
+                x.copy_(sent)
+
+        return finish
+
+    def sum(self, x: Tensor) -> Tensor:
+        """`x`, in place, summed over all ranks."""
+        self.start_sum(x)()
+        return x
+
+    def copy_first(self, x: Tensor) -> None:
+        """Replace `x` by the first rank's."""
+        if self.size > 1:
+            sent = self._staged(x)
+            dist.broadcast(sent, group=self.group, group_src=0)
+            x.copy_(sent)
+
+    def gather_rows(self, x: Tensor, num_rows: int) -> Tensor:
+        """All rows (num_rows, ...) of which `x` is this rank's part, by the rule of `own`."""
+        most = -(-num_rows // self.size)
+        padded = torch.cat([x, x.new_zeros((most - len(x), *x.shape[1:]))])
+        counts = [len(part) for part in torch.empty(num_rows, device="meta").tensor_split(self.size)]
+        return torch.cat([part[:count] for part, count in zip(self.gather(padded), counts, strict=True)])
+
+    def own(self, x: Tensor, dim: int = 0) -> Tensor:
+        """This rank's part of `x`: a view."""
+        return x.tensor_split(self.size, dim)[self.index]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """`value` of every rank; small things, for the CPU."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def _hosted(self, x: Tensor) -> bool:
+        return self.via_host and x.device.type != "cpu"
+
+    def _staged(self, x: Tensor) -> Tensor:
+        return (x.cpu() if self._hosted(x) else x).contiguous()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """All ranks, and where this one stands. `world` is for control: small CPU tensors and objects, by gloo."""
+
+    dims: ParallelDims = ParallelDims()
+    device: torch.device = CPU
+    dp: Axis = field(default_factory=Axis)
+    mp: Axis = field(default_factory=Axis)
+    world: Axis = field(default_factory=Axis)
+    place: Place = field(default_factory=Place)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank prints and writes files."""
+        return self.world.index == 0
+
+    def broadcast(self, value: Any) -> Any:
+        """The first rank's value."""
+        return self.world.gather_objects(value)[0]
+
+    def check_same(self, what: str, value: Any) -> None:
+        """ValueError unless all ranks were given the same."""
+        values = self.world.gather_objects(value)
+        if odd := [rank for rank, other in enumerate(values) if other != values[0]]:
+            raise ValueError(f"Rank {odd[0]} has another {what} than rank 0. Give all ranks the same command and data.")
+
+    @contextmanager
+    def watched(self, where: Callable[[], str]) -> Iterator[None]:
+        """Turn what the transport says of a rank that died or hangs into a `RankLost` that names it.
+
+        `where` says what this rank was doing, as in "step 12".
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world.size == 1 or not _is_transport(error):
+                raise
+            raise RankLost(self._explain(where(), "imed out" in str(error))) from error
+
+    def _explain(self, where: str, timed_out: bool) -> str:
+        """Who is missing: all ranks that meet an error leave their name in the store, one that hangs cannot."""
+        missing = self._ranks_without_word()
+        names = ", ".join(f"rank {r} (dp {r // self.dims.mp}, mp {r % self.dims.mp})" for r in missing)
+        if missing and timed_out:
+            return f"No word of {names} in {where}: it hangs, or is slower than --timeout allows."
+        return f"The connection to {names or 'another rank'} was lost in {where}."
+
+    def _ranks_without_word(self) -> list[int]:
+        """Empty where the store has gone too."""
+        others = [rank for rank in range(self.world.size) if rank != self.world.index]
+        deadline = time.monotonic() + SECONDS_FOR_WITNESSES
+        try:
+            self.place.store.set(f"stuck/{self.world.index}", "")
+            while missing := [rank for rank in others if not self.place.store.check([f"stuck/{rank}"])]:
+                if time.monotonic() > deadline:
+                    return missing
+                time.sleep(0.05)
+        except RuntimeError:
+            pass
+        return []
+
+
+def _is_transport(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
+
+
+class Agreement:
+    """What the ranks say at each step, and the largest of it for all to act on at the same step.
+
+    With several ranks that is what they said at the step before, so that nobody waits to hear it.
+    """
+
+    def __init__(self, world: Axis) -> None:
+        self._world = world
+        self._heard: Callable[[], Tensor] | None = None
+
+    def __call__(self, *said: int) -> list[int]:
+        if self._world.size == 1:
+            return list(said)
+        before, self._heard = self._heard, self._world.start_gather(torch.tensor(said))
+        return before().amax(0).tolist() if before else [0] * len(said)
+
+
+def build_mesh(dims: ParallelDims, place: Place, devices: Sequence[torch.device], timeout_seconds: float) -> Mesh:
+    """Join the ranks of `place` in a mesh; `devices` are those of this machine's ranks.
+
+    Ranks of a pair are neighbours, so a pair stays within a machine. NCCL on GPUs; gloo on CPUs, and where two
+    ranks share a GPU, which NCCL does not do.
+    """
+    if dims.num_ranks != place.size:
+        raise ValueError(f"--mesh {dims} has {dims.num_ranks} ranks, but {place.size} were started: make them equal.")
+    device = devices[place.local_rank]
+    if place.size == 1:
+        return Mesh(dims, device, place=place)
+    shared = device.type == "cuda" and len(set(devices)) < len(devices)
+    if shared and place.rank == 0:
+        warnings.warn("Two ranks share a GPU: they talk through the host's memory, which is slow.", stacklevel=2)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "gloo" if device.type == "cpu" or shared else "cpu:gloo,cuda:nccl"
+    timeout = timedelta(seconds=timeout_seconds)
+    dist.init_process_group(backend, store=place.store, rank=place.rank, world_size=place.size, timeout=timeout)
+    ranks = torch.arange(place.size).view(dims.dp, dims.mp)
+    groups = [dist.new_subgroups_by_enumeration(rows.tolist(), timeout=timeout)[0] for rows in (ranks.T, ranks)]
+    mesh = DeviceMesh.from_group(groups, "cpu", mesh=ranks, mesh_dim_names=("dp", "mp"))
+    dp, mp = (Axis(size, mesh.get_local_rank(name), mesh.get_group(name), shared)
+              for name, size in (("dp", dims.dp), ("mp", dims.mp)))  # fmt: skip
+    world = Axis(place.size, place.rank, dist.new_group(backend="gloo", timeout=timeout))
+    return Mesh(dims, device, dp, mp, world, place)
+
+
+def leave_mesh() -> None:
+    """End what `build_mesh` began; nothing where it had nothing to begin."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

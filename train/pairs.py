@@ -1,0 +1,114 @@
+"""The same images for every rank that holds a part of the network, though none of them is decoded twice.
+
+Each of a pair decodes half of the pair's batch, and the halves are exchanged while the step before is computed.
+`trainer.py` trains from a `PairLoader`, `evaluate.py` takes its squares from `pair_squares`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..pipeline.dataset import Dataset
+from ..pipeline.geometry import SHORT_SIDE
+from ..pipeline.graph import Decode
+from ..pipeline.loader import Batch, BatchSource, Decoded, squares
+from ..pipeline.plan import share
+from ..pipeline.stream import Settings
+from .mesh import Axis, Mesh
+
+Given = TypeVar("Given")
+Collected = TypeVar("Collected")
+
+
+@dataclass(frozen=True)
+class PairLoader:
+    """Batches of a dp rank, from a `source` on each of its mp ranks that has rank dp x mp of the global batch."""
+
+    source: BatchSource
+    mesh: Mesh
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        """As the source's, whole. A batch is asked for, and its exchange begun, one step ahead."""
+        batches = self.source.batches(epoch, step, num_epochs, lit)
+        return _one_ahead(batches, self._start) if self.mesh.mp.size > 1 else batches
+
+    def _start(self, part: Batch) -> Callable[[], Batch]:
+        mp, ranks = self.mesh.mp, self.mesh.dims.num_ranks
+        first = self.mesh.dp.index * mp.size
+        shares = [share(self.batch_size, rank, ranks) for rank in range(first, first + mp.size)]
+        counts = [rows.stop - rows.start for rows in shares]
+        images = _start_rows(part.images.permute(0, 2, 3, 1), counts, mp)
+        labels = _start_rows(part.labels, counts, mp)
+        indices = _start_rows(torch.from_numpy(part.indices), counts, mp)
+        return lambda: Batch(images().permute(0, 3, 1, 2), labels(), indices().numpy(), part.epoch, part.step)
+
+
+def _start_rows(part: Tensor, counts: list[int], mp: Axis) -> Callable[[], Tensor]:
+    """Begin to collect the rows of a tensor of which rank i has `counts[i]`."""
+    missing = max(counts) - len(part)
+    padded = torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) if missing else part
+    wait = mp.start_gather(padded)
+    if len(set(counts)) == 1:
+        return lambda: wait().flatten(0, 1)
+    return lambda: torch.cat([rows[:count] for rows, count in zip(wait(), counts, strict=True)])
+
+
+def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Collected]]) -> Iterator[Collected]:
+    """Begin with each item before the one before it is handed out.
+
+    It is finished before the next item is asked for, which may then take the place of this one in memory.
+    """
+    ready: list[Collected] = []
+    for item in items:
+        finish = start(item)
+        yield from ready
+        ready = [finish()]
+    yield from ready
+
+
+def pair_squares(dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, decode: Decode,
+                 bad: dict[int, str]) -> Iterator[Decoded]:  # fmt: skip
+    """The central squares of this dp rank's share of a data set, every image once, as of `loader.squares`.
+
+    `bad` collects what this rank could not decode, which is part of what its pair could not.
+    """
+    rows, mp = share(len(dataset), mesh.dp.index, mesh.dp.size), mesh.mp
+    indices = np.arange(rows.start, rows.stop, dtype=np.int64)
+    part_size = -(-batch_size // mp.size)
+    starts = range(0, len(indices), part_size * mp.size)
+    mine = [indices[s + mp.index * part_size :][:part_size] for s in starts]
+    parts = squares(dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings,
+                    decode=decode, bad=bad)  # fmt: skip
+    if mp.size == 1:
+        return parts
+    nothing = Decoded(indices[:0], torch.empty((0, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8), [])
+    in_step = (part for part, _ in zip(chain(parts, repeat(nothing)), starts, strict=False))
+    return _one_ahead(in_step, lambda part: _start_squares(part, part_size, mesh))
+
+
+def _start_squares(part: Decoded, part_size: int, mesh: Mesh) -> Callable[[], Decoded]:
+    """Begin to collect the squares of all parts, of which any may be short: index -1 marks an empty place."""
+    places: NDArray[np.int64] = np.full(part_size, -1, np.int64)
+    places[: len(part.indices)] = part.indices
+    pixels = torch.zeros((part_size, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8, device=mesh.device)
+    pixels[: len(part.indices)] = part.pixels
+    wait_places, wait_pixels = mesh.mp.start_gather(torch.from_numpy(places)), mesh.mp.start_gather(pixels)
+
+    def finish() -> Decoded:
+        indices = wait_places().flatten()
+        filled = indices >= 0
+        return Decoded(indices[filled].numpy(), wait_pixels().flatten(0, 1)[filled.to(mesh.device)], part.bad)
+
+    return finish

@@ -1,0 +1,125 @@
+"""`alexnet train` and `alexnet evaluate`, from what was asked to the end.
+
+One process may be all there is, or one rank of many; or it is the one that starts the ranks, which then run the same
+command. What can be wrong is found before they start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..pipeline.dataset import open_dataset
+from . import evaluate as evaluation
+from .console import TrainingDisplay, bar, say, stop_on_signals
+from .devices import choose_devices
+from .evaluate import Evaluation
+from .launch import Place, launch
+from .loading import Options, compute_statistics, settings_of
+from .mesh import build_mesh, leave_mesh
+from .parallel import check_split, parallelize
+from .session import check_memory, choose_run_dir, find_checkpoint, load_classifier, resolve_config, stats_for_training
+from .trainer import Interrupted, RunOptions, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """What the user says of meshes: `options.mesh_options`."""
+
+    mesh: str | None
+    devices: str | None
+    timeout: float  # seconds
+    max_restarts: int
+
+    def launch(self, arguments: Sequence[str], num_ranks: int) -> int:
+        return launch(arguments, num_ranks, self.max_restarts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What the user asked of `alexnet train`; its options, unresolved."""
+
+    data: Path | None
+    preset: str | None
+    overrides: dict[str, Any]
+    run_dir: Path | None
+    resume: str | None
+    stats_file: Path | None
+    checkpoint_every: int | None
+    keep: int
+    log_every: int
+    loading: Options
+    ranks: Ranks
+
+
+def train(job: TrainingJob, arguments: Sequence[str]) -> int:
+    """Train, or start ranks that do by `arguments`; returns the exit code."""
+    place = Place.join()
+    run_dir = choose_run_dir(job.run_dir, job.resume, job.preset, place)
+    saved = find_checkpoint(job.resume, run_dir, place.restarts)
+    config = resolve_config(job.preset, job.overrides, saved)
+    dims, devices = choose_devices(place, config.towers, mesh=job.ranks.mesh, devices=job.ranks.devices,
+                                   device=job.loading["device"])  # fmt: skip
+    with place.main_first("data"):
+        train_set, val_set = open_dataset(job.data, "train"), open_dataset(job.data, "val")
+    check_split(config, train_set.num_classes, dims)
+    check_memory(config, train_set.num_classes, devices[place.local_rank], dims, len(devices))
+    settings = settings_of(job.loading, devices[place.local_rank], place.local_size)
+    stats = stats_for_training(config, train_set, job.stats_file,
+                               lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"]),
+                               place)  # fmt: skip
+    if dims.num_ranks > 1 and place.size == 1:
+        say(f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, devices))}")
+        return job.ranks.launch([*arguments, "--run", str(run_dir), "--mesh", str(dims)], dims.num_ranks)
+    mesh = build_mesh(dims, place, devices, job.ranks.timeout)
+    how = RunOptions(run_dir=run_dir, settings=settings, mesh=mesh, decode=job.loading["decode"],
+                     checkpoint_every=job.checkpoint_every, keep=job.keep, log_every=job.log_every)  # fmt: skip
+    with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
+        if mesh.is_main:
+            say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
+                f"classes; {len(val_set):,} to validate) into {run_dir}")  # fmt: skip
+        trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
+        code = _fit(trainer)
+    leave_mesh()
+    return code
+
+
+def _fit(trainer: Trainer) -> int:
+    """Train to the end, or to a signal; say how it ended."""
+    mesh, config = trainer.mesh, trainer.config
+    code = 0
+    with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number), announce=mesh.world.size == 1):
+        try:
+            last = trainer.fit()
+            text = (f"Done: top-1 error {last['top1_error']:.2%}, top-5 error {last['top5_error']:.2%} (1 view). Next: "
+                    f"alexnet evaluate {trainer.options.run_dir} {trainer.train_set.root} --views {config.views}")
+        except Interrupted as stopped:
+            text, code = str(stopped), 128 + stopped.signal_number
+    if mesh.is_main:
+        say(text)
+    return code
+
+
+def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1, 10], batch_size: int,
+             loading: Options, ranks: Ranks, arguments: Sequence[str]) -> Evaluation | int:  # fmt: skip
+    """The errors, on the first rank; on the others, and where ranks were started by `arguments`, an exit code."""
+    place = Place.join()
+    dims, devices = choose_devices(place, None, mesh=ranks.mesh, devices=ranks.devices, device=loading["device"])
+    if dims.num_ranks > 1 and place.size == 1:
+        return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
+    with place.main_first("data"):
+        dataset = open_dataset(data, "val")
+    mesh = build_mesh(dims, place, devices, ranks.timeout)
+    classifiers = [load_classifier(path, mesh.device) for path in checkpoints]
+    for classifier in classifiers:
+        parallelize(classifier.model, mesh)
+    with (bar("evaluation", len(dataset), "images", silent=not mesh.is_main) as update,
+          mesh.watched(lambda: "the evaluation")):
+        result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, mesh=mesh,
+                                     settings=settings_of(loading, mesh.device, place.local_size),
+                                     decode=loading["decode"], progress=update)  # fmt: skip
+    leave_mesh()
+    return result if mesh.is_main else 0

@@ -181,11 +181,12 @@ def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Pa
     The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
     On one machine this starts a rank for each device; under torchrun or srun it joins their ranks.
 
+    Example: alexnet train /data/imagenet --preset original --run runs/first
+
     \b
-    Examples:
-      alexnet train /data/imagenet --preset original --run runs/first
-      alexnet train /data/imagenet --mesh 1x2                            the paper's two GPUs
-      alexnet train /data/imagenet --mesh 1x2 --device cpu --width 0.25  the same on a laptop
+    The paper's two GPUs, the same on a laptop's CPU, and two machines of eight GPUs (on each of them):
+      alexnet train /data/imagenet --mesh 1x2
+      alexnet train /data/imagenet --mesh 1x2 --device cpu --width 0.25
       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
         -m alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
     """

@@ -152,9 +152,10 @@ class Loader:
             for step in range(first_step if epoch == epochs[0] else 0, len(self)):
                 begin = step * self.batch_size
                 draws = plan[begin + rows.start : begin + rows.stop]
+                shifts = (draws.lighting[:, None] * basis).sum(axis=2)  # a matrix product rounds by how many rows it has
                 inputs = {
                     "mirror": draws.flips.astype(np.int32),
-                    "shift": (draws.lighting @ basis.T).astype(np.float32),
+                    "shift": shifts.astype(np.float32),
                 }
                 yield Request(draws.order, draws.crops, inputs, epoch, step)
 

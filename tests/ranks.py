@@ -1,0 +1,146 @@
+"""Ranks of small meshes for `test_parallel.py`: each process runs all checks that need it and writes down what it saw.
+
+Run as `python ranks.py FOLDER RANK`; four of them are a 1x2 and a 2x1 mesh side by side, then a 2x2, then the two
+again. `run_all(FOLDER, Mesh(), ...)` does the same on one device.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet.pca.stats import RgbStats
+from alexnet.pipeline.dataset import open_dataset
+from alexnet.pipeline.loader import Batch
+from alexnet.pipeline.stream import Settings
+from alexnet.train import checkpoint as checkpoints
+from alexnet.train.config import Config
+from alexnet.train.launch import Place
+from alexnet.train.mesh import CPU, Mesh, ParallelDims, build_mesh, leave_mesh
+from alexnet.train.meter import Meter
+from alexnet.train.parallel import whole_state
+from alexnet.train.trainer import RunOptions, Trainer
+
+STEPS = 20  # of 14 an epoch
+SMALL = {"width": 0.02, "batch_size": 5, "epochs": 2, "lr": 1e-3}  # five rows are no multiple of anything
+# Every switch that changes the network, several at a time.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper": ("paper", {}),
+    "original": ("original", {}),  # in its second epoch conv1 is frozen and colour noise off
+    "one-gpu": ("one-gpu", {}),  # one tower: 2x1 only
+    "owt": ("owt", {}),
+    "four-towers": ("paper", {"groups": (1, 4, 1, 4, 4), "activation": "tanh", "overlapping_pooling": False}),
+    "apart": ("paper", {"cross_talk": False, "lrn": False, "dropout_style": "inverted"}),
+    "without-conv3": ("paper", {"without": ("conv3",), "groups": (1, 2, 1, 1, 1), "lighting": "off"}),
+    "without-conv45": ("paper", {"without": ("conv4", "conv5"), "dropout": 0.0}),
+}
+
+
+class DoubleTrainer(Trainer):
+    """The trainer, in float64 from the images on, with activations that the normalisation changes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model.double()
+        for state in self.optimizer.state.values():
+            state["momentum_buffer"] = state["momentum_buffer"].double()
+        with torch.no_grad():
+            self.model.conv1.weight *= 20
+
+    def train_step(self, batch: Batch) -> None:
+        super().train_step(replace(batch, images=batch.images.double()))
+
+
+def trainer(folder: Path, mesh: Mesh, variant: str, kind: type[Trainer] = DoubleTrainer, **how: Any) -> Trainer:
+    preset, changes = VARIANTS[variant]
+    config = Config.from_preset(preset, **{**SMALL, **changes})
+    settings = Settings(threads=1, readers=1)
+    options = RunOptions(run_dir=folder / f"run-{mesh.dims}", settings=settings, mesh=mesh, eval_batch=7)
+    stats = RgbStats.load(folder / "stats.json")
+    sets = [open_dataset(folder / "tree", split) for split in ("train", "val")]
+    return kind(config, sets[0], sets[1], stats, options, **how)
+
+
+def take_steps(run: Trainer, count: int) -> dict[str, Any]:
+    """The loss and the images of each step."""
+    run.meter = Meter(run.config, len(run.loader))
+    losses, images = [], []
+    batches = run.loader.batches(run.epoch, run.step, 2, lambda epoch: run.schedule.rates(epoch).lighting)
+    for batch in islice(batches, count):
+        run.train_step(batch)
+        run.step += 1
+        losses.append(run.meter.flush(0, 0, run.mesh.dp)["loss"])
+        images.append(batch.indices.copy())
+    return {"losses": np.array(losses), "images": np.array(images)}
+
+
+def state(run: Trainer) -> dict[str, Tensor]:
+    momentum = checkpoints.momentum_by_name(run.model, run.optimizer)
+    parts = {"model": run.model.state_dict(), "momentum": momentum}
+    return {f"{kind}/{name}": tensor for kind, part in parts.items()
+            for name, tensor in whole_state(part, run.model, run.mesh.mp).items()}  # fmt: skip
+
+
+def write(folder: Path, mesh: Mesh, name: str, found: dict[str, Any]) -> None:
+    np.savez(folder / f"{name}-{mesh.dims}-{mesh.world.index}.npz", **found)
+
+
+def compute_variants(folder: Path, mesh: Mesh) -> None:
+    for name in VARIANTS:
+        if mesh.mp.size == 1 or name not in ("one-gpu", "owt"):
+            run = trainer(folder, mesh, name)
+            write(folder, mesh, name, take_steps(run, STEPS) | {k: v.numpy() for k, v in state(run).items()})
+
+
+def write_checkpoint(folder: Path, mesh: Mesh) -> None:
+    run = trainer(folder, mesh, "paper")
+    take_steps(run, 3)
+    run.history.folder.mkdir(exist_ok=True)
+    run.save()
+
+
+def go_on_from(folder: Path, mesh: Mesh, written_on: str) -> None:
+    """What another mesh wrote, loaded: the state, two steps from there, and the errors on the validation set."""
+    saved = checkpoints.load(checkpoints.checkpoint_path(folder / f"run-{written_on}", 3))
+    run = trainer(folder, mesh, "paper")
+    run._restore(saved)  # in float64, now that it is
+    loaded = {k: v.numpy() for k, v in state(run).items()}
+    steps = take_steps(run, 2)
+    plain = trainer(folder, mesh, "paper", kind=Trainer, resume=saved)
+    plain.meter = Meter(plain.config, len(plain.loader))
+    record = plain._validate()
+    errors = {key: np.array(record[key]) for key in ("num_images", "top1_error", "top5_error", "loss")}
+    write(folder, mesh, f"from-{written_on}", loaded | steps | errors)
+
+
+def meshes_of(rank: int) -> list[tuple[ParallelDims, int, int]]:
+    """The meshes that a process is part of, one after the other: dims, rank, and which of the ports."""
+    pair = ParallelDims(1, 2) if rank < 2 else ParallelDims(2, 1)
+    return [(pair, rank % 2, rank // 2), (ParallelDims(2, 2), rank, 2), (pair, rank % 2, 3 + rank // 2)]
+
+
+def main(folder: Path, rank: int, ports: list[str]) -> None:
+    for turn, (dims, rank_there, port) in enumerate(meshes_of(rank)):
+        size = dims.num_ranks
+        here, there = str(rank_there), str(size)
+        os.environ |= {"RANK": here, "WORLD_SIZE": there, "LOCAL_RANK": here, "LOCAL_WORLD_SIZE": there,
+                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[port]}  # fmt: skip
+        mesh = build_mesh(dims, Place.join(), [CPU] * size, 120)
+        if turn < 2:
+            compute_variants(folder, mesh)
+            write_checkpoint(folder, mesh)
+        if turn > 0:
+            for written_on in ("1x1", "1x2", "2x1", "2x2"):
+                go_on_from(folder, mesh, written_on)
+        leave_mesh()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

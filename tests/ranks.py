@@ -1,7 +1,7 @@
 """Ranks of small meshes for `test_parallel.py`: each process runs all checks that need it and writes down what it saw.
 
-Run as `python ranks.py FOLDER RANK`; four of them are a 1x2 and a 2x1 mesh side by side, then a 2x2, then the two
-again. `run_all(FOLDER, Mesh(), ...)` does the same on one device.
+Run as `python ranks.py FOLDER RANK PORT...`; four of them are a 1x2 and a 2x1 mesh side by side, then a 2x2, then the
+two again. The fifth is alone, what the others are compared with.
 """
 
 import os
@@ -121,6 +121,8 @@ def go_on_from(folder: Path, mesh: Mesh, written_on: str) -> None:
 
 def meshes_of(rank: int) -> list[tuple[ParallelDims, int, int]]:
     """The meshes that a process is part of, one after the other: dims, rank, and which of the ports."""
+    if rank == 4:
+        return [(ParallelDims(), 0, 0)]
     pair = ParallelDims(1, 2) if rank < 2 else ParallelDims(2, 1)
     return [(pair, rank % 2, rank // 2), (ParallelDims(2, 2), rank, 2), (pair, rank % 2, 3 + rank // 2)]
 

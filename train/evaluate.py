@@ -123,8 +123,8 @@ def evaluate(
     for total in (correct, loss):
         mesh.dp.sum(total)
     seen = sum(mesh.dp.gather_objects(seen))
-    for theirs in mesh.world.gather_objects(bad):
-        bad |= theirs
+    for theirs in mesh.world.gather_objects(list(bad.items())):
+        bad |= dict(theirs)
     assert seen + len(bad) == len(dataset), "every image must be counted once"
     if seen == 0 or len(bad) > settings.max_bad * len(dataset):
         raise TooManyBadFiles(describe_bad(dataset, bad, settings.max_bad))

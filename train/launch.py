@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, Self
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
-SECONDS_TO_BE_ENDED = 20.0
+SECONDS_TO_BE_ENDED = 6.0
 LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
 
 log = logging.getLogger("alexnet")

@@ -6,6 +6,8 @@ rank sends nothing, so what is written for a mesh works on one device as it is.
 
 from __future__ import annotations
 
+import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +82,7 @@ class Axis:
         work = dist.all_gather(list(parts), sent, group=self.group, async_op=True)
 
         def finish() -> Tensor:
-            work.wait()
+            _wait(work)
             return parts.to(x.device)
 
         return finish
@@ -96,7 +98,7 @@ class Axis:
         sent = self._staged(parts)
         received = torch.empty_like(sent)
         self.bytes_sent += sent.nbytes // self.size * (self.size - 1)
-        dist.all_to_all_single(received, sent, group=self.group)
+        _wait(dist.all_to_all_single(received, sent, group=self.group, async_op=True))
         return received.sum(0).to(parts.device)
 
     def start_sum(self, x: Tensor) -> Callable[[], None]:
@@ -108,7 +110,7 @@ class Axis:
         work = dist.all_reduce(sent, group=self.group, async_op=True)
 
         def finish() -> None:
-            work.wait()
+            _wait(work)
             if sent is not x:
                 x.copy_(sent)
 
@@ -123,7 +125,7 @@ class Axis:
         """Replace `x` by the first rank's."""
         if self.size > 1:
             sent = self._staged(x)
-            dist.broadcast(sent, group=self.group, group_src=0)
+            _wait(dist.broadcast(sent, group=self.group, group_src=0, async_op=True))
             x.copy_(sent)
 
     def gather_rows(self, x: Tensor, num_rows: int) -> Tensor:
@@ -138,11 +140,14 @@ class Axis:
         return x.tensor_split(self.size, dim)[self.index]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """`value` of every rank; small things, for the CPU."""
-        values = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(values, value, group=self.group)
-        return values
+        """`value`, which JSON can hold, of every rank."""
+        if self.size == 1:
+            return [value]
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = self.gather(torch.tensor([len(text)])).flatten().tolist()
+        padded = torch.cat([text, text.new_zeros(max(sizes) - len(text))])
+        rows = zip(self.gather(padded).numpy(), sizes, strict=True)
+        return [json.loads(row[:size].tobytes()) for row, size in rows]
 
     def _hosted(self, x: Tensor) -> bool:
         return self.via_host and x.device.type != "cpu"
@@ -185,10 +190,8 @@ class Mesh:
         """
         try:
             yield
-        except RuntimeError as error:
-            if self.world.size == 1 or not _is_transport(error):
-                raise
-            raise RankLost(self._explain(where(), "imed out" in str(error))) from error
+        except (TransportError, dist.DistError) as error:
+            raise RankLost(self._explain(where(), bool(re.search("time(d )?out", str(error), re.I)))) from error
 
     def _explain(self, where: str, timed_out: bool) -> str:
         """Who is missing: all ranks that meet an error leave their name in the store, one that hangs cannot."""
@@ -213,8 +216,15 @@ class Mesh:
         return []
 
 
-def _is_transport(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
+class TransportError(RuntimeError):
+    """What gloo or NCCL say when another rank does not answer."""
+
+
+def _wait(work: Any) -> None:
+    try:
+        work.wait()
+    except RuntimeError as error:
+        raise TransportError(str(error)) from error
 
 
 class Agreement:

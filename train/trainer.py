@@ -82,7 +82,7 @@ class Trainer:
         self.train_set, self.val_set, self.stats = train_set, val_set, stats
         self.mesh = options.mesh
         self.mesh.check_same("configuration", config.to_json())
-        self.mesh.check_same("data set", (train_set.fingerprint, val_set.fingerprint))
+        self.mesh.check_same("data set", [train_set.fingerprint, val_set.fingerprint])
         check_split(config, train_set.num_classes, self.mesh.dims)
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
@@ -164,7 +164,7 @@ class Trainer:
         if self.meter.is_empty:
             return
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
-        record["bad_images"] = len(set().union(*self.mesh.world.gather_objects(set(self.bad))))
+        record["bad_images"] = len({i for bad in self.mesh.world.gather_objects(list(self.bad)) for i in bad})
         record |= {"lr": self.schedule.rates(self.epoch).weights}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")

@@ -1,0 +1,271 @@
+"""Ranks as users start them, and what ends them: by our launcher, torchrun or SLURM; killed, hung, stopped, refused.
+
+`ALEXNET_KILLS=20 pytest tests/test_launch.py -k killed` kills twenty times at random moments instead of once.
+"""
+
+import fcntl
+import json
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import ALEXNET, alexnet, outcome, records
+
+from alexnet.train.checkpoint import latest, load, saved_checkpoints
+from alexnet.train.launch import Place, first_node, slurm_environment
+
+pytestmark = pytest.mark.usefixtures("quiet_machine")
+
+SMALL = ["--width", "0.02", "--batch-size", "5", "--epochs", "12", "--lr", "0.001", "--threads", "2", "--log-every",
+         "1", "--checkpoint-every", "1", "--keep", "99"]  # 3 steps an epoch
+KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(colour_tree: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a pair that nothing disturbs."""
+    run = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALEXNET_CACHE", str(cache_dir))
+        patch.setenv("OMP_NUM_THREADS", "1")  # as in the other runs, for the same bits
+        done = alexnet("train", colour_tree, "--run", run, *SMALL, "--devices", "cpu,cpu")
+    assert done.returncode == 0, done.stderr
+    assert "Starting 2 ranks, 1 data x 2 model, on cpu, cpu" in done.stderr
+    assert done.stderr.count("Training paper on") == done.stderr.count("Done: top-1 error") == 1
+    return run
+
+
+class Launched:
+    """`alexnet train` on two ranks, to be disturbed while it runs."""
+
+    def __init__(self, tree: Path, run: Path, *options: str) -> None:
+        self.run, self.log = run, run.with_suffix(".log")
+        command = [*ALEXNET, "train", str(tree), "--run", str(run), "--mesh", "1x2", *SMALL, *options]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, stderr=log)
+
+    def wait_until(self, true: Callable[[], bool], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.01)
+
+    def wait_for_steps(self, count: int) -> None:
+        """Until so many more checkpoints are written."""
+        before = len(saved_checkpoints(self.run))
+        self.wait_until(lambda: len(saved_checkpoints(self.run)) >= before + count)
+
+    def ranks(self) -> list[int]:
+        """The process ids of both, rank 0 first."""
+        found: list[int] = []
+
+        def both() -> bool:
+            tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+            found[:] = sorted(int(pid) for task in tasks for pid in task.read_text().split())
+            return len(found) == 2
+
+        self.wait_until(both)
+        return found
+
+
+def assert_same_bits(run: Path, unbroken: Path) -> None:
+    expected, found = outcome(unbroken), outcome(run)
+    assert found[1] == expected[1]
+    assert [name for name in expected[0] if found[0][name] != expected[0][name]] == []
+
+
+def test_a_killed_rank_is_started_again(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
+    rng = random.Random(time.time_ns())
+    run = Launched(colour_tree, tmp_path / "run", "--max-restarts", str(KILLS))
+    for kill in range(KILLS):
+        if kill % 2 == 0:  # else at any moment of the start, too
+            run.wait_for_steps(1)
+        time.sleep(rng.uniform(0, 0.2 if kill % 2 == 0 else 6))
+        if run.process.poll() is None and len(saved_checkpoints(run.run)) < 30:
+            os.kill(rng.choice(run.ranks()), signal.SIGKILL)
+    assert run.process.wait(300) == 0, run.log.read_text()
+    log = run.log.read_text()
+    assert "killed by signal 9" in log or "lost contact" in log
+    assert "Starting again, 1 of" in log
+    assert "Traceback" not in log
+    assert_same_bits(run.run, unbroken)
+
+
+def test_a_rank_that_hangs_is_named_and_a_preempted_run_goes_on(
+    colour_tree: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """It hangs, all start again, SIGTERM comes, and `--resume` ends with the bits of the unbroken run."""
+    run = Launched(colour_tree, tmp_path / "run", "--timeout", "3")
+    run.wait_for_steps(2)
+    hung = run.ranks()[1]
+    os.kill(hung, signal.SIGSTOP)
+    run.wait_until(lambda: "No word of" in run.log.read_text())
+    os.kill(hung, signal.SIGKILL)  # the launcher would do it, half a minute later
+    message = r"Error: No word of rank 1 \(dp 0, mp 1\) in step \d of epoch \d+: it hangs, or is slower than --timeout"
+    assert re.search(message, run.log.read_text())
+    run.wait_for_steps(2)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(60) == 128 + signal.SIGTERM
+    log = run.log.read_text()
+    stopped = re.search(r"Stopped by signal 15; continue with --resume \(checkpoint (.*)\)", log)
+    assert stopped is not None, log
+    assert latest(run.run) == Path(stopped[1])
+    assert len(saved_checkpoints(run.run)) < 36
+    assert log.count("Error:") == 1
+    assert "Traceback" not in log
+    again = Launched(colour_tree, tmp_path / "run", "--resume")
+    assert again.process.wait(120) == 0, again.log.read_text()
+    assert_same_bits(run.run, unbroken)
+
+
+def test_two_machines(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
+    """Two launchers of two ranks each, as torchrun starts them on two machines: a 2x2 mesh."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    torchrun = ["--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+                f"127.0.0.1:{port}", "-m", "--", "alexnet.cli"]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "train", str(colour_tree), "--run",
+               str(tmp_path / "run"), *SMALL, "--epochs", "4"]  # fmt: skip
+    machines = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    logs = [machine.communicate(timeout=180)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(logs)
+    assert "".join(logs).count("Training paper on") == 1
+    expected = [r["loss"] for r in records(unbroken) if r["kind"] == "train"]
+    found = [r["loss"] for r in records(tmp_path / "run") if r["kind"] == "train"]
+    assert len(found) == 12
+    np.testing.assert_allclose(found, expected[:12], rtol=1e-4)
+
+
+def tasks_of_slurm(*arguments: Any, **kwargs: Any) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of the two tasks of a step."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2",
+              "SLURM_JOB_ID": "17", "MASTER_PORT": str(port)}  # fmt: skip
+    tasks = []
+    for i in "01":
+        environment = os.environ | shared | {"SLURM_PROCID": i, "SLURM_LOCALID": i}
+        tasks.append(subprocess.Popen([*ALEXNET, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                      text=True, env=environment, **kwargs))  # fmt: skip
+    outputs = [task.communicate(timeout=120) for task in tasks]
+    return [(task.returncode, *output) for task, output in zip(tasks, outputs, strict=True)]
+
+
+def test_evaluation_counts_every_image_once(colour_tree: Path, unbroken: Path) -> None:
+    """Nine images on two ranks of SLURM, and as two towers."""
+    expected = json.loads(alexnet("evaluate", unbroken, colour_tree, "--json").stdout)
+    assert expected["num_images"] == 9
+    for mesh in ("2x1", "1x2"):
+        first, second = tasks_of_slurm("evaluate", unbroken, colour_tree, "--json", "--batch-size", 4, "--mesh", mesh)
+        found = json.loads(first[1])
+        assert (first[0], second[0], second[1]) == (0, 0, "")
+        assert found.pop("loss") == pytest.approx(expected["loss"], rel=1e-5)
+        assert found == {key: value for key, value in expected.items() if key != "loss"}
+
+
+def the_one_error(outcomes: list[tuple[int, str, str]]) -> str:
+    """All ranks failed, and one of them said why."""
+    assert all(code != 0 for code, *_ in outcomes)
+    errors = "".join(stderr for *_, stderr in outcomes)
+    assert errors.count("Error: ") == 1, errors
+    assert "Traceback" not in errors
+    return errors[errors.index("Error: ") :]
+
+
+def test_a_second_run_is_refused(colour_tree: Path, tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        error = the_one_error(tasks_of_slurm("train", colour_tree, "--run", tmp_path, *SMALL))
+    assert f"Another run is writing into {tmp_path}. Choose another --run folder." in error
+
+
+def test_a_full_disk(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
+    """Only the first rank writes; all end, and what was written before is intact."""
+    first = saved_checkpoints(unbroken)[0]
+    kept = tmp_path / "checkpoints" / first.name
+    kept.parent.mkdir()
+    kept.write_bytes(first.read_bytes())
+    limit = first.stat().st_size // 2
+    error = the_one_error(tasks_of_slurm(
+        "train", colour_tree, "--run", tmp_path, "--resume", "--checkpoint-every", 1,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    ))  # fmt: skip
+    assert "cannot write" in error
+    assert "earlier ones are intact" in error
+    assert [path.name for path in kept.parent.iterdir()] == [first.name]
+    assert load(kept).step == 1
+
+
+def test_an_error_of_every_rank_is_told_once_and_not_repeated(colour_tree: Path, tmp_path: Path) -> None:
+    done = alexnet("train", colour_tree, "--run", tmp_path, "--mesh", "1x2", *SMALL, "--lr", 1e12)
+    error = the_one_error([(done.returncode, done.stdout, done.stderr)])
+    assert done.returncode == 1
+    assert "Lower --lr (now 1e+12) and start again." in error
+    assert "Starting again" not in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--mesh", "1x2", "--preset", "one-gpu"), "preset one-gpu has 1 tower. Use --mesh 2x1."),
+    (("--mesh", "2"), "--mesh 2: give data x model ranks"),
+    (("--devices", "cpu,cpu,cpu", "--mesh", "1x2"), "--devices names 3, but 2 ranks of the mesh 1x2 run on this"),
+    (("--devices", "cpu,tpu"), "--devices cpu,tpu: give names such as cuda:0,cuda:1 or cpu,cpu."),
+    (("--devices", "cuda:77,cuda:77"), "there is no cuda:77 here"),
+])
+def test_nothing_is_started_on_devices_that_do_not_fit(
+    colour_tree: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    from click.testing import CliRunner
+
+    from alexnet.cli import main
+
+    result = CliRunner().invoke(main, ["train", str(colour_tree), "--run", str(tmp_path / "run"), *SMALL, *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+# -- where a process stands ---------------------------------------------------------------------------------
+
+
+STEP = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]",
+        "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_JOB_ID": "123456"}  # fmt: skip
+
+
+def test_a_task_of_slurm() -> None:
+    assert slurm_environment(STEP) == {
+        "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "gpu07",
+        "MASTER_PORT": "23456"}  # fmt: skip
+    assert slurm_environment(STEP | {"MASTER_ADDR": "10.0.0.1"})["MASTER_ADDR"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("environment", [
+    {}, STEP | {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
+], ids=["none", "a step of one", "a batch script"])
+def test_no_step_of_several_tasks(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert slurm_environment(environment) == {}
+    assert Place.join() == Place()
+
+
+@pytest.mark.parametrize(("nodes", "first"), [("gpu3", "gpu3"), ("gpu[03-05,9],login", "gpu03"), ("a,b", "a"),
+                                              ("rack1-n[2,4]", "rack1-n2")])
+def test_the_first_node(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first
+
+
+def test_no_node() -> None:
+    with pytest.raises(ValueError, match="set MASTER_ADDR"):
+        first_node("")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import uuid
@@ -130,7 +131,8 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks explain themselves
+    for name in ("agent.server.api", "multiprocessing.api"):  # the ranks explain themselves
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
     for restart in range(max_restarts + 1):
         os.environ[RESTARTS] = str(restart)
@@ -146,9 +148,10 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int) -> int:
             codes = [failure.exitcode for failure in failures.values()]
             if errors := [code for code in codes if code > 0 and code != LOST]:
                 return int(errors[0])
-            what = ", ".join(f"rank {rank}: {_fate(failure.exitcode)}" for rank, failure in failures.items())
+            fates = [f"rank {rank}: {_fate(failure.exitcode)}" for rank, failure in failures.items()
+                     if failure.exitcode != -signal.SIGTERM]  # which is how the launcher ends the others
             again = f"Starting again, {restart + 1} of {max_restarts}." if restart < max_restarts else "Giving up."
-            log.warning("%s. %s", what, again)
+            log.warning("%s. %s", ", ".join(fates) or "A rank was lost", again)
         else:
             return 0
     return 1

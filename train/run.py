@@ -80,7 +80,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
         if mesh.is_main:
             say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
-                f"classes; {len(val_set):,} to validate) into {run_dir}")  # fmt: skip
+                f"classes; {len(val_set):,} to validate) into {run_dir}"
+                + (f", from step {saved.step} on" if saved else ""))  # fmt: skip
         trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
         code = _fit(trainer)
     leave_mesh()

@@ -303,6 +303,38 @@ def bench_loader(data: Path | None, plot: Path | None, as_json: bool, **asked: A
     print(result.to_json()) if as_json else print_bench(result)
 
 
+@main.command("bench-train")
+@data_argument
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True)
+@click.option("--width", type=float, default=1.0, show_default=True, help="Scales channels and units.")
+@batch_option
+@click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Of each window.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind.")
+@mesh_options
+@loading_options
+@json_option
+@click.pass_context
+def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float, batch_size: int, seconds: float,
+                rounds: int, as_json: bool, **given: Any) -> None:  # fmt: skip
+    """Images per second of training on a mesh: the step alone on a cached batch, and with the loader.
+
+    Also the share of time that waits for other ranks and for data, and the bytes sent, counted and from the shapes.
+
+    Example: alexnet bench-train /data/imagenet --mesh 1x2
+    """
+    from .train import run
+    from .train.config import Config
+    from .train.tables import print_train_bench
+
+    ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
+    config = Config.from_preset(preset, width=width, batch_size=batch_size)
+    result = run.bench(data, config, seconds=seconds, rounds=rounds, loading=given, ranks=ranks,
+                       arguments=ctx.meta[ARGUMENTS])  # fmt: skip
+    if isinstance(result, int):  # the first rank prints
+        ctx.exit(result)
+    print(json.dumps(asdict(result))) if as_json else print_train_bench(result)
+
+
 @main.command()
 @json_option
 def doctor(as_json: bool) -> None:

@@ -152,7 +152,7 @@ class Loader:
             for step in range(first_step if epoch == epochs[0] else 0, len(self)):
                 begin = step * self.batch_size
                 draws = plan[begin + rows.start : begin + rows.stop]
-                shifts = (draws.lighting[:, None] * basis).sum(axis=2)  # a matrix product rounds by how many rows it has
+                shifts = (draws.lighting[:, None] * basis).sum(axis=2)  # a matrix product rounds by its rows
                 inputs = {
                     "mirror": draws.flips.astype(np.int32),
                     "shift": shifts.astype(np.float32),

@@ -27,9 +27,10 @@ from alexnet.train.launch import Place, first_node, slurm_environment
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
-SMALL = ["--width", "0.02", "--batch-size", "5", "--epochs", "8", "--lr", "0.001", "--threads", "2", "--log-every",
-         "1", "--checkpoint-every", "1", "--keep", "99"]  # 3 steps an epoch
 KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))
+EPOCHS = 7 + 2 * KILLS  # of 3 steps
+SMALL = ["--width", "0.02", "--batch-size", "5", "--epochs", str(EPOCHS), "--lr", "0.001", "--threads", "2",
+         "--log-every", "1", "--checkpoint-every", "1", "--keep", "99"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +94,11 @@ def test_a_killed_rank_is_started_again(colour_tree: Path, unbroken: Path, tmp_p
         if kill % 2 == 0:  # else at any moment of the start, too
             run.wait_for_steps(1)
         time.sleep(rng.uniform(0, 0.2 if kill % 2 == 0 else 6))
-        if run.process.poll() is None and len(saved_checkpoints(run.run)) < 18:
-            os.kill(rng.choice(run.ranks()), signal.SIGKILL)
+        os.kill(rng.choice(run.ranks()), signal.SIGKILL)
     assert run.process.wait(300) == 0, run.log.read_text()
     log = run.log.read_text()
     assert "killed by signal 9" in log or "lost contact" in log
-    assert "Starting again, 1 of" in log
+    assert f"Starting again, {KILLS} of {KILLS}." in log
     assert "Traceback" not in log
     assert_same_bits(run.run, unbroken)
 
@@ -122,7 +122,7 @@ def test_a_rank_that_hangs_is_named_and_a_preempted_run_goes_on(
     stopped = re.search(r"Stopped by signal 15; continue with --resume \(checkpoint (.*)\)", log)
     assert stopped is not None, log
     assert latest(run.run) == Path(stopped[1])
-    assert len(saved_checkpoints(run.run)) < 24
+    assert len(saved_checkpoints(run.run)) < 3 * EPOCHS
     assert log.count("Error:") == 1
     assert "Traceback" not in log
     again = Launched(colour_tree, tmp_path / "run", "--resume")

@@ -55,6 +55,10 @@ class ParallelDims:
         return f"{self.dp}x{self.mp}"
 
 
+class TransportError(RuntimeError):
+    """What gloo or NCCL say when another rank does not answer."""
+
+
 @dataclass
 class Axis:
     """One axis of the mesh as a rank sees it: the `size` ranks that differ in nothing else, itself at `index`.
@@ -68,6 +72,7 @@ class Axis:
     group: Any = None
     via_host: bool = False
     bytes_sent: int = field(default=0, compare=False)
+    seconds_blocked: float = field(default=0.0, compare=False)  # until others had sent
 
     def start_gather(self, x: Tensor) -> Callable[[], Tensor]:
         """Begin to collect `x` from every rank; the function returned waits for (size, *x.shape).
@@ -82,7 +87,7 @@ class Axis:
         work = dist.all_gather(list(parts), sent, group=self.group, async_op=True)
 
         def finish() -> Tensor:
-            _wait(work)
+            self._wait(work)
             return parts.to(x.device)
 
         return finish
@@ -98,7 +103,7 @@ class Axis:
         sent = self._staged(parts)
         received = torch.empty_like(sent)
         self.bytes_sent += sent.nbytes // self.size * (self.size - 1)
-        _wait(dist.all_to_all_single(received, sent, group=self.group, async_op=True))
+        self._wait(dist.all_to_all_single(received, sent, group=self.group, async_op=True))
         return received.sum(0).to(parts.device)
 
     def start_sum(self, x: Tensor) -> Callable[[], None]:
@@ -110,7 +115,7 @@ class Axis:
         work = dist.all_reduce(sent, group=self.group, async_op=True)
 
         def finish() -> None:
-            _wait(work)
+            self._wait(work)
             if sent is not x:
                 x.copy_(sent)
 
@@ -125,7 +130,7 @@ class Axis:
         """Replace `x` by the first rank's."""
         if self.size > 1:
             sent = self._staged(x)
-            _wait(dist.broadcast(sent, group=self.group, group_src=0, async_op=True))
+            self._wait(dist.broadcast(sent, group=self.group, group_src=0, async_op=True))
             x.copy_(sent)
 
     def gather_rows(self, x: Tensor, num_rows: int) -> Tensor:
@@ -148,6 +153,14 @@ class Axis:
         padded = torch.cat([text, text.new_zeros(max(sizes) - len(text))])
         rows = zip(self.gather(padded).numpy(), sizes, strict=True)
         return [json.loads(row[:size].tobytes()) for row, size in rows]
+
+    def _wait(self, work: Any) -> None:
+        started = time.monotonic()
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise TransportError(str(error)) from error
+        self.seconds_blocked += time.monotonic() - started
 
     def _hosted(self, x: Tensor) -> bool:
         return self.via_host and x.device.type != "cpu"
@@ -214,17 +227,6 @@ class Mesh:
         except RuntimeError:
             pass
         return []
-
-
-class TransportError(RuntimeError):
-    """What gloo or NCCL say when another rank does not answer."""
-
-
-def _wait(work: Any) -> None:
-    try:
-        work.wait()
-    except RuntimeError as error:
-        raise TransportError(str(error)) from error
 
 
 class Agreement:

@@ -1,4 +1,4 @@
-"""`alexnet train` and `alexnet evaluate`, from what was asked to the end.
+"""`alexnet train`, `evaluate` and `bench-train`, from what was asked to the end.
 
 One process may be all there is, or one rank of many; or it is the one that starts the ranks, which then run the same
 command. What can be wrong is found before they start.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.dataset import open_dataset
 from . import evaluate as evaluation
+from .bench import TrainBench, bench_train
+from .config import Config
 from .console import TrainingDisplay, bar, say, stop_on_signals
 from .devices import choose_devices
 from .evaluate import Evaluation
 from .launch import Place, launch
-from .loading import Options, compute_statistics, settings_of
+from .loading import Options, compute_statistics, open_or_generate, settings_of
 from .mesh import build_mesh, leave_mesh
 from .parallel import check_split, parallelize
 from .session import check_memory, choose_run_dir, find_checkpoint, load_classifier, resolve_config, stats_for_training
@@ -122,5 +124,31 @@ def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1
         result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, mesh=mesh,
                                      settings=settings_of(loading, mesh.device, place.local_size),
                                      decode=loading["decode"], progress=update)  # fmt: skip
+    leave_mesh()
+    return result if mesh.is_main else 0
+
+
+def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, loading: Options, ranks: Ranks,
+          arguments: Sequence[str]) -> TrainBench | int:  # fmt: skip
+    """Speeds, on the first rank; on the others, and where ranks were started by `arguments`, an exit code.
+
+    No statistics are needed: images are standardised by ImageNet's colours, at the same cost.
+    """
+    place = Place.join()
+    dims, devices = choose_devices(place, config.towers, mesh=ranks.mesh, devices=ranks.devices,
+                                   device=loading["device"])  # fmt: skip
+    with place.main_first("data"):
+        dataset = open_or_generate(data)
+    check_split(config, dataset.num_classes, dims)
+    check_memory(config, dataset.num_classes, devices[place.local_rank], dims, len(devices))
+    if dims.num_ranks > 1 and place.size == 1:
+        return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
+    mesh = build_mesh(dims, place, devices, ranks.timeout)
+    how = RunOptions(run_dir=Path(), settings=settings_of(loading, mesh.device, place.local_size), mesh=mesh,
+                     decode=loading["decode"])  # fmt: skip
+    trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
+    with (bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,
+          mesh.watched(lambda: "a step")):
+        result = bench_train(trainer, seconds=seconds, rounds=rounds, progress=update)
     leave_mesh()
     return result if mesh.is_main else 0

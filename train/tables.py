@@ -11,6 +11,7 @@ from .console import print_table, say
 
 if TYPE_CHECKING:
     from ..pca.stats import RgbStats
+    from .bench import TrainBench
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:
@@ -42,6 +43,24 @@ def print_stats(stats: RgbStats, out: Path) -> None:
 
 def _vector(values: Any) -> str:
     return ", ".join(f"{v:+.4f}" for v in values)
+
+
+def print_train_bench(result: TrainBench) -> None:
+    """Speeds, what was waited for, and what was sent."""
+    print_table(f"Mesh {result.mesh} on {result.device}, a batch of {result.batch_size}",
+                ("", "images/s", "windows", "share of the time"), [
+        ("step alone", f"{result.step_images_per_second:,.1f}", _range(result.step_windows),
+         f"{result.exchange_share:.1%} waiting for other ranks"),
+        ("with the loader", f"{result.images_per_second:,.1f}", _range(result.windows),
+         f"{result.waiting_share:.1%} waiting for data"),
+    ])  # fmt: skip
+    counted, expected = asdict(result.sent), asdict(result.expected)
+    print_table("Bytes that the first rank sends in a step", ("", "counted", "from the shapes"),
+                [(name, f"{counted[name]:,}", f"{expected[name]:,}") for name in counted])  # fmt: skip
+
+
+def _range(windows: list[float]) -> str:
+    return f"{min(windows):,.1f} .. {max(windows):,.1f}"
 
 
 def print_description(config: Config, num_classes: int) -> None:

@@ -213,7 +213,8 @@ class Trainer:
         return self.epoch * len(self.loader) + self.step
 
     def _where(self) -> str:
-        return f"step {self.step + 1} of epoch {self.epoch + 1}"
+        at_end = self.step == len(self.loader)
+        return f"{'the validation after' if at_end else f'step {self.step + 1} of'} epoch {self.epoch + 1}"
 
     def _diverged(self, what: str) -> TrainingError:
         last = checkpoints.latest(self.options.run_dir)

@@ -1,0 +1,61 @@
+"""What it costs two ranks of a pair to see the same batches: each decodes half and they exchange, or each decodes all.
+
+    torchrun --nproc-per-node 2 benchmarks/pairs.py DATA [BATCHES]
+
+CPU time of both processes, which a busy machine disturbs less than the clock does; one thread of each kind in a rank.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alexnet.pipeline.dataset import open_dataset
+from alexnet.pipeline.loader import Batch, Loader, Treatment
+from alexnet.pipeline.stream import Settings
+from alexnet.train.launch import Place
+from alexnet.train.mesh import CPU, Mesh, ParallelDims, build_mesh, leave_mesh
+from alexnet.train.pairs import PairLoader
+
+BATCH, ROUNDS = 128, 3
+
+
+def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
+    rank, num_ranks = (mesh.mp.index, mesh.mp.size) if halves else (0, 1)
+    treatment = Treatment(mean=np.array([124, 117, 104], np.float32))
+    loader = Loader(dataset=open_dataset(data, "train"), treatment=treatment, batch_size=BATCH, seed=0, bad={},
+                    settings=Settings(threads=1, readers=1), rank=rank, num_ranks=num_ranks)  # fmt: skip
+    source = PairLoader(loader, mesh, BATCH) if halves else loader
+    return source.batches(0, 0, 1000, lambda epoch: False)
+
+
+def seconds(data: Path, mesh: Mesh, halves: bool, count: int) -> float:
+    """CPU seconds an image, both ranks together."""
+    stream = batches(data, mesh, halves)
+    next(stream)
+    before = time.process_time()
+    for batch in islice(stream, count):
+        assert len(batch.images) == BATCH
+    spent = torch.tensor([time.process_time() - before], dtype=torch.float64)
+    return mesh.mp.sum(spent).item() / count / BATCH
+
+
+def main(data: Path, count: int) -> None:
+    mesh = build_mesh(ParallelDims(1, 2), Place.join(), [CPU, CPU], 600)
+    torch.set_num_threads(1)
+    rounds = [(seconds(data, mesh, True, count), seconds(data, mesh, False, count)) for _ in range(ROUNDS)]
+    if mesh.is_main:
+        halves, whole = np.median(rounds, axis=0)
+        print(json.dumps({"batch": BATCH, "cpu_ms_per_image": {"halves": halves * 1e3, "whole": whole * 1e3},
+                          "ratio": whole / halves, "bytes_sent_per_image": mesh.mp.bytes_sent / ROUNDS / BATCH,
+                          "rounds": rounds}))  # fmt: skip
+    leave_mesh()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 4)

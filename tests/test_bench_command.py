@@ -54,8 +54,8 @@ def test_bench_loader_takes_the_trainers_own_step(colour_tree: Path, monkeypatch
 
 def test_bench_loader_draws_images_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
-    monkeypatch.setattr("alexnet.train.bench_loader.DEFAULT_DATA", tmp_path / "nothing")
-    monkeypatch.setattr("alexnet.train.bench_loader.NUM_GENERATED", 6)
+    monkeypatch.setattr("alexnet.train.loading.DEFAULT_DATA", tmp_path / "nothing")
+    monkeypatch.setattr("alexnet.train.loading.NUM_GENERATED", 6)
     result = invoke("bench-loader", *BENCH)
     assert "No data set was given: measuring on generated JPEGs of ImageNet's sizes" in result.stderr
     assert "drawing: 6/6 images" in result.stderr

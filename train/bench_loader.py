@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
 from ..pipeline.bench import Bench
-from ..pipeline.bench_loader import BenchResult, bench_loader, generated_dataset
+from ..pipeline.bench_loader import BenchResult, bench_loader
 from ..pipeline.bottleneck import TrainStep
-from ..pipeline.dataset import DEFAULT_DATA, Dataset, open_dataset
 from .config import Config
-from .console import bars, say
-from .loading import Options, device_of, settings_of
+from .console import bars
+from .loading import Options, device_of, open_or_generate, settings_of
 from .mesh import Mesh
 from .meter import Meter
 from .options import LOADING
 from .session import check_memory
 from .trainer import RunOptions, Trainer
 
-NUM_GENERATED = 2000  # images, where there are none
 ROUNDS_TO_CHOOSE = 5  # with fewer, chance would: all of three are one way once in eight times
 
 
@@ -34,8 +31,7 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
         raise click.UsageError("--preset and --width are of the network that --step trains: add --step.")
     loading = {name: asked[name] for name in LOADING}
     settings, device = settings_of(loading), device_of(loading)
-    with bars("images") as drawing:
-        dataset = open_or_generate(data, lambda done, total: drawing("drawing", done, total))
+    dataset = open_or_generate(data)
     bench = Bench(dataset=dataset, settings=settings, batch_size=min(asked["batch_size"], len(dataset)),
                   rounds=asked["rounds"], seconds=asked["seconds"], decode=asked["decode"], seed=asked["seed"],
                   half=device.type == "cuda")  # fmt: skip
@@ -43,14 +39,6 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
     with bars("windows") as progress:
         return bench_loader(bench, compare=asked["compare"] is not None, train_step=step, sweeps=asked["sweep"],
                             progress=progress)  # fmt: skip
-
-
-def open_or_generate(data: Path | None, progress: Any) -> Dataset:
-    """The training set of DATA; where there is none, generated JPEGs."""
-    if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
-        return open_dataset(data, "train")
-    say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
-    return generated_dataset(NUM_GENERATED, progress=progress)
 
 
 def training_step(bench: Bench, preset: str | None, width: float | None, device: torch.device) -> TrainStep:

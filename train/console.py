@@ -87,9 +87,9 @@ def _explain(error: Exception) -> str | None:
         return f"Out of memory; lower --batch-size or --width. ({error})"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
         return f"The package {error.name} is missing. `alexnet doctor` says what to install."
-    if isinstance(error, RankLost):
+    if isinstance(error, RankLost) or type(error).__name__ == "NotBuilt":  # resample.py's
         return str(error)
-    if isinstance(error, ValueError | OSError | ImportError) and _raised_by_us(error):
+    if isinstance(error, ValueError | OSError) and _raised_by_us(error):
         return str(error)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from ..pca.compute import compute_stats, compute_stats_sharded
 from ..pca.stats import Region, RgbStats
-from ..pipeline.dataset import Dataset, cache_folder
+from ..pipeline.bench_loader import generated_dataset
+from ..pipeline.dataset import DEFAULT_DATA, Dataset, cache_folder, open_dataset
 from ..pipeline.graph import HW_DECODER_LOAD, Decode
 from ..pipeline.loader import squares
 from ..pipeline.stream import Settings
-from .console import bar
+from .console import bar, bars, say
 from .devices import the_device
 
+NUM_GENERATED = 2000  # images, where there are none
 Options = dict[str, Any]  # threads, device, decode and so on: `options.loading_options`
 
 
@@ -41,6 +44,15 @@ def settings_of(loading: Options, device: torch.device | None = None, num_ranks:
         max_pixels=loading["max_pixels"],
         max_bad=loading["max_bad"],
     )
+
+
+def open_or_generate(data: Path | None) -> Dataset:
+    """The training set of DATA; where there is none, generated JPEGs."""
+    if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
+        return open_dataset(data, "train")
+    say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
+    with bars("images") as progress:
+        return generated_dataset(NUM_GENERATED, progress=lambda done, total: progress("drawing", done, total))
 
 
 def compute_statistics(dataset: Dataset, region: Region, settings: Settings, decode: Decode,

@@ -15,7 +15,7 @@ import resource
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -114,6 +114,7 @@ class Bench:
     decode: Decode = "exact"
     half: bool = False
     seed: int = 0
+    _bad: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
 
     def sample(self, part: int) -> Dataset:
         """Up to `SAMPLE_BYTES` of images, drawn at random; parts overlap only once there are no other images left."""
@@ -140,6 +141,10 @@ class Bench:
     def _order(self) -> NDArray[np.int64]:
         return np.random.default_rng(self.seed).permutation(len(self.dataset))
 
+    def bad(self, sample: Dataset) -> dict[int, str]:
+        """Images of a sample that could not be used, named once and not in every window."""
+        return self._bad.setdefault(sample.fingerprint, {})
+
     def fill(self) -> None:
         fill(self.warm_sample, self.settings.readers)
 
@@ -147,7 +152,7 @@ class Bench:
         """With a mean image and lighting as in training; what the numbers are makes no difference to speed."""
         treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
         return Loader(dataset=dataset, treatment=treatment, batch_size=self.batch_size, seed=self.seed,
-                      settings=settings, bad={}, decode=self.decode, half=self.half)  # fmt: skip
+                      settings=settings, bad=self.bad(dataset), decode=self.decode, half=self.half)  # fmt: skip
 
     def warm(self, contents: Contents, settings: Settings | None = None) -> Window:
         """A window whose images are in memory. Each is opened anew and begins once it runs steadily."""

@@ -50,16 +50,17 @@ def measure_bottleneck(bench: Bench, train_step: TrainStep, progress: Progress) 
 
 def verdict(kept: Ratio, waiting: float, step: Figures, loader: Figures) -> str:
     """The answer in plain words."""
-    speed = f"training with it runs at {kept.median:.0%} of the speed it has when data is free"
+    speed = (f"training with it has {kept.median:.0%} of the speed it has when data is free, and spends {waiting:.0%} "
+             "of the time waiting for batches")  # fmt: skip
     if kept.median >= 1 - NO_LOSS:
         return f"Loading is not the bottleneck: {speed}."
     if kept.high >= 1:
-        return f"It cannot be told whether loading is the bottleneck: {speed}, but rounds differ by more than that."
+        return f"It cannot be told whether loading is the bottleneck: {speed}, but rounds differ by more."
     if loader.images_per_second < step.images_per_second:
         why = "alone the loader is slower than the step"
     else:
         why = "alone the loader is fast enough, but the two compete for the same cores"
-    return f"Loading is the bottleneck: {speed}, {waiting:.0%} of the time is spent waiting for batches; {why}."
+    return f"Loading is the bottleneck: {speed}; {why}."
 
 
 def _cached_steps(train_step: TrainStep, cached: Batch, loader: Loader, epochs: int) -> Batches:

@@ -21,7 +21,6 @@ from typing import Any, Literal
 import numpy as np
 
 from .bench import Batches, Bench, Figures, Progress, Ratio, Window, ratio, summarise, take_turns, usable_cores
-from .dataset import Dataset
 from .graph import IMAGE_INPUTS, image_graph
 from .hardware import memory
 from .loader import Loader, decoding
@@ -30,7 +29,7 @@ from .stream import BadImage, ImageStream, read_image
 
 SIZED_IMAGES = 256  # as many are looked at for the mean size
 NEAR = 0.9  # rates closer than this count as alike
-UNQUIET = 0.3  # windows further apart than this, as a share of the median, are worth a warning
+UNQUIET = 0.3  # windows so far apart, as a share of the median, or so many cores in use, are worth a warning
 UNEVEN = 3  # times the median: how late the latest of a hundred batches may be
 
 Limit = Literal["reading", "decoding", "resampling", "hand-off"]
@@ -142,11 +141,12 @@ def limit(stages: Sequence[Figures], on_gpu: bool) -> Limit:
     return "resampling" if rates["loader"] < NEAR * rates["decode"] else "decoding"
 
 
-def verdict(stages: Sequence[Figures], on_gpu: bool) -> str:
-    """The limit in plain words."""
-    words = LIMITS[limit(stages, on_gpu)]
-    if (spread := max(stage.spread for stage in stages)) > UNQUIET:
-        words += f" The machine was not quiet: windows of one stage differ by up to {spread:.0%}."
+def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
+    """The limit in plain words; `load` is the number of other processes that wanted a core before the start."""
+    words, spread = LIMITS[limit(stages, on_gpu)], max(stage.spread for stage in stages)
+    if spread > UNQUIET or load > UNQUIET * usable_cores():
+        words += (f" The machine was not quiet: a load of {load:.1f} before the start, "
+                  f"windows of one stage up to {spread:.0%} apart.")  # fmt: skip
     return words
 
 
@@ -182,18 +182,19 @@ def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCach
     )  # fmt: skip
 
 
-def describe_dataset(dataset: Dataset, sample: Dataset, max_pixels: int) -> dict[str, Any]:
+def describe_dataset(bench: Bench) -> dict[str, Any]:
     """What was read; sizes are means, the megapixels those of some images."""
-    pixels = []
+    dataset, sample, pixels = bench.dataset, bench.warm_sample, []
     for i in np.unique(np.linspace(0, len(sample) - 1, SIZED_IMAGES).astype(int)):
         with suppress(BadImage):
-            _, (height, width) = read_image(sample, int(i), max_pixels)
+            _, (height, width) = read_image(sample, int(i), bench.settings.max_pixels)
             pixels.append(height * width)
     return {
         "root": str(dataset.root),
         "fingerprint": dataset.fingerprint,
         "num_images": len(dataset),
         "num_sampled": len(sample),
+        "num_bad": len(bench.bad(sample)),
         "image_kilobytes": float(dataset.lengths.mean()) / 1e3,
         "image_megapixels": float(np.mean(pixels)) / 1e6,
     }

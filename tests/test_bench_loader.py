@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -119,3 +120,13 @@ def test_gpu(noise_tree: Path) -> None:
     assert all(stage.gpu_megabytes > 0 for stage in found.stages)
     assert found.sweep is not None
     assert "hw_decoder_load" in {point.option for point in found.sweep.points}
+
+
+def test_a_bad_image_is_named_once_and_counted(noise_tree: Path, tmp_path: Path,
+                                               caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    root = shutil.copytree(noise_tree, tmp_path / "damaged")
+    (root / "train/0/4.JPEG").write_bytes(b"this is not a picture")
+    bench = Bench(dataset=open_dataset(root, "train"), settings=Settings(threads=1, max_bad=0.1), batch_size=BATCH_SIZE,
+                  rounds=1, seconds=0.01)  # fmt: skip
+    assert bench_loader(bench).dataset["num_bad"] == 1
+    assert caplog.text.count("Bad image train/0/4.JPEG: not an image") == 1

@@ -41,7 +41,7 @@ def warm(*rates: float, **changes: Any) -> list[Figures]:
 )
 def test_the_limit_is_named(rates: tuple[int, ...], bottleneck: str, on_gpu: bool) -> None:
     assert limit(warm(*rates), on_gpu) == bottleneck
-    words = verdict(warm(*rates), on_gpu).lower()
+    words = verdict(warm(*rates), on_gpu, load=0.1).lower()
     assert words.startswith(bottleneck) or bottleneck == "hand-off"
     assert "not quiet" not in words
 
@@ -52,7 +52,8 @@ def test_on_a_busy_processor_processor_time_decides() -> None:
     found[3] = replace(found[3], images_per_second=1450, low=700, high=2900)
     assert limit(found, on_gpu=False) == "decoding"
     assert limit(found, on_gpu=True) == "hand-off"
-    assert "not quiet" in verdict(found, on_gpu=False)
+    assert "not quiet" in verdict(found, on_gpu=False, load=0.0)
+    assert "a load of 3.0 before" in verdict(warm(9000, 3000, 2900, 2900), on_gpu=False, load=3.0)
 
 
 def present(found: list[Figures], disk: float = 1e5, on_gpu: bool = False, cache: PageCache = FITS) -> dict[str, str]:

@@ -27,6 +27,8 @@ def print_bench(result: BenchResult) -> None:
                  "peak MB"), rows)  # fmt: skip
     if data["num_sampled"] < data["num_images"]:
         print(f"Measured on {data['num_sampled']:,} of them, drawn at random; from disk on others.")
+    if data["num_bad"]:
+        print(f"{data['num_bad']} images could not be used; others took their places.")
     print(_describe_cache(result.page_cache))
     print(f"The loader reaches {result.loader_share_of_decode:.0%} of the decode-only rate. {result.verdict}")
     print_table("Symptoms, and the options that help",

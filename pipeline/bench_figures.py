@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from .bench import Figures
 from .bench_loader import BenchResult
 from .sweep import Point, Sweep
+from .windows import Figures
 
 INK, MUTED, FAINT, OURS, DISK = "#222222", "#767676", "#c9c9c9", "#33638d", "#c46a27"
 NOTE_LINES, NOTE_WIDTH = 2, 88

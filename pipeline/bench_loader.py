@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .bench import Bench, Figures, Progress, machine
+from .bench import Bench, Progress, machine
 from .bottleneck import Bottleneck, TrainStep, measure_bottleneck
 from .compare import Comparison, compare_torch
 from .dataset import Dataset, cache_folder, open_dataset
@@ -17,6 +17,7 @@ from .generate import GENERATOR, generate_flat
 from .generate import Progress as DrawingProgress
 from .stages import PageCache, Symptom, describe_dataset, measure_cold, measure_warm, symptoms, verdict
 from .sweep import Sweep, sweep
+from .windows import Figures
 
 
 @dataclass(frozen=True)

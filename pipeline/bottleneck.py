@@ -1,6 +1,6 @@
 """Is loading the bottleneck? The training step on a cached batch, the loader alone, and both together, in turns.
 
-Measured by `bench.py`. The step comes in as a function: training lies beyond this package.
+Measured in the conditions of `bench.py`. The step comes in as a function: training lies beyond this package.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from .bench import Batches, Bench, Figures, Progress, Ratio, Window, ratio, summarise, take_turns
+from .bench import Bench, Progress
 from .loader import Batch, Loader, SyntheticLoader
 from .stages import loader_stage
+from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 
 TrainStep = Callable[[Batch], None]
 NO_LOSS = 0.02  # training may be slower by this before loading is to blame

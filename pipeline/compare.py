@@ -1,6 +1,6 @@
 """Our loader beside torch's DataLoader with Pillow, on the spot: the same images, crops and flips, taking turns.
 
-Measured by `bench.py` like everything else; the peer itself is `peer.py`. More loaders stand in `benchmarks/`.
+Measured in the conditions of `bench.py`; the peer itself is `peer.py`. More loaders stand in `benchmarks/`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from .bench import Batches, Bench, Figures, Progress, Ratio, Window, measure, ratio, summarise, take_turns
+from .bench import Bench, Progress
 from .geometry import CROP
 from .hardware import num_cores
 from .loader import Loader, Treatment
 from .peer import pillow_batches, worker_counts
 from .stages import loader_stage
+from .windows import Batches, Figures, Ratio, Window, measure, ratio, summarise, take_turns
 
 PEERS = {"resize, then crop": False, "resize the crop alone": True}  # as torchvision's transforms; Pillow's best
 OURS = "alexnet"

@@ -6,7 +6,7 @@
     loader     what training iterates: batches as torch tensors on the trainer's device
 
 (A loader may pass "decode": it decodes only the part of an image that its crop needs.) Warm, every image is in the
-page cache; cold, none is. Measured by `bench.py`.
+page cache; cold, none is. Measured in the conditions of `bench.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .bench import Batches, Bench, Figures, Progress, Ratio, Window, ratio, summarise, take_turns, usable_cores
+from .bench import Bench, Progress, usable_cores
 from .graph import IMAGE_INPUTS, image_graph
 from .hardware import memory
 from .loader import Loader, decoding
 from .page_cache import file_system, resident_share
 from .stream import BadImage, ImageStream, read_image
+from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 
 SIZED_IMAGES = 256  # as many are looked at for the mean size
 NEAR = 0.9  # rates closer than this count as alike

@@ -1,6 +1,6 @@
 """Which settings suit this machine: options tried one after the other, and a recommendation that was checked.
 
-Measured by `bench.py`. Each option's values take turns with the setting in force; one replaces it only if it was
+Measured in the conditions of `bench.py`. Each option's values take turns with the setting in force; one replaces it only if it was
 faster in every round and by more than noise. What comes out at the end is measured once more against what it began
 with, in windows that chose nothing, and is recommended only if it wins again.
 """
@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .bench import Bench, Progress, Ratio, Window, ratio, summarise, take_turns
+from .bench import Bench, Progress
 from .stages import loader_stage
 from .stream import Settings
+from .windows import Ratio, Window, ratio, summarise, take_turns
 
 WORTH_IT = 1.03  # a median gain below this is not worth an option
 LOADS = (0.0, 0.25, 0.5, 0.65, 0.8, 1.0)

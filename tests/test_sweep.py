@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet.pipeline.bench import Bench, Ratio, Window
+from alexnet.pipeline.bench import Bench
 from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.stream import Settings
 from alexnet.pipeline.sweep import WORTH_IT, candidates, is_clear, sweep, winner
+from alexnet.pipeline.windows import Ratio, Window
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from .console import print_table
 
 if TYPE_CHECKING:
-    from ..pipeline.bench import Figures
     from ..pipeline.bench_loader import BenchResult
     from ..pipeline.bottleneck import Bottleneck
     from ..pipeline.compare import Comparison
     from ..pipeline.stages import PageCache
     from ..pipeline.sweep import Sweep
+    from ..pipeline.windows import Figures
 
 
 def print_bench(result: BenchResult) -> None:

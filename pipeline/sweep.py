@@ -1,8 +1,8 @@
 """Which settings suit this machine: options tried one after the other, and a recommendation that was checked.
 
-Measured in the conditions of `bench.py`. Each option's values take turns with the setting in force; one replaces it only if it was
-faster in every round and by more than noise. What comes out at the end is measured once more against what it began
-with, in windows that chose nothing, and is recommended only if it wins again.
+Measured in the conditions of `bench.py`. Each option's values take turns with the one in force, which is replaced only
+by one that was faster in every round, and by enough. What comes out at the end is measured once more against what it
+began with, in windows that chose nothing, and is recommended only if it wins again.
 """
 
 from __future__ import annotations

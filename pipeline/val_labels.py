@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
+import json
+import subprocess
+import sys
 import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from .dataset import DatasetError
 
@@ -49,7 +49,10 @@ def _classes_of_files(root: Path, folder: Path | None, names: list[str]) -> dict
             rows = [line.split("\t") for line in _text(file).split("\n")]
             return {row[0]: row[1].strip() for row in rows if len(row) >= 2}
         if file.name == SOLUTION:  # Kaggle: ImageId,"class x y x y ..."
-            table = [row for row in csv.reader(_text(file).splitlines()) if len(row) >= 2]
+            try:
+                table = [row for row in csv.reader(_text(file).splitlines()) if len(row) >= 2]
+            except csv.Error as error:
+                raise DatasetError(f"{file} cannot be read ({error}); copy it again.") from error
             return {f"{image}.JPEG": boxes.split()[0] for image, boxes, *_ in table if boxes.strip()}
     return _devkit_classes(root, names)
 
@@ -64,29 +67,36 @@ def _devkit_classes(root: Path, names: list[str]) -> dict[str, str]:
     if truth is None:
         wanted = f"{ANNOTATIONS}, {SOLUTION}, {GROUND_TRUTH} or {DEVKIT}.tar.gz"
         raise DatasetError(f"The validation images in {root} have no labels. Put one of these there: {wanted}.")
-    answers = truth.decode().split()
+    answers = truth.decode("utf-8", "surrogateescape").split()
     if len(answers) != len(names):
         raise DatasetError(f"{GROUND_TRUTH} has {len(answers)} lines for {len(names)} validation images in {root}.")
-    if all(a.isdigit() for a in answers):
+    if all(a.isdecimal() for a in answers):
         wnids = _devkit_wnids(root)
-        if out := sorted({int(a) for a in answers} - wnids.keys()):
+        if out := sorted(set(answers) - wnids.keys()):
             raise DatasetError(f"{GROUND_TRUTH} has numbers that meta.mat does not name, {out[0]} among them.")
-        answers = [wnids[int(a)] for a in answers]
+        answers = [wnids[a] for a in answers]
     return dict(zip(sorted(names), answers, strict=True))
 
 
-def _devkit_wnids(root: Path) -> dict[int, str]:
-    from scipy.io import loadmat
-
+def _devkit_wnids(root: Path) -> dict[str, str]:
+    """Names of the numbers, as both are written."""
     meta = _devkit_file(root, "meta.mat")
     if meta is None:
         hint = f"Put {DEVKIT}.tar.gz (or its data/meta.mat) into {root}."
         raise DatasetError(f"{GROUND_TRUTH} numbers the classes, and only the devkit's meta.mat names them. {hint}")
-    try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=True)["synsets"]
-        return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in np.atleast_1d(synsets)}
-    except Exception as error:  # scipy meets a damaged file with errors of many kinds
-        raise DatasetError(f"The devkit's meta.mat in {root} cannot be read ({error!r}); copy it again.") from error
+    try:  # in a process of its own: a damaged file can crash scipy
+        child = subprocess.run([sys.executable, "-c", READ_META], input=meta, capture_output=True, timeout=60)
+        return dict(json.loads(child.stdout))
+    except (subprocess.TimeoutExpired, ValueError) as error:  # it said nothing, or nonsense
+        raise DatasetError(f"The devkit's meta.mat in {root} cannot be read; copy it again.") from error
+
+
+READ_META = """
+import io, json, sys
+from scipy.io import loadmat
+synsets = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True, struct_as_record=True)["synsets"]
+print(json.dumps([[str(int(s["ILSVRC2012_ID"])), str(s["WNID"])] for s in synsets.reshape(-1)]))
+"""
 
 
 def _devkit_folders(root: Path) -> list[Path]:

@@ -330,6 +330,8 @@ def test_a_solution_without_answers(tmp_path: Path) -> None:
     [
         (b"1\n2\n", True, "has 2 lines for 4 validation images"),
         (b"1\n2\n3\n9\n", True, "has numbers that meta.mat does not name, 9 among them"),
+        (b"1\n2\n3\n" + b"9" * 5000, True, "has numbers that meta.mat does not name, 9999"),
+        (b"1\n2\n3\n\xb2\n", True, "name classes that train/ does not have"),
         (b"1\n2\n3\n1\n", False, "only the devkit's meta.mat names them"),
         (b"n01\nn02\nn77\nn01\n", False, "name classes that train/ does not have: n77"),
     ],
@@ -338,6 +340,11 @@ def test_a_devkit_that_does_not_fit(tmp_path: Path, truth: bytes, meta: bool, me
     plant(plant(tmp_path, TRAIN, "train"), VAL, "val")
     plant(tmp_path, {"ILSVRC2012_validation_ground_truth.txt": truth, **({"meta.mat": meta_mat()} if meta else {})})
     assert message in error_of(tmp_path, "val")
+
+
+def test_a_solution_that_is_no_table(tmp_path: Path) -> None:
+    plant(plant(tmp_path, VAL, "val"), {"LOC_val_solution.csv": b'ImageId,PredictionString\na,"' + b"x" * 200_000})
+    assert "LOC_val_solution.csv cannot be read" in error_of(tmp_path, "val")
 
 
 def test_a_damaged_devkit(tmp_path: Path) -> None:
@@ -352,6 +359,25 @@ def test_a_damaged_devkit(tmp_path: Path) -> None:
     for end in (0, 50, 200, len(meta_mat()) - 8):
         plant(tmp_path, {"ILSVRC2012_validation_ground_truth.txt": ground_truth(), "meta.mat": meta_mat()[:end]})
         assert "meta.mat" in error_of(tmp_path, "val")
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_a_meta_mat_with_wrong_bytes_crashes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """One in forty of them crashes scipy."""
+    meta = bytearray(meta_mat())
+    for _ in range(data.draw(st.integers(1, 5))):
+        meta[data.draw(st.integers(124, len(meta) - 1))] = data.draw(st.sampled_from([0, 1, 127, 255]))
+    root = plant(tmp_path_factory.getbasetemp() / "wrong-meta", VAL, "val")
+    plant(root, {"ILSVRC2012_validation_ground_truth.txt": ground_truth(), "meta.mat": bytes(meta)})
+    try:
+        dataset = open_dataset(root, "val")
+    except DatasetError as error:
+        assert "meta.mat" in str(error)  # noqa: PT017
+    else:
+        assert {dataset.classes[label] for label in dataset.labels} == set(dataset.classes)
 
 
 def test_archives_of_other_kinds(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ two again. The fifth is alone, what the others are compared with.
 
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.stream import Settings
 from alexnet.train import checkpoint as checkpoints
+from alexnet.train.bench import bench_train
 from alexnet.train.config import Config
 from alexnet.train.launch import Place
 from alexnet.train.mesh import CPU, Mesh, ParallelDims, build_mesh, leave_mesh
@@ -98,6 +99,15 @@ def compute_variants(folder: Path, mesh: Mesh) -> None:
             write(folder, mesh, name, take_steps(run, STEPS) | {k: v.numpy() for k, v in state(run).items()})
 
 
+def measure_traffic(folder: Path, mesh: Mesh) -> None:
+    """Bytes sent by this rank in a step: counted, and from the shapes."""
+    for name in ("paper", "apart", "without-conv3") if mesh.mp.size > 1 else ("paper", "one-gpu"):
+        result = bench_train(trainer(folder, mesh, name, kind=Trainer), seconds=0.01, rounds=1)
+        write(folder, mesh, f"traffic-{name}", {"sent": list(asdict(result.sent).values()),
+                                                "expected": list(asdict(result.expected).values())})  # fmt: skip
+        assert result.images_per_second > 0
+
+
 def write_checkpoint(folder: Path, mesh: Mesh) -> None:
     run = trainer(folder, mesh, "paper")
     take_steps(run, 3)
@@ -136,6 +146,7 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
         mesh = build_mesh(dims, Place.join(), [CPU] * size, 120)
         if turn < 2:
             compute_variants(folder, mesh)
+            measure_traffic(folder, mesh)
             write_checkpoint(folder, mesh)
         if turn > 0:
             for written_on in ("1x1", "1x2", "2x1", "2x2"):

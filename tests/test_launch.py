@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from runs import ALEXNET, alexnet, outcome, records
 
+from alexnet.cli import main
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 from alexnet.train.launch import Place, first_node, slurm_environment
 
@@ -165,7 +167,7 @@ def tasks_of_slurm(*arguments: Any, **kwargs: Any) -> list[tuple[int, str, str]]
 
 def test_evaluation_counts_every_image_once(colour_tree: Path, unbroken: Path) -> None:
     """Nine images on two ranks of SLURM, and as two towers."""
-    expected = json.loads(alexnet("evaluate", unbroken, colour_tree, "--json").stdout)
+    expected = json.loads(CliRunner().invoke(main, ["evaluate", str(unbroken), str(colour_tree), "--json"]).stdout)
     assert expected["num_images"] == 9
     for mesh in ("2x1", "1x2"):
         first, second = tasks_of_slurm("evaluate", unbroken, colour_tree, "--json", "--batch-size", 4, "--mesh", mesh)
@@ -173,6 +175,30 @@ def test_evaluation_counts_every_image_once(colour_tree: Path, unbroken: Path) -
         assert (first[0], second[0], second[1]) == (0, 0, "")
         assert found.pop("loss") == pytest.approx(expected["loss"], rel=1e-5)
         assert found == {key: value for key, value in expected.items() if key != "loss"}
+
+
+def test_statistics_have_the_same_bits(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / name))
+        out = tmp_path / name / "stats.json"
+        command = ("pca-stats", colour_tree, "--out", out, "--threads", 1)
+        codes = [alexnet(*command).returncode] if name == "one" else [code for code, *_ in tasks_of_slurm(*command)]
+        assert set(codes) == {0}
+        (image,) = out.parent.glob("stats*.npy")
+        found.append((out.read_text(), image.read_bytes()))
+    assert found[0] == found[1]
+
+
+def test_training_speed(colour_tree: Path) -> None:
+    """On one device; meshes of several are measured in `test_parallel.py`."""
+    done = alexnet("bench-train", colour_tree, "--json", "--width", 0.02, "--batch-size", 4, "--seconds", 0.05,
+                   "--rounds", 2, "--device", "cpu")  # fmt: skip
+    result = json.loads(done.stdout)
+    assert (result["mesh"], result["device"], result["batch_size"]) == ("1x1", "cpu", 4)
+    assert min(result["windows"]) <= result["images_per_second"] <= max(result["windows"])
+    assert 0 < result["waiting_share"] < 1
+    assert set(result["sent"].values()) == set(result["expected"].values()) == {0}
 
 
 def the_one_error(outcomes: list[tuple[int, str, str]]) -> str:
@@ -226,10 +252,6 @@ def test_an_error_of_every_rank_is_told_once_and_not_repeated(colour_tree: Path,
 def test_nothing_is_started_on_devices_that_do_not_fit(
     colour_tree: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    from click.testing import CliRunner
-
-    from alexnet.cli import main
-
     result = CliRunner().invoke(main, ["train", str(colour_tree), "--run", str(tmp_path / "run"), *SMALL, *arguments])
     assert result.exit_code == 1
     assert message in result.output

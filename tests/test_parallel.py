@@ -22,6 +22,7 @@ from alexnet.pipeline.stream import Settings
 from alexnet.train.checkpoint import checkpoint_path, load
 from alexnet.train.config import Config
 from alexnet.train.mesh import Mesh, ParallelDims
+from alexnet.train.model import AlexNet
 from alexnet.train.parallel import check_split
 
 MESHES = ("1x2", "2x1", "2x2")
@@ -113,6 +114,29 @@ def test_all_ranks_know_the_same_losses(folder: Path) -> None:
     for variant, rank in itertools.product(("paper", "original"), range(4)):
         np.testing.assert_array_equal(seen(folder, variant, "2x2", rank)["losses"],
                                       seen(folder, variant, "2x2")["losses"])  # fmt: skip
+
+
+@pytest.mark.parametrize(("mesh", "names"), [
+    ("1x2", ("paper", "apart", "without-conv3")), ("2x1", ("paper", "one-gpu")),
+    ("2x2", ("paper", "apart", "without-conv3")),
+])
+def test_bytes_sent_are_those_of_the_shapes(folder: Path, mesh: str, names: tuple[str, ...]) -> None:
+    dims, sums = ParallelDims.parse(mesh), []
+    for name, rank in itertools.product(names, range(dims.num_ranks)):
+        found = seen(folder, f"traffic-{name}", mesh, rank)
+        assert found["sent"].tolist() == found["expected"].tolist(), (name, rank)
+        exchange, gradients, images = found["sent"].tolist()
+        assert [exchange > 0, gradients > 0, images > 0] == [dims.mp > 1, dims.dp > 1, dims.mp > 1]
+        sums.append(exchange)
+    if mesh == "1x2":
+        assert sums[0] > sums[2] > 0, "towers apart exchange less"
+        assert sums[0] == paper_exchange(ranks.trainer(folder, Mesh(), "paper").model)
+
+
+def paper_exchange(model: AlexNet) -> int:
+    """Bytes: five images, half the inputs of four layers there and back, 19 logits."""
+    units = model.conv2.out_channels * 13**2 + model.fc6.in_features + model.fc7.in_features + model.fc8.in_features
+    return 5 * 4 * (2 * units // 2 + 19)
 
 
 def test_what_the_comparison_would_notice(folder: Path) -> None:

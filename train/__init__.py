@@ -1,5 +1,6 @@
 """The network and its training.
 
 Reading order: `config.py` (every switch, with its source), `model.py` (the network), `optimizer.py` (the
-paper's update and its schedules), `trainer.py` (the loop), `checkpoint.py`, `evaluate.py`.
+paper's update and its schedules), `trainer.py` (the loop), `checkpoint.py`, `evaluate.py`. Several devices: `launch.py`
+(who starts the ranks), `mesh.py` (how they talk), `parallel.py` (the split), `pairs.py` (a pair's images).
 """

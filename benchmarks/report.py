@@ -43,11 +43,11 @@ class Result:
 
 
 def save(folder: Path, results: dict[str, Result], datasets: Mapping[Images, Dataset], config: dict[str, Any]) -> None:
-    """Writes the report into `folder` and shows it."""
+    """Writes the report into `folder` and shows it. It is to be read elsewhere: the command has no paths of here."""
     now = datetime.now(UTC)
     report = {
         "date": now.isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "benchmarks/loaders.py", *(_nameless(a) for a in sys.argv[1:])]),
         "machine": machine(None) | _versions(),
         "datasets": {images: _describe(dataset) for images, dataset in datasets.items()},
         "config": config,
@@ -69,6 +69,10 @@ def _figures(result: Result, results: dict[str, Result]) -> dict[str, float]:
     }
 
 
+def _nameless(argument: str) -> str:
+    return "PATH" if "/" in argument else argument
+
+
 def _versions() -> dict[str, str | None]:
     installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
     found = {name: version for name, version in sorted(installed.items()) if name.startswith(PACKAGES)}
@@ -77,7 +81,7 @@ def _versions() -> dict[str, str | None]:
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
     return {
-        "root": str(dataset.root),
+        "name": dataset.root.name,
         "fingerprint": dataset.fingerprint,
         "num_images": len(dataset),
         "kilobytes": dataset.lengths.mean() / 1e3,

@@ -109,7 +109,7 @@ def test_a_rank_that_hangs_is_named_and_a_preempted_run_goes_on(
     colour_tree: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     """It hangs, all start again, SIGTERM comes, and `--resume` ends with the bits of the unbroken run."""
-    run = Launched(colour_tree, tmp_path / "run", "--timeout", "3")
+    run = Launched(colour_tree, tmp_path / "run", "--timeout", "8")
     run.wait_for_steps(2)
     hung = run.ranks()[1]
     os.kill(hung, signal.SIGSTOP)

@@ -17,6 +17,7 @@ from alexnet.pipeline.dataset import open_dataset
 from alexnet.train import session
 from alexnet.train.checkpoint import Checkpoint, CheckpointError, checkpoint_path, save
 from alexnet.train.config import Config
+from alexnet.train.mesh import ParallelDims
 from alexnet.train.model import AlexNet
 from alexnet.train.session import (
     NEWEST,
@@ -182,6 +183,22 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
     assert "--batch-size" in refused(0.5, width=0.1)
     monkeypatch.setattr(session, "_available_bytes", lambda device: 2**50)
     check_memory(config, 1000, CPU)
+
+
+def test_memory_on_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Towers and batches are shared out, but not the memory of a device that all ranks are on."""
+    monkeypatch.setattr(session, "_available_bytes", lambda device: 2**31)
+
+    def most(dims: ParallelDims, num_sharing: int = 1) -> int:
+        with pytest.raises(TrainingError) as failure:
+            check_memory(Config(batch_size=2**20), 1000, CPU, dims, num_sharing)
+        return int(str(failure.value).split("--batch-size ")[1].split()[0])
+
+    alone, pair, both = (most(ParallelDims(*dims)) for dims in ((1, 1), (1, 2), (2, 1)))
+    assert both // 2 == alone
+    assert pair > both, "a tower has half of the weights"
+    assert most(ParallelDims(1, 2), num_sharing=2) == alone
+    assert most(ParallelDims(2, 1), num_sharing=2) < alone, "two copies of the weights"
 
 
 def test_memory_needed_is_about_what_is_estimated() -> None:

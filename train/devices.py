@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from .launch import Place
@@ -40,11 +38,6 @@ def choose_devices(place: Place, towers: int | None, *, mesh: str | None, device
             f"{','.join(['cuda:0'] * here)} to share one, --device cpu, or let every rank see all GPUs."
         )
     return dims, found[:here]
-
-
-def sharing(devices: Sequence[torch.device], device: torch.device) -> int:
-    """How many ranks of this machine use the same device."""
-    return list(devices).count(device)
 
 
 def _all_devices(wanted: str) -> list[torch.device]:

@@ -68,8 +68,9 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     with place.main_first("data"):
         train_set, val_set = open_dataset(job.data, "train"), open_dataset(job.data, "val")
     check_split(config, train_set.num_classes, dims)
-    check_memory(config, train_set.num_classes, devices[place.local_rank], dims, len(devices))
-    settings = settings_of(job.loading, devices[place.local_rank], place.local_size)
+    device = devices[place.local_rank]
+    check_memory(config, train_set.num_classes, device, dims, devices.count(device))
+    settings = settings_of(job.loading, device, place.local_size)
     stats = stats_for_training(config, train_set, job.stats_file,
                                lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"]),
                                place)  # fmt: skip
@@ -140,7 +141,8 @@ def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, loa
     with place.main_first("data"):
         dataset = open_or_generate(data)
     check_split(config, dataset.num_classes, dims)
-    check_memory(config, dataset.num_classes, devices[place.local_rank], dims, len(devices))
+    device = devices[place.local_rank]
+    check_memory(config, dataset.num_classes, device, dims, devices.count(device))
     if dims.num_ranks > 1 and place.size == 1:
         return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
     mesh = build_mesh(dims, place, devices, ranks.timeout)

@@ -145,19 +145,18 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
 
 
 def check_memory(config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK,
-                 num_local: int = 1) -> None:  # fmt: skip
+                 num_sharing: int = 1) -> None:  # fmt: skip
     """Refuse, before anything is allocated, a batch that cannot fit; the message says which would.
 
     Parameters are held three times (weights, gradients, velocities) and every activation about
     `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs. On a mesh both are shared out, and
-    the `num_local` ranks of this machine share the CPU's memory.
+    `num_sharing` of its ranks are on this device.
     """
     rows = describe(config, num_classes)
     width = 4 if device.type == "cpu" else 2
-    here = num_local if device.type == "cpu" else 1
     activations = prod(IMAGE_SHAPE) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
-    per_image = activations * width * here / dims.num_ranks
-    fixed = 3 * 4 * sum(row.parameters for row in rows) * here / dims.mp
+    per_image = activations * width * num_sharing / dims.num_ranks
+    fixed = 3 * 4 * sum(row.parameters for row in rows) * num_sharing / dims.mp
     available = _available_bytes(device)
     fits = int((available - fixed) / per_image)
     if fits >= config.batch_size:

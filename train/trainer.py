@@ -151,10 +151,11 @@ class Trainer:
         """Write a checkpoint of the present state, which closing the window has found to be finite."""
         self._log_window()
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
-        state = self._checkpoint()
-        if self.mesh.is_main:
-            checkpoints.save(path, state)
-            checkpoints.prune(path, self.options.keep)
+        if self.mesh.dp.index == 0:  # of equal replicas
+            state = self._checkpoint()
+            if self.mesh.is_main:
+                checkpoints.save(path, state)
+                checkpoints.prune(path, self.options.keep)
         self._saved = time.monotonic()
         return path
 

@@ -188,7 +188,7 @@ def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Pa
       alexnet train /data/imagenet --mesh 1x2
       alexnet train /data/imagenet --mesh 1x2 --device cpu --width 0.25
       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
-        -m alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
+        -m -- alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
     """
     from .train import run
     from .train.session import resolve_config

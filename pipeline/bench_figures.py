@@ -108,7 +108,7 @@ def _plot_beside(panel: SubFigure, result: BenchResult) -> None:
     """The other loader, and training."""
     left, right = panel.subplots(1, 2, gridspec_kw={"wspace": 0.08})
     if found := result.comparison:
-        others = [(f"torch + Pillow,\n{p.name},\n{p.workers} workers", p.figures, FAINT) for p in found.peers]
+        others = [(f"Pillow,\n{p.name},\n{p.workers} workers", p.figures, FAINT) for p in found.peers]
         _plot_bars(left, [("alexnet", found.ours, OURS), *others])
         times = " and ".join(f"{p.ours_is_times_as_fast.median:.2f}" for p in found.peers)
         _title(left, "Beside torch's DataLoader, images a second", f"ours is {times} times as fast as theirs")

@@ -21,7 +21,7 @@ from .peer import pillow_batches, worker_counts
 from .stages import loader_stage
 from .windows import Batches, Figures, Ratio, Window, measure, ratio, summarise, take_turns
 
-PEERS = {"resize, then crop": False, "resize the crop alone": True}  # as torchvision's transforms; Pillow's best
+PEERS = {"resize then crop": False, "resize the crop alone": True}  # as torchvision's transforms; Pillow's best
 OURS = "alexnet"
 TRIALS = 2  # windows of each number of workers; the best one counts, so that a busy moment does not choose
 MEAN = np.full((CROP, CROP, 3), 120, np.float32)
@@ -38,7 +38,8 @@ class Peer:
     name: str
     workers: int  # processes
     trials: dict[int, float]  # images/s of the best window of each number of workers
-    figures: Figures  # without the worker processes' CPU time and memory, where there are any
+    figures: Figures  # of this process: cores and memory are without those of the workers
+    cores_per_1000_images_per_second: float  # without workers, so nothing is missing
     ours_is_times_as_fast: Ratio
     grey_levels_mean: float  # distance of the first batch's pixels from ours
     grey_levels_max: float
@@ -55,21 +56,23 @@ def compare_torch(bench: Bench, progress: Progress) -> Comparison:
     bench.fill()
     with _one_torch_thread():
         trials = {name: _trials(bench, name, progress) for name in PEERS}
-        best = {name: max(rates, key=lambda workers: rates[workers]) for name, rates in trials.items()}
+        rates = {name: {n: max(w.images_per_second for w in tried) for n, tried in windows.items()}
+                 for name, windows in trials.items()}  # fmt: skip
+        best = {name: max(found, key=lambda workers: found[workers]) for name, found in rates.items()}
         contestants = {OURS: partial(bench.warm, loader_stage)}
         contestants |= {name: partial(_window, bench, name, best[name]) for name in PEERS}
         windows = take_turns(contestants, bench.rounds, partial(progress, "beside torch"))
         distances = {name: _distance(bench, name) for name in PEERS}
-    peers = [Peer(name, best[name], trials[name], summarise(name, windows[name]),
+    peers = [Peer(name, best[name], rates[name], summarise(name, windows[name]),
+                  summarise(name, trials[name][0]).cores_per_1000_images_per_second,
                   ratio(windows[OURS], windows[name]), *distances[name]) for name in PEERS]  # fmt: skip
     return Comparison(summarise(OURS, windows[OURS]), tuple(peers))
 
 
-def _trials(bench: Bench, name: str, progress: Progress) -> dict[int, float]:
-    """The best images/s of each number of workers."""
+def _trials(bench: Bench, name: str, progress: Progress) -> dict[int, list[Window]]:
+    """Windows of each number of workers."""
     contestants = {workers: partial(_window, bench, name, workers) for workers in worker_counts(num_cores())}
-    windows = take_turns(contestants, TRIALS, partial(progress, f"workers, {name}"), discard=0)
-    return {workers: max(w.images_per_second for w in tried) for workers, tried in windows.items()}
+    return take_turns(contestants, TRIALS, partial(progress, f"workers, {name}"), discard=0)
 
 
 def _window(bench: Bench, name: str, workers: int) -> Window:

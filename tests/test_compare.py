@@ -73,6 +73,8 @@ def test_each_runs_at_its_best_in_turns(dataset: Dataset, monkeypatch: pytest.Mo
         assert sorted(peer.trials) == [0, 1]
         assert peer.trials[peer.workers] == max(peer.trials.values())
         assert len(peer.figures.windows) == len(found.ours.windows) == 2
+        assert 0 < found.ours.cores_per_1000_images_per_second < 100
+        assert 0 < peer.cores_per_1000_images_per_second < 100
         rounds = [a / b for a, b in zip(found.ours.windows, peer.figures.windows, strict=True)]
         times = peer.ours_is_times_as_fast
         assert (times.low, times.high) == (pytest.approx(min(rounds)), pytest.approx(max(rounds)))
@@ -86,7 +88,7 @@ def test_the_number_of_torch_threads_is_put_back(dataset: Dataset, monkeypatch: 
     seen: list[int] = []
     torch.set_num_threads(2)
 
-    def fail(*args: Any) -> dict[int, float]:
+    def fail(*args: Any) -> None:
         seen.append(torch.get_num_threads())
         raise PeerError("no")
 

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alexnet.pipeline.dataset import Dataset
+from alexnet.pipeline.encoded import MAX_PIXELS, BadImage, read_image
 from alexnet.pipeline.geometry import CROP
 from alexnet.pipeline.plan import Draws
-from alexnet.pipeline.stream import MAX_PIXELS, BadImage, read_image
 from job import MEAN, Batches, Job, whole_pixel_crops
 from prepare import cached
 

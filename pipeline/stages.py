@@ -21,11 +21,12 @@ from typing import Any, Literal
 import numpy as np
 
 from .bench import Bench, Progress, usable_cores
+from .encoded import BadImage, read_image
 from .graph import IMAGE_INPUTS, image_graph
 from .hardware import memory
 from .loader import Loader, decoding
 from .page_cache import file_system, resident_share
-from .stream import BadImage, ImageStream, read_image
+from .stream import ImageStream
 from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 
 SIZED_IMAGES = 256  # as many are looked at for the mean size

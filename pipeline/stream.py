@@ -19,26 +19,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import nvidia.nvimgcodec as nvimgcodec
 from numpy.typing import NDArray
 
 from .dataset import Dataset
-from .geometry import SHORT_SIDE, region_of_square, source_region
+from .encoded import MAX_PIXELS, BadImage, read_image
+from .geometry import region_of_square, source_region
 from .graph import HW_DECODER_LOAD, Source, new_pipeline
 from .judge import Judge, why
 
 log = logging.getLogger("alexnet")
 
-MAX_PIXELS = 100_000_000  # ImageNet's largest image has about 60 million
 MAX_BAD = 0.01
-SCAN, END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of scan, end of image
-
 
 _Loaded = tuple[int, NDArray[np.uint8], tuple[int, int]]  # image, encoded bytes, (height, width)
-
-
-class BadImage(ValueError):
-    """One image cannot be used; the message says why."""
 
 
 class TooManyBadFiles(ValueError):
@@ -273,39 +266,6 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
 def _places(feed: Feed) -> list[tuple[int, int, int]]:
     """(image, top, left) of each row of a feed."""
     return [(i, top, left) for i, (top, left) in zip(feed.indices.tolist(), feed.crops.tolist(), strict=True)]
-
-
-def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Encoded bytes and (height, width) of one image; raises `BadImage` with the reason."""
-    try:
-        data = dataset.read(index)
-    except (OSError, ValueError) as error:
-        raise BadImage(str(error)) from error
-    if dataset.raw:
-        return data.reshape(SHORT_SIDE, SHORT_SIDE, 3), (SHORT_SIDE, SHORT_SIDE)
-    if len(data) == 0:
-        raise BadImage("the file is empty")
-    try:
-        header = nvimgcodec.CodeStream(data)
-        height, width = int(header.height), int(header.width)
-    except RuntimeError:
-        raise BadImage("not an image (no readable header)") from None
-    if height * width > max_pixels:
-        raise BadImage(f"its header claims {width}x{height} pixels, more than --max-pixels {max_pixels}")
-    if height < 1 or width < 1:
-        raise BadImage(f"its header claims {width}x{height} pixels")
-    if header.codec_name == "jpeg" and not _has_end(data):
-        raise BadImage("truncated (a JPEG without its end)")
-    return data, (height, width)
-
-
-def _has_end(jpeg: NDArray[np.uint8]) -> bool:
-    """Whether an end marker follows the last scan. Rows above a cut still decode: left to the decoder, the verdict
-    would depend on the crop, and a resumed run could differ from an unbroken one."""
-    if jpeg[-2:].tobytes() == END:
-        return True
-    encoded = jpeg.tobytes()
-    return encoded.rfind(END) > encoded.rfind(SCAN)  # bytes may follow, and a thumbnail has an end of its own
 
 
 def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:

@@ -23,6 +23,7 @@ from PIL import Image
 
 pytest.importorskip("nvidia.dali")
 from alexnet.pipeline.dataset import Dataset, Listing
+from alexnet.pipeline.encoded import BadImage, read_image
 from alexnet.pipeline.geometry import CROP, SHORT_SIDE, source_region
 from alexnet.pipeline.graph import (
     IMAGE_INPUTS,
@@ -33,7 +34,7 @@ from alexnet.pipeline.graph import (
     square_graph,
     train_graph,
 )
-from alexnet.pipeline.stream import BadImage, Feed, ImageStream, Request, Settings, TooManyBadFiles, read_image
+from alexnet.pipeline.stream import Feed, ImageStream, Request, Settings, TooManyBadFiles
 
 TOLERANT = Settings(threads=1, readers=2, max_bad=1.0)
 SQUARES = partial(square_graph, decode="exact")
@@ -60,9 +61,9 @@ def claim(image: bytes, height: int, width: int) -> bytes:
     return image[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + image[at + 4 :]
 
 
-def png() -> bytes:
+def noise(form: str) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(stream, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(stream, form)
     return stream.getvalue()
 
 
@@ -85,7 +86,10 @@ BAD: dict[str, tuple[bytes, str]] = {  # bytes, and what the reason must say
     "20000 x 20000": (claim(jpeg(1), 20000, 20000), "claims 20000x20000 pixels, more than --max-pixels 100000000"),
     "no rows": (claim(jpeg(1), 0, 150), "claims|not an image"),
     "tables": (corrupt_tables(jpeg(1)), "."),
-    "png, cut": (png()[: len(png()) // 2], "."),
+    "png, cut": (noise("PNG")[: len(noise("PNG")) // 2], "."),
+    "jpeg 2000": (noise("JPEG2000"), "a jpeg2k file, none of jpeg, png, bmp, webp"),
+    "tiff": (noise("TIFF"), "a tiff file, none of"),
+    "portable pixels": (noise("PPM"), "a pnm file, none of"),
     "gif": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "not an image"),
 }
 
@@ -310,7 +314,7 @@ def test_known_bad_images_are_not_read_again(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_whole_images(tmp_path: Path) -> None:
-    images = [jpeg(0, 50, 70), b"", jpeg(1, 90, 20), corrupt_tables(jpeg(2)), png()]
+    images = [jpeg(0, 50, 70), b"", jpeg(1, 90, 20), corrupt_tables(jpeg(2)), noise("PNG")]
     dataset = make_dataset(tmp_path, images)
     plain = [Request(r.indices, r.crops) for r in requests_for(5, 2)]
     stream = ImageStream(dataset, plain, partial(image_graph, decode="exact"), IMAGE_INPUTS, batch_size=2, crop=None,
@@ -478,7 +482,7 @@ def test_max_pixels_is_inclusive(tmp_path: Path, pixels: int) -> None:
 
 
 def mutate(data: st.DataObject) -> bytes:
-    image = data.draw(st.sampled_from([jpeg(0), jpeg(1, 90, 60, progressive=True), jpeg(2, 300, 41), png()]))
+    image = data.draw(st.sampled_from([jpeg(0), jpeg(1, 90, 60, progressive=True), jpeg(2, 300, 41), noise("PNG")]))
     mutant = bytearray(image)
     header = st.integers(0, min(700, len(image) - 1))
     for _ in range(data.draw(st.integers(0, 4))):

@@ -20,10 +20,8 @@ from .train.config import PRESETS
 from .train.console import ARGUMENTS, Commands, bar, print_table, run_commands, say
 from .train.options import (
     ANY_PATH,
-    FILE,
     FOLDER,
     LOADING,
-    Picture,
     batch_option,
     bench_options,
     config_options,
@@ -31,7 +29,10 @@ from .train.options import (
     json_option,
     loading_options,
     mesh_options,
+    pack_options,
+    stats_options,
     threads_option,
+    train_options,
     views_option,
 )
 
@@ -57,13 +58,7 @@ def main(debug: bool) -> None:
 
 @main.command("pca-stats")
 @data_argument
-@click.option("--out", type=FILE, help="The JSON file, the mean image beside it.  [default: where `train` finds it]")
-@click.option("--region", type=click.Choice(["centre", "full"]), default="centre", show_default=True,
-              help="centre: the 256x256 that training sees; full: whole images.")
-@click.option("--merge", "parts", multiple=True, type=FILE,
-              help="Add up the statistics of parts of a data set instead; repeat for each file.")
-@click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later.")
-@click.option("--plot", type=Picture(), help="Draw them too, as PNG, PDF or SVG.")
+@stats_options
 @loading_options
 @json_option
 def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[Path, ...],
@@ -117,10 +112,7 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
 @main.command()
 @click.argument("data", type=ANY_PATH)
 @click.argument("out", type=FOLDER)
-@click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val"]), help="[default: both]")
-@click.option("--raw", is_flag=True, help="Pixels, not JPEGs: nothing lost, nothing to decode, ten times the size.")
-@click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of the JPEGs.")
-@click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard.")
+@pack_options
 @loading_options
 @json_option
 def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw: bool, quality: int, shard_size: int,
@@ -155,20 +147,7 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
 
 @main.command()
 @data_argument
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="What to reproduce; change any number below.  [paper]")
-@click.option("--run", "run_dir", type=FOLDER,
-              help="The run folder.  [default: the one resumed, or runs/<preset>-<time>]")
-@click.option("--resume", is_flag=False, flag_value="newest", metavar="[PATH]",
-              help="Continue from a checkpoint or a run folder; alone: from the newest in --run.")
-@click.option("--stats", "stats_file", type=FILE,
-              help="From `alexnet pca-stats`.  [default: found by the data set, computed when missing]")
-@click.option("--describe", is_flag=True, help="Show the network and every number with its source; train nothing.")
-@click.option("--classes", "num_classes", type=click.IntRange(1), default=1000, show_default=True,
-              help="For --describe.")
-@click.option("--checkpoint-every", type=click.IntRange(1), metavar="STEPS",
-              help="[default: at epochs' ends, and every ten minutes]")
-@click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep.")
-@click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS")
+@train_options
 @mesh_options
 @loading_options
 @config_options

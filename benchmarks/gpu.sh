@@ -1,34 +1,65 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: first check, then measure.
-#   OUT=results benchmarks/gpu.sh DATA      DATA: a data set with train/ and val/; OUT: a folder for what was found
+# On a machine with a GPU: first check, then measure. Prints a table last; everything is in OUT.
+#   OUT=results benchmarks/gpu.sh DATA      DATA: a data set with train/ and val/; OUT: a folder for what is found
 set -uo pipefail
 data=${1:?usage: OUT=folder benchmarks/gpu.sh DATA}
 out=${OUT:-benchmarks/results/gpu-$(date +%F)}
-run=$(mktemp -d)
-trap 'rm -rf "$run"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
-alexnet="python -m alexnet.cli"
+alexnet() { python -m alexnet.cli "$@"; }
+say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
-python -m pytest -m gpu -p no:warnings | tee "$out/tests.txt"
-$alexnet doctor --json > "$out/doctor.json"
-for device in gpu cpu; do
-  for decode in exact fast; do
-    $alexnet bench-loader "$data" --device $device --decode $decode --batch-size 128 --json > "$out/loader-$device-$decode.json"
+# The CPU's half of the comparison needs the compiled resampler; an install makes it, a bare checkout does not.
+ls pipeline/_resample*.so > /dev/null 2>&1 ||
+  cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o pipeline/_resample.so pipeline/resample.c -lm
+
+say "Is the GPU path right?"
+alexnet doctor --json > "$out/doctor.json"
+python -m pytest -m gpu -p no:warnings -o addopts= | tee "$out/tests.txt"
+
+say "The loader: original JPEGs, a pack, a raw pack; on the GPU's engines and on the CPU"
+alexnet pack "$data" "$work/pack" --split train --device cpu --max-bad 1
+alexnet pack "$data" "$work/raw" --split train --raw --device cpu --max-bad 1
+for images in original pack raw; do
+  case $images in original) from=$data ;; *) from=$work/$images ;; esac
+  for device in gpu cpu; do
+    alexnet bench-loader "$from" --device $device --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-$images-$device.json"
   done
 done
-$alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$run/original"
-$alexnet evaluate "$run/original" "$data" --device gpu --json > "$out/evaluate.json"
-cp "$run/original/metrics.jsonl" "$out/train-metrics.jsonl"
+alexnet bench-loader "$data" --device gpu --decode fast --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-original-gpu-fast.json"
+alexnet bench-loader "$data" --device gpu --rounds 5 --seconds 1 --batch-size 256 --sweep --compare torch --plot "$out/sweep.png" --json > "$out/sweep.json"
 
-python - "$out" << 'EOF'
-import json, sys
+say "The training step, alone and fed"
+for mesh in 1x1; do
+  alexnet bench-train "$work/raw" --device gpu --mesh $mesh --rounds 5 --seconds 2 --json > "$out/train-$mesh.json"
+done
+test -f benchmarks/step.py && python benchmarks/step.py --out "$out"
+alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$work/run"
+alexnet evaluate "$work/run" "$data" --device gpu --json > "$out/evaluate.json"
+cp "$work/run/metrics.jsonl" "$out/train-metrics.jsonl"
+
+say "Results"
+python - "$out" << 'EOT'
+import json
+import sys
 from pathlib import Path
 
 out = Path(sys.argv[1])
+
+
+def read(path):
+    text = path.read_text() if path.exists() else ""
+    return json.loads(text) if text.strip() else {}
+
+
 for path in sorted(out.glob("loader-*.json")):
-    stages = json.loads(path.read_text() or '{"stages": []}')["stages"]
-    print(f"{path.stem:20}", *(f"{s['name']} {s['images_per_second']:,.0f}" for s in stages), sep="  ")
+    rates = (f"{stage['name']} {stage['images_per_second']:,.0f}" for stage in read(path).get("stages", []))
+    print(f"{path.stem:28}", *rates, sep="  ")
+print("sweep recommends:", read(out / "sweep.json").get("sweep"))
+for path in sorted(out.glob("train-*x*.json")):
+    print(path.stem, json.dumps({k: v for k, v in read(path).items() if "per_second" in k or "share" in k}))
 steps = [json.loads(line) for line in (out / "train-metrics.jsonl").read_text().splitlines()]
-rates = sorted(s["images_per_second"] for s in steps if s["kind"] == "train")
-print("training, median images/s:", rates[len(rates) // 2] if rates else "none")
-EOF
+rates = sorted(step["images_per_second"] for step in steps if step["kind"] == "train")
+print("training with the loader, median images/s:", rates[len(rates) // 2] if rates else "none")
+EOT

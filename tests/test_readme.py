@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from functools import partial, reduce
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -32,7 +34,7 @@ def folder(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_readme_has_commands() -> None:
     names = {words[1] for words in commands() if words[0] == "alexnet"}
-    assert names >= {"doctor", "pca-stats", "train", "evaluate", "predict", "bench-loader"}
+    assert names >= {"doctor", "pca-stats", "train", "evaluate", "predict", "pack", "bench-loader", "bench-train"}
 
 
 def test_every_command_runs(tiny_tree: Path, folder: Path) -> None:
@@ -42,13 +44,30 @@ def test_every_command_runs(tiny_tree: Path, folder: Path) -> None:
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
             continue
-        words = [str(tiny_tree) if word == "/data/imagenet" else word for word in words]
-        if "train" in words[:2] and "--describe" not in words and "--resume" not in words:
+        machines = 1
+        if "--nnodes" in words:
+            machines, words = 2, smaller_machines(words)
+        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tiny_tree)}
+        words = [reduce(lambda text, place: text.replace(place, places[place]), places, word) for word in words]
+        if "train" in words and not {"--describe", "--resume"} & {*words}:
             words += SMALLER
-        if "bench-loader" in words:
+        if words[1].startswith("bench-"):
             words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
-        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
+        if words[1] == "bench-train":
+            words += ["--width", "0.02"]
+        start = partial(subprocess.Popen, words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        for process in [start(stdout=subprocess.DEVNULL) for _ in range(machines)]:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, f"{shlex.join(words)}: {errors}"
+
+
+def smaller_machines(words: list[str]) -> list[str]:
+    """The same command for two launchers of two ranks each, here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    swaps = {"8": "2", "8x2": "2x2", "HOST:29500": f"127.0.0.1:{port}"}
+    return [swaps.get(word, word) for word in words] + ["--device", "cpu"]
 
 
 def test_the_library_example_runs(tiny_tree: Path, folder: Path) -> None:

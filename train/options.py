@@ -147,3 +147,38 @@ bench_options = together(
     click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
     click.option("--plot", type=Picture(), help="Draw it all, as PNG, PDF or SVG."),
 )  # fmt: skip
+
+# Of one command each.
+stats_options = together(
+    click.option("--out", type=FILE,
+                 help="The JSON file, the mean image beside it.  [default: where `train` finds it]"),
+    click.option("--region", type=click.Choice(["centre", "full"]), default="centre", show_default=True,
+                 help="centre: the 256x256 that training sees; full: whole images."),
+    click.option("--merge", "parts", multiple=True, type=FILE,
+                 help="Add up the statistics of parts of a data set instead; repeat for each file."),
+    click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later."),
+    click.option("--plot", type=Picture(), help="Draw them too, as PNG, PDF or SVG."),
+)  # fmt: skip
+pack_options = together(
+    click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val"]), help="[default: both]"),
+    click.option("--raw", is_flag=True, help="Pixels, not JPEGs: nothing lost, nothing to decode, ten times the size."),
+    click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of the JPEGs."),
+    click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard."),
+)  # fmt: skip
+train_options = together(
+    click.option("--preset", type=click.Choice(list(PRESETS)),
+                 help="What to reproduce; change any number below.  [paper]"),
+    click.option("--run", "run_dir", type=FOLDER,
+                 help="The run folder.  [default: the one resumed, or runs/<preset>-<time>]"),
+    click.option("--resume", is_flag=False, flag_value="newest", metavar="[PATH]",
+                 help="Continue from a checkpoint or a run folder; alone: from the newest in --run."),
+    click.option("--stats", "stats_file", type=FILE,
+                 help="From `alexnet pca-stats`.  [default: found by the data set, computed when missing]"),
+    click.option("--describe", is_flag=True, help="Show the network and every number with its source; train nothing."),
+    click.option("--classes", "num_classes", type=click.IntRange(1), default=1000, show_default=True,
+                 help="For --describe."),
+    click.option("--checkpoint-every", type=click.IntRange(1), metavar="STEPS",
+                 help="[default: at epochs' ends, and every ten minutes]"),
+    click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep."),
+    click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS"),
+)  # fmt: skip

@@ -287,32 +287,6 @@ def test_batches_outlive_the_next_and_the_loader(dataset: Dataset) -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-def test_memory_does_not_grow_over_epochs(dataset: Dataset) -> None:
-    loader = make_loader(dataset)
-    size = 5 * 224 * 224 * 3 * 4
-    after = []
-    for batch in loader.batches(0, 0, 100, always):
-        if batch.step == 0 and batch.epoch in (40, 99):
-            gc.collect()
-            after.append(resident_bytes())
-    assert after[1] - after[0] < 10 * size  # 120 batches went by between
-
-
-def test_memory_does_not_grow_over_streams(dataset: Dataset) -> None:
-    loader, after = make_loader(dataset), []
-    for epoch in range(30):
-        for batch in loader.batches(0, 0, 1, always):
-            del batch
-        if epoch in (9, 29):
-            gc.collect()
-            after.append(resident_bytes())
-    assert after[1] - after[0] < 20 * 5 * 224 * 224 * 3 * 4 // 2  # less than half a batch a stream
-
-
 # -- ends --------------------------------------------------------------------------------------------------
 
 

@@ -84,6 +84,7 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
             raw=facts["raw"],
             **dict(zip(ARRAYS, arrays, strict=True)),  # type: ignore[arg-type]
         )
+        _check(dataset)
     except FileNotFoundError:
         return None
     except Exception as error:  # numpy meets damage with errors of many kinds
@@ -91,6 +92,20 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
         return None
     vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the cached property would find, from the same arrays
     return dataset
+
+
+def _check(dataset: Dataset) -> None:
+    """Packs come with an index, from anyone: it must not lead out of them, nor name a class that is not there."""
+    limits = {
+        "labels": (0, len(dataset.classes) - 1),
+        "container": (0, len(dataset.containers) - 1) if dataset.containers else (-1, -1),
+        "offsets": (0, np.inf),
+        "lengths": (0, np.inf),
+    }
+    for key, (low, high) in limits.items():
+        array = getattr(dataset, key)
+        if array.shape != dataset.names.ends.shape or array.min() < low or array.max() > high:
+            raise ValueError(f"its {key} cannot be")
 
 
 def _map_array(file: BufferedReader) -> NDArray[Any]:

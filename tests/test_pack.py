@@ -24,8 +24,10 @@ from alexnet.pca.compute import compute_stats
 from alexnet.pipeline import pack as module
 from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
 from alexnet.pipeline.files import only_writer
+from alexnet.pipeline.index import save_index
 from alexnet.pipeline.loader import Loader, Treatment, full_images, squares
 from alexnet.pipeline.pack import Packed, PackOptions, pack
+from alexnet.pipeline.shards import shard_stamp
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 
 LENIENT = Settings(threads=2, max_bad=0.5)
@@ -268,6 +270,25 @@ def test_packs_open_without_their_index_too(tiny_tree: Path, tmp_path: Path, opt
     after = open_dataset(tmp_path / "out", "train")
     assert after.fingerprint == before.fingerprint
     assert (after.raw, after.classes) == (options.raw, before.classes)
+
+
+@pytest.mark.parametrize(
+    "forged", [{"container": -1}, {"container": 99}, {"labels": 3}, {"labels": -1}, {"lengths": -5}, {"offsets": -5}]
+)
+def test_an_index_that_leads_out_of_its_pack_is_not_believed(
+    tiny_tree: Path, tmp_path: Path, forged: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes with the pack, from anyone: an image outside all shards would be a file of any name."""
+    dataset, _ = packed(tiny_tree, tmp_path, JPEG)
+    arrays = {key: getattr(dataset, key).copy() for key in forged}
+    for key, value in forged.items():
+        arrays[key][-1] = value
+    stamp = shard_stamp(dataset.containers)
+    save_index(tmp_path / "train.index", stamp, replace(dataset, **arrays, _descriptors={}))
+    again = open_dataset(tmp_path, "train")
+    assert f"its {next(iter(forged))} cannot be" in caplog.text
+    for key in ("container", "labels", "lengths", "offsets"):
+        assert getattr(again, key).tolist() == getattr(dataset, key).tolist()
 
 
 def test_a_shard_of_another_size_is_not_read_by_the_old_index(tiny_tree: Path, tmp_path: Path) -> None:

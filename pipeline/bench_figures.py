@@ -19,7 +19,7 @@ from .sweep import Point, Sweep
 from .windows import Figures
 
 INK, MUTED, FAINT, OURS, DISK = "#222222", "#767676", "#c9c9c9", "#33638d", "#c46a27"
-NOTE_LINES, NOTE_WIDTH = 2, 88
+NOTE_LINES, NOTE_WIDTH = 3, 88
 Entry = tuple[str, Figures, str]  # label, figures, colour
 
 
@@ -98,7 +98,7 @@ def _plot_latency(axes: Axes, entries: Sequence[Entry]) -> None:
     axes.set_xlim(0, 1.05 * max(figures.latency_ms_max for _, figures, _ in entries))
     axes.set_xlabel("milliseconds from asking for a batch to having it", fontsize=9, color=MUTED)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="lower right")
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
     axes.tick_params(labelsize=9, labelcolor=MUTED)
     _bare(axes, "bottom")
     _title(axes, "Batch latency", "the share of batches that were there by then")
@@ -108,7 +108,7 @@ def _plot_beside(panel: SubFigure, result: BenchResult) -> None:
     """The other loader, and training."""
     left, right = panel.subplots(1, 2, gridspec_kw={"wspace": 0.08})
     if found := result.comparison:
-        others = [(f"Pillow,\n{p.name},\n{p.workers} workers", p.figures, FAINT) for p in found.peers]
+        others = [(f"DataLoader:\n{p.name},\nworkers: {p.workers}", p.figures, FAINT) for p in found.peers]
         _plot_bars(left, [("alexnet", found.ours, OURS), *others])
         times = " and ".join(f"{p.ours_is_times_as_fast.median:.2f}" for p in found.peers)
         _title(left, "Beside torch's DataLoader, images a second", f"ours is {times} times as fast as theirs")

@@ -2,10 +2,11 @@
 
     read       encoded bytes and their headers, by the loader's own reader threads; nothing is decoded
     decode     whole images read and decoded by DALI, nothing else: the usual ceiling of a loader
-    pipeline   the training graph, its batches left inside DALI
-    loader     what training iterates: batches as torch tensors on the trainer's device
+    pipeline   the training graph, its batches left inside DALI: on a GPU all that is done to an image, on a CPU the
+               regions that crops need, decoded
+    loader     what training iterates: batches as torch tensors on the trainer's device, on a CPU now resampled
 
-(A loader may pass "decode": it decodes only the part of an image that its crop needs.) Warm, every image is in the
+Warm, every image is in the
 page cache; cold, none is. Measured in the conditions of `bench.py`.
 """
 
@@ -36,10 +37,10 @@ UNEVEN = 3  # times the median: how late the latest of a hundred batches may be
 
 Limit = Literal["reading", "decoding", "resampling", "hand-off"]
 LIMITS: dict[Limit, str] = {
-    "reading": "Reading is the bottleneck, even from memory.",
-    "decoding": "Decoding is the bottleneck.",
-    "resampling": "Resampling is the bottleneck: decoding alone takes less.",
-    "hand-off": "Handing batches to torch is the bottleneck: DALI has them ready sooner.",
+    "reading": "Reading is the bottleneck, even from memory",
+    "decoding": "Decoding is the bottleneck",
+    "resampling": "Resampling is the bottleneck",
+    "hand-off": "Handing batches to torch is the bottleneck: DALI has them ready sooner",
 }
 
 
@@ -130,26 +131,40 @@ def measure_cold(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...],
 
 
 def limit(stages: Sequence[Figures], on_gpu: bool) -> Limit:
-    """What holds the loader back, from memory.
-
-    On a processor stages are told apart by the processor time an image takes: neighbours do not disturb it.
-    """
+    """What holds the loader back, from memory: on a GPU the first part that is no faster than the whole, on a CPU the
+    part that takes the most of its time."""
     speed = {s.name: s.images_per_second for s in stages}
-    rates = speed if on_gpu else {s.name: s.images_per_second_per_core for s in stages}
     if speed["loader"] > NEAR * speed["read"]:
         return "reading"
-    if rates["loader"] < NEAR * rates["pipeline"]:
+    if not on_gpu:
+        shares = processor_shares(stages)
+        return max(shares, key=lambda part: shares[part])
+    if speed["loader"] < NEAR * speed["pipeline"]:
         return "hand-off"
-    return "resampling" if rates["loader"] < NEAR * rates["decode"] else "decoding"
+    return "resampling" if speed["loader"] < NEAR * speed["decode"] else "decoding"
+
+
+def processor_shares(stages: Sequence[Figures]) -> dict[Limit, float]:
+    """Shares of the loader's processor time on a CPU, largest first. Neighbours disturb that time less than rates."""
+    cost = {s.name: s.cores_per_1000_images_per_second for s in stages}
+    parts: dict[Limit, float] = {
+        "reading": cost["read"],
+        "decoding": max(cost["pipeline"] - cost["read"], 0),
+        "resampling": max(cost["loader"] - cost["pipeline"], 0),
+    }
+    return {part: parts[part] / sum(parts.values()) for part in sorted(parts, key=lambda part: -parts[part])}
 
 
 def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
     """The limit in plain words; `load` is the number of other processes that wanted a core before the start."""
     words, spread = LIMITS[limit(stages, on_gpu)], max(stage.spread for stage in stages)
+    if not on_gpu:
+        shares = (f"{part} {share:.0%}" for part, share in processor_shares(stages).items())
+        words += f"; processor time: {', '.join(shares)}"
     if spread > UNQUIET or load > UNQUIET * usable_cores():
-        words += (f" The machine was not quiet: a load of {load:.1f} before the start, "
-                  f"windows of one stage up to {spread:.0%} apart.")  # fmt: skip
-    return words
+        words += (f". The machine was not quiet: a load of {load:.1f} before the start, "
+                  f"windows of one stage up to {spread:.0%} apart")  # fmt: skip
+    return words + "."
 
 
 def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool) -> tuple[Symptom, ...]:
@@ -171,13 +186,13 @@ def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCach
         Symptom("CPU", "no core is idle", f"{idle:.1f} of {cores:g} cores idle, the loader uses {loader.cores:.1f}",
                 idle <= (1 - NEAR) * cores,
                 "`alexnet pack`; --decode fast; " + ("more --hw-decoder-load" if on_gpu else "--device gpu")),
-        Symptom("CPU", "cores are idle while it decodes", f"{idle:.1f} of {cores:g} cores idle",
+        Symptom("CPU", "cores are idle, and no GPU decodes", f"{idle:.1f} of {cores:g} cores idle",
                 waits_idle and not on_gpu, "more --threads"),
-        Symptom("GPU", "cores are idle while it decodes", f"{idle:.1f} of {cores:g} cores idle" if on_gpu else
+        Symptom("GPU", "cores are idle, so it waits for the GPU", f"{idle:.1f} of {cores:g} cores idle" if on_gpu else
                 "no GPU in use", waits_idle and on_gpu, "other --hw-decoder-load, by --sweep; more --threads"),
         Symptom("hand-off", "DALI alone is faster than the loader",
-                f"{warm['pipeline'].images_per_second:,.0f} against {rate} images/s", held_by == "hand-off",
-                "more --prefetch; a larger --batch-size"),
+                f"{warm['pipeline'].images_per_second:,.0f} against {rate} images/s" if on_gpu else
+                "no GPU in use", held_by == "hand-off", "more --prefetch; a larger --batch-size"),
         Symptom("hand-off", f"one batch in a hundred takes over {UNEVEN} times as long as most",
                 f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
                 loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50, "more --prefetch"),

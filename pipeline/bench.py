@@ -98,14 +98,14 @@ class Bench:
                        device_id=settings.device_id)  # fmt: skip
 
     def cold(self, contents: Contents, part: int, settings: Settings | None = None) -> tuple[Window, float | None]:
-        """A window whose images have been dropped from memory, once through them at most; and the share of their
-        pages that stayed there, if the kernel says."""
+        """A window whose images have been dropped from memory, which ends before one comes again; and the share of
+        their pages that stayed there, if the kernel says."""
         settings, sample = settings or self.settings, self.sample(part)
         stayed = evict(sample)
         loader = self.loader(sample, settings)
         warm_up = min(settings.prefetch + 2, max(len(loader) - MIN_BATCHES, 0))
-        window = measure(contents(loader, 1), sample, seconds=self.seconds, warm_up=warm_up,
-                         device_id=settings.device_id)  # fmt: skip
+        window = measure(contents(loader, ENDLESS), sample, seconds=self.seconds, warm_up=warm_up,
+                         most=len(loader) - warm_up, device_id=settings.device_id)  # fmt: skip
         return window, stayed
 
 

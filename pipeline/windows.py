@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -85,11 +86,12 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f}..{self.high:.2f})"
 
 
-def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int,
+def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int, most: float = inf,
             device_id: int | None = None) -> Window:  # fmt: skip
     """One window over `batches`, after `warm_up` of them that fill the queues; then they are closed.
 
-    It begins and ends with the arrival of a batch. On a GPU all work asked for is waited for at both ends.
+    It takes `most` of them at most, begins and ends with the arrival of one, and more must follow: where they end, the
+    last have been worked on before. On a GPU all work asked for is waited for at both ends.
     """
     _forget_peak_rss()
     with closing(batches):
@@ -100,9 +102,8 @@ def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int,
         latencies: list[float] = []
         cpu, idle, begin = time.process_time(), _idle_seconds(), time.perf_counter()
         now = begin
-        while now - begin < seconds or len(latencies) < MIN_BATCHES:
-            if (indices := next(batches, None)) is None:
-                break
+        while len(latencies) < most and (now - begin < seconds or len(latencies) < MIN_BATCHES):
+            indices = next(batches)
             before, now = now, time.perf_counter()
             latencies.append(now - before)
             num_images += len(indices)

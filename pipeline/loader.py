@@ -110,6 +110,10 @@ class Loader:
         if len(self.dataset) < self.batch_size:
             count, size = len(self.dataset), self.batch_size
             raise DatasetError(f"The training set has {count} images, less than a batch of {size}: lower --batch-size.")
+        if self.batch_size < self.num_ranks:
+            raise ValueError(
+                f"A batch of {self.batch_size} cannot be shared by {self.num_ranks} ranks: raise --batch-size."
+            )
 
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -206,10 +206,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         with self._recording:  # two readers may have met it at once
             if index in self.bad:
                 return
-            self.bad[index] = reason
             log.warning("Bad image %s: %s", self._dataset.name(index), reason)
-            if len(self.bad) > self._settings.max_bad * len(self._dataset):
-                raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
+            add_bad(self._dataset, self.bad, {index: reason}, self._settings.max_bad)
 
     # -- decoding, on the consumer's thread ----------------------------------------------------------------
 
@@ -268,11 +266,25 @@ def _places(feed: Feed) -> list[tuple[int, int, int]]:
     return [(i, top, left) for i, (top, left) in zip(feed.indices.tolist(), feed.crops.tolist(), strict=True)]
 
 
+def add_bad(dataset: Dataset, bad: dict[int, str], met: Mapping[int, str], max_bad: float) -> None:
+    """Adds to a rank's bad images what another has met, so that the limit is one for all of them.
+
+    Raises `TooManyBadFiles` where together they are too many.
+    """
+    bad |= {index: reason for index, reason in met.items() if index not in bad}
+    if len(bad) > max_bad * len(dataset):
+        raise TooManyBadFiles(describe_bad(dataset, bad, max_bad))
+
+
 def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
-    """One message for many bad images: how many, the limit, and the first few."""
-    first = "; ".join(f"{dataset.name(i)}: {reason}" for i, reason in list(bad.items())[:3])
-    share = len(bad) / len(dataset)
+    """One message for too many bad images: how many, the limit, and the first few."""
     return (
-        f"{len(bad)} of {len(dataset)} images ({share:.2%}) cannot be used, more than --max-bad {max_bad:g} allows. "
-        f"{first}{'; ...' if len(bad) > 3 else ''}"
+        f"{len(bad)} of {len(dataset)} images ({len(bad) / len(dataset):.2%}) cannot be used, more than --max-bad "
+        f"{max_bad:g} allows. {name_bad(dataset, bad)}"
     )
+
+
+def name_bad(dataset: Dataset, bad: Mapping[int, str], few: int = 3) -> str:
+    """The first few of them, with reasons."""
+    first = [f"{dataset.name(index)}: {reason}" for index, reason in sorted(bad.items())[:few]]
+    return "; ".join([*first, *(["..."] if len(bad) > few else [])])

@@ -165,6 +165,9 @@ def test_training_and_evaluation_survive_every_kind(tree: Path, tmp_path: Path) 
     last = records(run)[-1]
     assert (last["num_images"], last["bad"]) == (17, 4)
     assert records(run)[-2]["bad_images"] == 4
+    named = [name for record in records(run) for name in record.get("new_bad_images", {})]
+    assert sorted(named) == [f"train/odd{i}/0.JPEG" for i in range(4)]
+    assert "4 training images could not be used, and others took their places: train/odd0/0.JPEG:" in result.stderr
     text = invoke("evaluate", run, tree, "--max-bad", 0.5, *THREADS).stdout
     assert "17 (4 could not be used)" in text
     message = failure("evaluate", run, tree, *THREADS)

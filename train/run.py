@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.dataset import open_dataset
+from ..pipeline.stream import name_bad
 from . import evaluate as evaluation
 from .bench import TrainBench, bench_train
 from .config import Config
@@ -103,6 +104,9 @@ def _fit(trainer: Trainer) -> int:
         except Interrupted as stopped:
             text, code = str(stopped), 128 + stopped.signal_number
     if mesh.is_main:
+        if trainer.bad:
+            say(f"{len(trainer.bad)} training images could not be used, and others took their places: "
+                f"{name_bad(trainer.train_set, trainer.bad)}. metrics.jsonl names them all.")  # fmt: skip
         say(text)
     return code
 

@@ -22,7 +22,7 @@ from ..pca.stats import RgbStats
 from ..pipeline.dataset import Dataset
 from ..pipeline.graph import Decode
 from ..pipeline.loader import Batch, BatchSource, Loader
-from ..pipeline.stream import Settings
+from ..pipeline.stream import Settings, add_bad
 from ..pipeline.val_labels import class_words
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
@@ -86,6 +86,7 @@ class Trainer:
         check_split(config, train_set.num_classes, self.mesh.dims)
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
+        self._told: set[int] = set()  # those of them that the metrics name
         self.loader: BatchSource = self._build_loader()
         with torch.device("meta"):  # torch's own initial weights would be drawn for nothing
             self.model = AlexNet(config, train_set.num_classes)
@@ -165,13 +166,21 @@ class Trainer:
         if self.meter.is_empty:
             return
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
-        record["bad_images"] = len({i for bad in self.mesh.world.gather_objects(list(self.bad)) for i in bad})
-        record |= {"lr": self.schedule.rates(self.epoch).weights}
+        record |= {"lr": self.schedule.rates(self.epoch).weights, **self._count_bad()}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise self._diverged("A weight is no longer finite")
         self._tell(record)
+
+    def _count_bad(self) -> Record:
+        """Of all ranks: each has met those of its share."""
+        for met in self.mesh.world.gather_objects(dict(self.bad)):
+            add_bad(self.train_set, self.bad, met, self.options.settings.max_bad)
+        bad = dict(self.bad)  # readers add to it
+        named = {self.train_set.name(i): reason for i, reason in sorted(bad.items()) if i not in self._told}
+        self._told |= bad.keys()
+        return {"bad_images": len(bad)} | ({"new_bad_images": named} if named else {})
 
     def _end_epoch(self) -> Record:
         record = self._validate()

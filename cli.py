@@ -26,6 +26,7 @@ from .train.options import (
     bench_options,
     config_options,
     data_argument,
+    execution_option,
     json_option,
     loading_options,
     mesh_options,
@@ -149,12 +150,13 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
 @data_argument
 @train_options
 @mesh_options
+@execution_option
 @loading_options
 @config_options
 @click.pass_context
 def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Path | None, resume: str | None,
           stats_file: Path | None, describe: bool, num_classes: int, checkpoint_every: int | None, keep: int,
-          log_every: int, **given: Any) -> None:  # fmt: skip
+          log_every: int, execution: str | None, **given: Any) -> None:  # fmt: skip
     """Train the network, on as many devices as --mesh says.
 
     The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
@@ -181,7 +183,7 @@ def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Pa
         return
     job = run.TrainingJob(data=data, preset=preset, overrides=overrides, run_dir=run_dir, resume=resume,
                           stats_file=stats_file, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every,
-                          loading=loading, ranks=ranks)  # fmt: skip
+                          execution=execution, loading=loading, ranks=ranks)  # fmt: skip
     ctx.exit(run.train(job, ctx.meta[ARGUMENTS]))
 
 
@@ -290,11 +292,12 @@ def bench_loader(data: Path | None, plot: Path | None, as_json: bool, **asked: A
 @click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Of each window.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind.")
 @mesh_options
+@execution_option
 @loading_options
 @json_option
 @click.pass_context
 def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float, batch_size: int, seconds: float,
-                rounds: int, as_json: bool, **given: Any) -> None:  # fmt: skip
+                rounds: int, execution: str | None, as_json: bool, **given: Any) -> None:  # fmt: skip
     """Images per second of training on a mesh: the step alone on a cached batch, and with the loader.
 
     Also the share of time that waits for other ranks and for data, and the bytes sent, counted and from the shapes.
@@ -307,7 +310,7 @@ def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float
 
     ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
-    result = run.bench(data, config, seconds=seconds, rounds=rounds, loading=given, ranks=ranks,
+    result = run.bench(data, config, seconds=seconds, rounds=rounds, execution=execution, loading=given, ranks=ranks,
                        arguments=ctx.meta[ARGUMENTS])  # fmt: skip
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)

@@ -116,6 +116,12 @@ mesh_options = together(
     click.option("--max-restarts", type=click.IntRange(0), default=3, show_default=True,
                  help="How often to start again, from the newest checkpoint, when a rank is lost."),
 )  # fmt: skip
+execution_option = click.option(
+    "--execution", type=click.Choice(["plain", "fused", "graphed", "compiled"]), show_default="fused",
+    help="On GPUs. plain: torch's operations; fused: normalisation in one kernel each way, conv1 by space to depth; "
+    "graphed: besides, forward and backward as a CUDA graph; compiled: besides, by torch.compile. The last two are for "
+    "one rank.",
+)  # fmt: skip
 loading_options = together(
     threads_option,
     click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,

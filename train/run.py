@@ -54,6 +54,7 @@ class TrainingJob:
     checkpoint_every: int | None
     keep: int
     log_every: int
+    execution: str | None
     loading: Options
     ranks: Ranks
 
@@ -80,7 +81,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
         return job.ranks.launch([*arguments, "--run", str(run_dir), "--mesh", str(dims)], dims.num_ranks)
     mesh = build_mesh(dims, place, devices, job.ranks.timeout)
     how = RunOptions(run_dir=run_dir, settings=settings, mesh=mesh, decode=job.loading["decode"],
-                     checkpoint_every=job.checkpoint_every, keep=job.keep, log_every=job.log_every)  # fmt: skip
+                     checkpoint_every=job.checkpoint_every, keep=job.keep, log_every=job.log_every,
+                     execution=job.execution)  # fmt: skip
     with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
         if mesh.is_main:
             say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
@@ -133,8 +135,8 @@ def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1
     return result if mesh.is_main else 0
 
 
-def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, loading: Options, ranks: Ranks,
-          arguments: Sequence[str]) -> TrainBench | int:  # fmt: skip
+def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, execution: str | None, loading: Options,
+          ranks: Ranks, arguments: Sequence[str]) -> TrainBench | int:  # fmt: skip
     """Speeds, on the first rank; on the others, and where ranks were started by `arguments`, an exit code.
 
     No statistics are needed: images are standardised by ImageNet's colours, at the same cost.
@@ -151,7 +153,7 @@ def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, loa
         return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
     mesh = build_mesh(dims, place, devices, ranks.timeout)
     how = RunOptions(run_dir=Path(), settings=settings_of(loading, mesh.device, place.local_size), mesh=mesh,
-                     decode=loading["decode"])  # fmt: skip
+                     decode=loading["decode"], execution=execution)  # fmt: skip
     trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
     with (bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,
           mesh.watched(lambda: "a step")):

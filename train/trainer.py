@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..pca.stats import RgbStats
 from ..pipeline.dataset import Dataset
@@ -35,6 +34,7 @@ from .model import AlexNet, initialise
 from .optimizer import build_optimizer, build_schedule, set_rates
 from .pairs import PairLoader
 from .parallel import GradientSum, check_split, make_replicas_equal, own_part, parallelize, whole_state
+from .step import build_gradient
 from .treatment import build_treatment
 
 log = logging.getLogger("alexnet")
@@ -62,6 +62,7 @@ class RunOptions:
     settings: Settings
     mesh: Mesh = field(default_factory=Mesh)
     decode: Decode = "exact"
+    execution: str | None = None  # on GPUs: one of step.EXECUTIONS, or what is best for most
     log_every: int = 20  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
     keep: int = 2  # checkpoints
@@ -95,6 +96,8 @@ class Trainer:
         parallelize(self.model, self.mesh)
         self.model.to(self.mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         make_replicas_equal(self.model, self.mesh.dp)
+        self.gradient = build_gradient(self.model, config.batch_size, self.mesh.device,
+                                       self.mesh.dims.num_ranks, options.execution)  # fmt: skip
         self.gradients = GradientSum(self.model, self.mesh.dp)
         self.optimizer = build_optimizer(self.model, config)
         self.schedule = build_schedule(config)
@@ -136,14 +139,10 @@ class Trainer:
         torch.manual_seed(_dropout_seed(self.config.seed, batch.epoch, batch.step))
         set_rates(self.optimizer, self.schedule.rates(batch.epoch))
         self.model.train()
-        with torch.autocast("cuda", torch.bfloat16, enabled=batch.images.is_cuda):
-            logits = self.model(batch.images)
-            loss = F.cross_entropy(logits, batch.labels, reduction="sum") / self.config.batch_size
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, logits = self.gradient(batch.images, batch.labels)
         self.gradients.finish()
         self.optimizer.step()
-        self.meter.add(loss.detach(), logits.detach(), batch.labels)
+        self.meter.add(loss, logits, batch.labels)
 
     def classifier(self) -> Classifier:
         return Classifier(self.model, self.treatment, tuple(self.train_set.classes))

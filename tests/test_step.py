@@ -1,7 +1,12 @@
 """Ways to run a step: whatever is done for speed, the same loss, gradients, masks and rates."""
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +30,17 @@ from alexnet.train.step import (
 )
 
 BATCH = 4
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/step.py"
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps of microseconds, which threads that wait for each other make seconds of on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def network(preset: str = "original") -> AlexNet:
@@ -126,7 +141,8 @@ def test_another_shape_is_recorded_anew() -> None:
 
 
 def test_names_are_those_of_the_command_line() -> None:
-    choice: Any = execution_option(lambda: None).__click_params__[0].type
+    command: Any = execution_option(lambda: None)
+    choice = command.__click_params__[0].type
     assert list(choice.choices) == list(EXECUTIONS)
     assert DEFAULT_EXECUTION in EXECUTIONS
 
@@ -174,3 +190,14 @@ def test_a_graph_draws_the_masks_of_the_seed() -> None:
     torch.testing.assert_close(logits[-1], expected)
     assert torch.equal(logits[-1], logits[-3])
     assert (logits[-1] - logits[-2]).abs().max() > 1e-3 * expected.abs().max()
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    names = ["eager", "space-to-depth"]
+    options = [f"--contestant={name}" for name in names]
+    options += ["--batch-size=2", "--width=0.0625", "--steps=1", "--rounds=3", f"--out={tmp_path / 'found.json'}"]
+    subprocess.run([sys.executable, str(SCRIPT), *options], check=True, capture_output=True,
+                   env=os.environ | {"OMP_NUM_THREADS": "1"})
+    results = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert [r["contestant"] for r in results] == names
+    assert all(r["images_per_second"] == sorted(r["windows"])[1] > 0 for r in results)

@@ -64,9 +64,9 @@ def _encode(number: int, format: str, *, mode: str = "RGB", **options: object) -
 def _segments(data: bytearray) -> list[tuple[int, int]]:
     """(start, end) of each JPEG marker segment up to the first scan's data; of others, parts of the header."""
     if data[:2] != b"\xff\xd8":
-        return [(0, 12), (12, 24), (24, min(90, len(data)))]
+        return [(start, min(end, len(data))) for start, end in ((0, 12), (12, 24), (24, 90)) if start + 4 < len(data)]
     found, at = [], 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while at + 4 < len(data) and data[at] == 0xFF:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         found.append((at, min(end, len(data))))
         if data[at + 1] == 0xDA:

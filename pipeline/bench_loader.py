@@ -49,17 +49,18 @@ def bench_loader(bench: Bench, *, compare: bool = False, train_step: TrainStep |
     facts = machine(bench.settings.device_id)  # the load before anything is measured
     stages, share_of_decode = measure_warm(bench, progress)
     cold, cache = measure_cold(bench, progress)
+    data = describe_dataset(bench)
     return BenchResult(
         stages=stages,
         cold=cold,
         page_cache=cache,
         loader_share_of_decode=share_of_decode.median,
         verdict=verdict(stages, on_gpu, facts["load"]),
-        symptoms=symptoms(stages, cold, cache, on_gpu),
+        symptoms=symptoms(stages, cold, cache, on_gpu, data),
         comparison=compare_torch(bench, progress) if compare else None,
         bottleneck=measure_bottleneck(bench, train_step, progress) if train_step else None,
         sweep=sweep(bench, progress) if sweeps else None,
-        dataset=describe_dataset(bench),
+        dataset=data,
         config={"batch_size": bench.batch_size, "rounds": bench.rounds, "seconds_a_window": bench.seconds,
                 "decode": bench.decode, "half": bench.half, "seed": bench.seed, **asdict(bench.settings)},
         machine=facts,

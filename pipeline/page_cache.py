@@ -23,6 +23,7 @@ from .dataset import Dataset
 
 Extents = list[tuple[int, int]]  # offset, that of a page, and length in bytes
 MOUNTS = Path("/proc/self/mountinfo")
+LARGEST_FOLIO = 512 * mmap.PAGESIZE  # pages that the kernel keeps together or not at all
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,11 +43,11 @@ def fill(dataset: Dataset, readers: int) -> None:
 def evict(dataset: Dataset) -> float | None:
     """Drop the images from memory; returns the share of their pages that stayed, as `resident_share` does."""
     for descriptor, extents in _open_files(dataset):
-        _forget(descriptor, extents)
-        if _count_resident(descriptor, extents):
+        _forget(descriptor, extents, mmap.PAGESIZE)
+        if _count_resident(descriptor, extents):  # they are dirty, or share folios with what lies around them
             with suppress(OSError):
-                os.fdatasync(descriptor)  # dirty pages cannot be dropped
-            _forget(descriptor, extents)
+                os.fdatasync(descriptor)
+            _forget(descriptor, extents, LARGEST_FOLIO)
     return resident_share(dataset)
 
 
@@ -101,10 +102,10 @@ def _files(dataset: Dataset) -> Iterator[tuple[Path, list[tuple[int, int]]]]:
             yield from ((dataset.root / dataset.names[i], [(0, int(dataset.lengths[i]))]) for i in members)
 
 
-def _forget(descriptor: int, extents: Extents) -> None:
-    for offset, length in extents:
-        whole_pages = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE  # the kernel keeps a page named in part
-        os.posix_fadvise(descriptor, offset, whole_pages, os.POSIX_FADV_DONTNEED)
+def _forget(descriptor: int, extents: Extents, unit: int) -> None:
+    """Drop every `unit` of bytes that the extents touch: what is named in part, the kernel keeps."""
+    for first, last in {(offset // unit, (offset + length - 1) // unit) for offset, length in extents}:
+        os.posix_fadvise(descriptor, first * unit, (last + 1 - first) * unit, os.POSIX_FADV_DONTNEED)
 
 
 def _count_resident(descriptor: int, extents: Extents) -> int | None:

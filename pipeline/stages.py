@@ -12,7 +12,7 @@ page cache; cold, none is. Measured in the conditions of `bench.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_tur
 SIZED_IMAGES = 256  # as many are looked at for the mean size
 NEAR = 0.9  # rates closer than this count as alike
 UNQUIET = 0.3  # windows so far apart, as a share of the median, or so many cores in use, are worth a warning
+PACKED_MEGAPIXELS = 0.07  # more than the 256-squares that `alexnet pack` makes
 UNEVEN = 3  # times the median: how late the latest of a hundred batches may be
 
 Limit = Literal["reading", "decoding", "resampling", "hand-off"]
@@ -167,25 +168,28 @@ def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
     return words + "."
 
 
-def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool) -> tuple[Symptom, ...]:
-    """From what was measured to the options that change it: disk, CPU, GPU, hand-off."""
+def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool,
+             data: Mapping[str, Any]) -> tuple[Symptom, ...]:  # fmt: skip
+    """From what was measured to the options that change it: disk, CPU, GPU, hand-off; `data` by `describe_dataset`."""
     warm, disk = {s.name: s for s in stages}, {s.name: s for s in cold}
     loader, read, held_by = warm["loader"], disk["read"], limit(stages, on_gpu)
     cores, idle = usable_cores(), max(min(loader.idle_cores, usable_cores() - loader.cores), 0)
     waits_idle = held_by in ("decoding", "resampling") and idle > (1 - NEAR) * cores
+    large = data["image_megapixels"] > PACKED_MEGAPIXELS
+    less_decoding = () if data["raw"] else ("`alexnet pack`" if large else "`alexnet pack --raw`", "--decode fast")
     rate = f"{loader.images_per_second:,.0f}"
     again = "later epochs are in memory" if cache.fits else "in every epoch, as memory is too small"
     return (
         Symptom("disk", "reading from the disk is no faster than the loader",
                 f"{read.images_per_second:,.0f} against {rate} images/s; {again}",
                 read.images_per_second < loader.images_per_second / NEAR,
-                "more --readers; `alexnet pack`" + ("" if cache.fits else "; more memory")),
+                _options("more --readers", "`alexnet pack`" if large else "", "" if cache.fits else "more memory")),
         Symptom("disk", "reading from memory is no faster than the loader",
                 f"{warm['read'].images_per_second:,.0f} against {rate} images/s", held_by == "reading",
                 "other --readers, by --sweep"),
         Symptom("CPU", "no core is idle", f"{idle:.1f} of {cores:g} cores idle, the loader uses {loader.cores:.1f}",
                 idle <= (1 - NEAR) * cores,
-                "`alexnet pack`; --decode fast; " + ("more --hw-decoder-load" if on_gpu else "--device gpu")),
+                _options(*less_decoding, "more --hw-decoder-load" if on_gpu else "--device gpu")),
         Symptom("CPU", "cores are idle, and no GPU decodes", f"{idle:.1f} of {cores:g} cores idle",
                 waits_idle and not on_gpu, "more --threads"),
         Symptom("GPU", "cores are idle, so it waits for the GPU", f"{idle:.1f} of {cores:g} cores idle" if on_gpu else
@@ -197,6 +201,10 @@ def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCach
                 f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
                 loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50, "more --prefetch"),
     )  # fmt: skip
+
+
+def _options(*options: str) -> str:
+    return "; ".join(option for option in options if option)
 
 
 def describe_dataset(bench: Bench) -> dict[str, Any]:
@@ -212,6 +220,7 @@ def describe_dataset(bench: Bench) -> dict[str, Any]:
         "num_images": len(dataset),
         "num_sampled": len(sample),
         "num_bad": len(bench.bad(sample)),
+        "raw": dataset.raw,
         "image_kilobytes": float(dataset.lengths.mean()) / 1e3,
         "image_megapixels": float(np.mean(pixels)) / 1e6,
     }

@@ -26,6 +26,7 @@ from alexnet.pipeline.windows import Figures, Window, summarise
 NUM_IMAGES, BATCH_SIZE, ROUNDS = 32, 8, 2
 FITS = PageCache("ext4", 1.0, 0.0, 1.0, 10.0, fits=True)
 IDLE = 1.0  # cores
+PHOTOGRAPHS = {"image_megapixels": 0.2, "raw": False}
 
 
 def figures(name: str, rate: float, **changes: Any) -> Figures:
@@ -77,10 +78,11 @@ def test_on_a_busy_processor_processor_time_decides() -> None:
     assert "a load of 3.0 before" in verdict(warm(9000, 3000, 2900, 2900), on_gpu=False, load=3.0)
 
 
-def present(found: list[Figures], disk: float = 1e5, on_gpu: bool = False, cache: PageCache = FITS) -> dict[str, str]:
+def present(found: list[Figures], disk: float = 1e5, on_gpu: bool = False, cache: PageCache = FITS,
+            data: dict[str, Any] = PHOTOGRAPHS) -> dict[str, str]:  # fmt: skip
     """Options of the symptoms that are there, by place."""
     cold = [figures("read", disk), figures("loader", min(disk, 3000))]
-    return {s.where: s.options for s in symptoms(found, cold, cache, on_gpu) if s.present}
+    return {s.where: s.options for s in symptoms(found, cold, cache, on_gpu, data) if s.present}
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +103,14 @@ def test_each_symptom_leads_to_its_options() -> None:
     assert present(warm(*decoding, latency_ms_p50=10, latency_ms_p99=31))["hand-off"] == "more --prefetch"
 
 
+def test_a_pack_is_not_to_be_packed_again() -> None:
+    busy = warm(9000, 3000, 2900, 2900, idle_cores=0.1, cores=3.9)
+    pack, raw = ({"image_megapixels": 0.065536, "raw": raw} for raw in (False, True))
+    assert present(busy, disk=2000, data=pack) == {
+        "disk": "more --readers", "CPU": "`alexnet pack --raw`; --decode fast; --device gpu"}  # fmt: skip
+    assert present(busy, disk=2000, data=raw) == {"disk": "more --readers", "CPU": "--device gpu"}
+
+
 def test_cores_taken_by_others_are_not_idle() -> None:
     """The loader has one core of four, others the rest: more threads would not help."""
     assert "--threads" not in present(warm(9000, 3000, 2900, 2900, cores=1.0, idle_cores=0.0))["CPU"]
@@ -112,7 +122,8 @@ def test_options_that_are_named_exist() -> None:
     options = {name for param in loading_options(lambda: None).__click_params__ for name in param.opts}
     options |= {"--sweep", "--batch-size"}
     for on_gpu in (False, True):
-        for symptom in symptoms(warm(1, 1, 1, 1), [figures("read", 1), figures("loader", 1)], FITS, on_gpu):
+        cold = [figures("read", 1), figures("loader", 1)]
+        for symptom in symptoms(warm(1, 1, 1, 1), cold, FITS, on_gpu, PHOTOGRAPHS):
             named = {word.rstrip(";,") for word in symptom.options.split() if word.startswith("--")}
             assert named <= options
 

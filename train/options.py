@@ -117,7 +117,7 @@ mesh_options = together(
                  help="How often to start again, from the newest checkpoint, when a rank is lost."),
 )  # fmt: skip
 execution_option = click.option(
-    "--execution", type=click.Choice(["plain", "fused", "graphed", "compiled"]), show_default="fused",
+    "--execution", type=click.Choice(["plain", "fused", "graphed", "compiled"]), show_default="plain",
     help="On GPUs. plain: torch's operations; fused: normalisation in one kernel each way, conv1 by space to depth; "
     "graphed: besides, forward and backward as a CUDA graph; compiled: besides, by torch.compile. The last two are for "
     "one rank.",

@@ -281,6 +281,6 @@ def test_memory_threads_and_files_do_not_grow(tmp_path: Path) -> None:
     child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     for case, found in json.loads(child.stdout).items():
         assert found["epochs"] == 40
-        assert found["mib_grown"] < 16, case  # a batch has 9 MiB
+        assert found["mib_grown"] < 64, case  # a batch has 9 MiB: one lost an epoch would make 324
         assert found["threads_grown"] <= 0, case
         assert found["files_grown"] <= 0, case

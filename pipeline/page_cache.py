@@ -44,9 +44,11 @@ def evict(dataset: Dataset) -> float | None:
     """Drop the images from memory; returns the share of their pages that stayed, as `resident_share` does."""
     for descriptor, extents in _open_files(dataset):
         _forget(descriptor, extents, mmap.PAGESIZE)
-        if _count_resident(descriptor, extents):  # they are dirty, or share folios with what lies around them
+        stayed = _count_resident(descriptor, extents)
+        if stayed:
             with suppress(OSError):
-                os.fdatasync(descriptor)
+                os.fdatasync(descriptor)  # dirty pages cannot be dropped
+        if stayed != 0:  # or that is not known; folios may be shared with what lies around the images
             _forget(descriptor, extents, LARGEST_FOLIO)
     return resident_share(dataset)
 

@@ -34,7 +34,7 @@ say "The training step, alone and fed"
 for mesh in 1x1; do
   alexnet bench-train "$work/raw" --device gpu --mesh $mesh --rounds 5 --seconds 2 --json > "$out/train-$mesh.json"
 done
-test -f benchmarks/step.py && python benchmarks/step.py --out "$out"
+python benchmarks/step.py --out "$out/step.json"
 alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$work/run"
 alexnet evaluate "$work/run" "$data" --device gpu --json > "$out/evaluate.json"
 cp "$work/run/metrics.jsonl" "$out/train-metrics.jsonl"

@@ -1,5 +1,7 @@
 """`alexnet bench-loader` as a user types it."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from alexnet.cli import main
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.stream import Settings
 from alexnet.pipeline.sweep import candidates
+from alexnet.train import console
 from alexnet.train.config import Config
 from alexnet.train.loading import settings_of
 from alexnet.train.model import AlexNet
@@ -98,3 +101,19 @@ def test_every_command_that_loads_takes_the_recommended_options() -> None:
     for command in ("pca-stats", "train", "evaluate", "predict", "bench-loader"):
         names = {name for parameter in main.commands[command].params for name in parameter.opts}
         assert {f"--{option.replace('_', '-')}" for option in candidates(Settings(device_id=0))} <= names
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_numbers_stay_whole_on_a_narrow_terminal(columns: int, capsys: pytest.CaptureFixture[str],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    header = ("stage", "images a second", "slowest and fastest window", "", "what it is")
+    rows = [("loader", "1,234,567", "1,000,000..2,000,000", "*", "words " * 20), ("read", "7", "1..2", "", "few")]
+    console.print_table("A table", header, rows)
+    printed = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out)  # bold
+    assert all(number in printed for number in ("1,234,567", "1,000,000..2,000,000"))
+    assert max(map(len, printed.splitlines())) <= columns
+    assert ("images a second" in printed) == (columns == 200)
+    console.print_table("No rows", header, [])
+    assert "stage" in capsys.readouterr().out

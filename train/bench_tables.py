@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def print_bench(result: BenchResult) -> None:
     """The stages and what they mean, then what else was asked for."""
     data = result.dataset
-    named = [(s.name, s) for s in result.stages] + [(f"{s.name}, from disk", s) for s in result.cold]
+    named = [(s.name, s) for s in result.stages] + [(f"{s.name}, disk", s) for s in result.cold]
     rows = [(name, *_rates(s), f"{s.cores_per_1000_images_per_second:.2f}", f"{s.encoded_megabytes_per_second:.0f}",
              _latencies(s), f"{s.peak_rss_megabytes:,.0f}") for name, s in named]  # fmt: skip
     print_table(f"{data['num_images']:,} images, {data['image_megapixels']:.3f} megapixels and "
                 f"{data['image_kilobytes']:.0f} KB on average",
-                ("stage", "images/s", "range", "cores per 1,000/s", "MB/s read", "batch ms p50 / p99 / max",
-                 "peak MB"), rows)  # fmt: skip
+                ("stage", "images a second", "range", "cores per 1,000/s", "MB/s", "batch ms p50/p99/max", "peak MB"),
+                rows)  # fmt: skip
     if data["num_sampled"] < data["num_images"]:
         print(f"Measured on {data['num_sampled']:,} of them, drawn at random; from disk on others.")
     if data["num_bad"]:
@@ -49,7 +49,7 @@ def _rates(figures: Figures) -> tuple[str, str]:
 
 
 def _latencies(figures: Figures) -> str:
-    return f"{figures.latency_ms_p50:.0f} / {figures.latency_ms_p99:.0f} / {figures.latency_ms_max:.0f}"
+    return f"{figures.latency_ms_p50:.0f}/{figures.latency_ms_p99:.0f}/{figures.latency_ms_max:.0f}"
 
 
 def _describe_cache(cache: PageCache) -> str:
@@ -73,7 +73,7 @@ def _print_comparison(comparison: Comparison) -> None:
               f"{p.cores_per_1000_images_per_second:.2f}", f"{p.grey_levels_mean:.2f} / {p.grey_levels_max:.0f}")
              for p in comparison.peers]  # fmt: skip
     print_table("Beside torch's DataLoader with Pillow: the same images, crops and flips",
-                ("loader", "workers", "images/s", "range", "ours is times as fast", "cores per 1,000/s",
+                ("loader", "workers", "images a second", "range", "ours is times as fast", "cores per 1,000/s",
                  "grey levels apart, mean / max"), rows)  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def _print_bottleneck(found: Bottleneck) -> None:
     rows = [(name, *_rates(f), f"{f.latency_ms_p50:.0f}") for name, f in (
         ("training step, cached batch", found.step), ("loader alone", found.loader),
         ("training with the loader", found.together))]  # fmt: skip
-    print_table("Is loading the bottleneck?", ("", "images/s", "range", "batch ms p50"), rows)
+    print_table("Is loading the bottleneck?", ("", "images a second", "range", "batch ms p50"), rows)
     print(found.verdict)
 
 
@@ -92,7 +92,8 @@ def _print_sweep(found: Sweep) -> None:
             for p in found.points]  # fmt: skip
     where = "from the disk, as training will read" if found.cold else "from memory, as training will read"
     print_table(f"Other settings ({where}; * is what was in force)",
-                ("option", "images/s", "range", "cores", "batch ms p99", "times as fast as *"), rows)  # fmt: skip
+                ("option", "images a second", "range", "cores", "batch ms p99", "times as fast as *"),
+                rows)  # fmt: skip
     if found.gain is None:
         print("Recommended: the settings as they are; no other was faster in every round and by more than 3%.")
     elif not found.options:

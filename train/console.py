@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -227,14 +228,19 @@ def _clock(seconds: float) -> str:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on standard output; numbers are right-aligned."""
-    table = Table()
-    for i, name in enumerate(header):
-        numeric = all(isinstance(row[i], int | float) or _looks_numeric(str(row[i])) for row in rows)
-        table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+    """A table on standard output. Numbers are right-aligned, and whole: where room is scarce their headers give way."""
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=150)
+    columns = list(zip(*([str(cell) for cell in row] for row in rows), strict=True)) or [()] * len(header)
+    widths = [max(map(len, cells), default=0) for cells in columns]
+    scarce = sum(max(width, len(name)) + 3 for width, name in zip(widths, header, strict=True)) >= console.width
+    table = Table()
+    for name, width, cells in zip(header, widths, columns, strict=True):
+        numeric = bool(cells) and all(map(_looks_numeric, cells))
+        if numeric and scarce and name:
+            name = "\n".join(textwrap.wrap(name, max(width, *map(len, name.split()), 1)))
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for cells in zip(*columns, strict=True):
+        table.add_row(*cells)
     console.print(title, style="bold", soft_wrap=True)
     console.print(table)
 

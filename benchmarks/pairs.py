@@ -30,7 +30,7 @@ def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
     treatment = Treatment(mean=np.array([124, 117, 104], np.float32))
     loader = Loader(dataset=open_dataset(data, "train"), treatment=treatment, batch_size=BATCH, seed=0, bad={},
                     settings=Settings(threads=1, readers=1), rank=rank, num_ranks=num_ranks)  # fmt: skip
-    source = PairLoader(loader, mesh, BATCH) if halves else loader
+    source = PairLoader(loader, mesh) if halves else loader
     return source.batches(0, 0, 1000, lambda epoch: False)
 
 

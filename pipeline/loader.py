@@ -66,6 +66,9 @@ class Treatment:
     basis: NDArray[np.float32] | None = None  # (3, 3): lighting = basis @ three standard normal draws
     lit_divisor: float = 1.0  # a further divisor while lighting is on: the authors' 1 + sigma
 
+    def divisor_when(self, lit: bool) -> NDArray[np.float32]:
+        return self.divisor * np.float32(self.lit_divisor if lit else 1.0)
+
     def apply(self, squares: torch.Tensor, top: int, left: int, mirror: bool) -> torch.Tensor:
         """Evaluation's treatment of one view of uint8 (b, 256, 256, 3): float32 (b, 3, 224, 224)."""
         crop = squares[:, top : top + CROP, left : left + CROP].to(torch.float32)
@@ -119,21 +122,34 @@ class Loader:
         return len(self.dataset) // self.batch_size
 
     def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        for stream, divisor in self._streams(epoch, step, num_epochs, lit):
+            for output, feed in _resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
+                yield self._batch(output.half() if self.half else output, feed)
+
+    def levels(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool],
+               ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:  # fmt: skip
+        """The same on the CPU before the treatment: images are uint8, beside them the lighting of each, (B, 3)."""
+        for stream, _ in self._streams(epoch, step, num_epochs, lit):
+            for output, feed in _resampled(stream, CROP, self.settings):
+                yield self._batch(output, feed), feed.inputs["shift"]
+
+    def _streams(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool],
+                 ) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:  # fmt: skip
         """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
         for lighting_on, group in groupby(range(epoch, num_epochs), key=lit):
             epochs = list(group)
             stream = self.stream(epochs, step if epochs[0] == epoch else 0, lighting_on)
-            divisor = self._divisor(lighting_on)
-            for output, feed in _resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
-                images = (output.half() if self.half else output).permute(0, 3, 1, 2)
-                labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64))
-                request = feed.request
-                yield Batch(images, labels.to(images.device), feed.indices, request.epoch, request.step)
+            yield stream, self.treatment.divisor_when(lighting_on)
+
+    def _batch(self, images: torch.Tensor, feed: Feed) -> Batch:
+        labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64)).to(images.device)
+        return Batch(images.permute(0, 3, 1, 2), labels, feed.indices, feed.request.epoch, feed.request.step)
 
     def stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
         """From `step` of the first epoch to the end of the last; outputs inside DALI: float (B, 224, 224, 3) on a GPU,
         regions on the CPU."""
-        train = partial(train_graph, mean=self.treatment.mean, divisor=self._divisor(lit), half=self.half)
+        train = partial(train_graph, mean=self.treatment.mean, divisor=self.treatment.divisor_when(lit),
+                        half=self.half)  # fmt: skip
         build: Any
         build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
         rows = share(self.batch_size, self.rank, self.num_ranks)
@@ -142,9 +158,6 @@ class Loader:
             self.dataset, self.requests(epochs, step, lit), build, inputs,
             batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
         )  # fmt: skip
-
-    def _divisor(self, lit: bool) -> NDArray[np.float32]:
-        return self.treatment.divisor * np.float32(self.treatment.lit_divisor if lit else 1.0)
 
     def requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
         """The plan of these epochs, batch by batch, for this rank."""
@@ -223,9 +236,7 @@ def _resampled(stream: ImageStream, size: int, settings: Settings, mean: NDArray
                divisor: NDArray[np.float32] | None = None) -> Iterator[tuple[torch.Tensor, Feed]]:  # fmt: skip
     """What a stream comes to, (b, size, size, 3). On the CPU each batch is resampled while the one before is used."""
     if settings.on_gpu:
-        with stream:
-            empty = torch.empty((0, size, size, 3), dtype=torch.uint8)
-            yield from ((empty if output is None else as_tensor(output), feed) for output, feed in stream)
+        yield from _in_use(stream, size)
         return
     begun: deque[tuple[Callable[[], NDArray[Any]], Feed]] = deque()
     with stream, Resampler(size, settings.threads, mean, divisor) as resampler:
@@ -239,6 +250,19 @@ def _resampled(stream: ImageStream, size: int, settings: Settings, mean: NDArray
 
 def _finished(wait: Callable[[], NDArray[Any]], feed: Feed) -> tuple[torch.Tensor, Feed]:
     return torch.from_numpy(wait()), feed
+
+
+def _in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.Tensor, Feed]]:
+    """A GPU's batches lie in DALI's memory, which gets it back when what was begun with a batch is done."""
+    kept: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
+    with stream:
+        for output, feed in stream:
+            images = torch.empty((0, size, size, 3), dtype=torch.uint8) if output is None else as_tensor(output)
+            yield images, feed
+            if images.is_cuda:
+                kept.append((images, torch.cuda.current_stream(images.device).record_event()))
+            if len(kept) > 2:
+                kept.popleft()[1].synchronize()
 
 
 def as_tensor(output: Any) -> torch.Tensor:

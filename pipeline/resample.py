@@ -64,6 +64,12 @@ class Resampler:
 
         return finished
 
+    def treat(self, levels: NDArray[np.uint8], shifts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Squares that are resampled and mirrored already, (b, size, size, 3), lit by shifts (b, 3)."""
+        corner = np.zeros((len(levels), 2))
+        whole = {"start": corner, "end": corner + self._size, "low": corner, "high": corner + self._size}
+        return self.start(list(levels), whole | {"shift": shifts})()
+
     def _resample(self, given: dict[str, NDArray[Any]], out: NDArray[Any], part: slice) -> None:
         begin = {name: values[part].ctypes for name, values in given.items()}
         treatment = (None if self._mean is None else self._mean.ctypes, begin["shift"], self._divisor.ctypes)

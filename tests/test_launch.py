@@ -89,6 +89,19 @@ def assert_same_bits(run: Path, unbroken: Path) -> None:
     assert [name for name in expected[0] if found[0][name] != expected[0][name]] == []
 
 
+@pytest.mark.gpu
+def test_two_towers_share_a_gpu(colour_tree: Path, tmp_path: Path) -> None:
+    """By gloo through the host's memory, in bfloat16: the losses of one process, to its precision."""
+    losses = []
+    for name, mesh in (("one", "1x1"), ("two", "1x2")):
+        devices = ["--devices", "cuda:0,cuda:0"] if mesh == "1x2" else []
+        done = alexnet("train", colour_tree, "--run", tmp_path / name, *SMALL, "--mesh", mesh, *devices)
+        assert done.returncode == 0, done.stderr
+        assert ("Two ranks share a GPU" in done.stderr) == bool(devices)
+        losses.append([record["loss"] for record in records(tmp_path / name)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+
+
 def test_a_killed_rank_is_started_again(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
     rng = random.Random(time.time_ns())
     run = Launched(colour_tree, tmp_path / "run", "--max-restarts", str(KILLS))

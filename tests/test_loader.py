@@ -192,6 +192,31 @@ def test_bad_images_are_the_same_for_ranks_and_interruptions(tiny_tree: Path, tm
 # -- lighting and treatment --------------------------------------------------------------------------------
 
 
+def test_levels_treated_later_are_the_batches_to_the_bit(dataset: Dataset) -> None:
+    """What pairs exchange: lit and mirrored as drawn, with lighting and without."""
+    loader = make_loader(dataset)
+    treated = run(loader, lit=lambda epoch: epoch < 1, num_epochs=2)
+    levels = list(loader.levels(0, 0, 2, lambda epoch: epoch < 1))
+    assert len(levels) == len(treated) == 2 * len(loader)
+    assert {batch.images.dtype for batch, _ in levels} == {torch.uint8}
+    for (batch, shifts), expected in zip(levels, treated, strict=True):
+        with resample.Resampler(224, 2, MEAN_IMAGE, TREATMENT.divisor_when(batch.epoch < 1)) as resampler:
+            images = torch.from_numpy(resampler.treat(batch.images.permute(0, 2, 3, 1).numpy(), shifts))
+        assert same(replace(batch, images=images.permute(0, 3, 1, 2)), expected)
+
+
+@pytest.mark.gpu
+def test_batches_stay_whole_while_the_gpu_is_behind(dataset: Dataset) -> None:
+    loader = make_loader(dataset, settings=Settings(threads=2, readers=2, device_id=0))
+    expected = [batch.images.cpu() for batch in loader.batches(0, 0, 3, always)]
+    seen = []
+    for batch in loader.batches(0, 0, 3, always):
+        torch.cuda._sleep(100_000_000)  # cycles: tens of milliseconds
+        seen.append(batch.images.clone())
+        del batch
+    assert all(torch.equal(late.cpu(), early) for late, early in zip(seen, expected, strict=True))
+
+
 def test_lighting_may_end_with_an_epoch_and_takes_its_divisor_with_it(dataset: Dataset) -> None:
     loader = make_loader(dataset)
     lit, unlit = run(loader), run(loader, lit=never)

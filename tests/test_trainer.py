@@ -24,6 +24,7 @@ from alexnet.pipeline.plan import draw_epoch
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
 from alexnet.train.history import RunFolderInUse
+from alexnet.train.mesh import Mesh
 from alexnet.train.meter import Meter
 from alexnet.train.trainer import Trainer, TrainingError
 
@@ -64,6 +65,18 @@ def test_a_stopped_run_ends_with_the_same_bits(
     assert len({lr for *_, lr, _ in expected[1] if lr}) > 2, "the rate must have dropped meanwhile"
     assert found[0].keys() == expected[0].keys()
     assert [name for name in expected[0] if found[0][name] != expected[0][name]] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("execution", ["plain", "fused", "graphed"])
+def test_a_stopped_run_ends_with_the_same_bits_on_a_gpu(colour_tree: Path, tmp_path: Path, execution: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    how: dict[str, Any] = {"mesh": Mesh(device=torch.device("cuda", 0)), "execution": execution,
+                           "settings": Settings(threads=1, readers=1, device_id=0)}  # fmt: skip
+    trainer(colour_tree, whole, PLATEAU, **how).fit()
+    resume = load(interrupted_at((2, 1), colour_tree, parts, PLATEAU, **how))
+    trainer(colour_tree, parts, PLATEAU, resume=resume, **how).fit()
+    assert outcome(parts) == outcome(whole)
 
 
 def test_colour_noise_and_conv1_stop_with_the_log(colour_tree: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ..pipeline.plan import share
 from .config import LAYERS
 from .mesh import Mesh
 from .meter import Meter
-from .model import AlexNet, describe
+from .model import IMAGE_SHAPE, AlexNet, describe
 from .trainer import Trainer
 
 FOR_EVER = 1_000_000  # epochs
@@ -121,7 +121,9 @@ def expected_traffic(model: AlexNet, mesh: Mesh, element_size: int) -> Traffic:
     each_way = num_images * element_size * (mp.size - 1)
     logits = ceil(model.num_classes / mp.size)
     decoded = max(len(range(num_images)[share(num_images, i, mp.size)]) for i in range(mp.size))
-    image = 3 * 224 * 224 * element_size + 2 * 8  # its label and its index
+    on_gpu = mesh.device.type == "cuda"
+    image = prod(IMAGE_SHAPE) * (element_size if on_gpu else 1) + 2 * 8  # its label and its index
+    image += 0 if on_gpu else 3 * 4  # grey levels have their lighting with them
     gradients = [2 * p.nbytes * (dp.size - 1) // dp.size for p in model.parameters()]
     return Traffic(exchange=each_way * (2 * units + logits), gradients=sum(gradients),
                    images=decoded * image * (mp.size - 1))  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial, reduce
 from typing import Any, Self
 
 import torch
@@ -83,11 +84,15 @@ class Axis:
             return lambda: x[None]
         sent = self._staged(x)
         parts = sent.new_empty((self.size, *x.shape))
-        self.bytes_sent += sent.nbytes * (self.size - 1)
-        work = dist.all_gather(list(parts), sent, group=self.group, async_op=True)
+        if self.size == 2:
+            parts[self.index] = sent
+            wait = self._start_trade({1 - self.index: sent}, parts)
+        else:
+            self.bytes_sent += sent.nbytes * (self.size - 1)
+            wait = partial(self._wait, dist.all_gather(list(parts), sent, group=self.group, async_op=True))
 
         def finish() -> Tensor:
-            self._wait(work)
+            wait()
             return parts.to(x.device)
 
         return finish
@@ -98,13 +103,10 @@ class Axis:
 
     def scatter_sum(self, parts: Tensor) -> Tensor:
         """The sum over all ranks of what each holds for this one: parts (size, ...) -> (...)."""
-        if self.size == 1:
-            return parts[0]
-        sent = self._staged(parts)
-        received = torch.empty_like(sent)
-        self.bytes_sent += sent.nbytes // self.size * (self.size - 1)
-        self._wait(dist.all_to_all_single(received, sent, group=self.group, async_op=True))
-        return received.sum(0).to(parts.device)
+        sent = {i: self._staged(part) for i, part in enumerate(parts) if i != self.index}
+        received = {i: torch.empty_like(part) for i, part in sent.items()}
+        self._start_trade(sent, received)()
+        return reduce(torch.add, [received[i].to(part.device) if i in sent else part for i, part in enumerate(parts)])
 
     def start_sum(self, x: Tensor) -> Callable[[], None]:
         """Begin to replace `x` by its sum over all ranks; the function returned waits until that is done."""
@@ -153,6 +155,22 @@ class Axis:
         padded = torch.cat([text, text.new_zeros(max(sizes) - len(text))])
         rows = zip(self.gather(padded).numpy(), sizes, strict=True)
         return [json.loads(row[:size].tobytes()) for row, size in rows]
+
+    def _start_trade(self, sent: dict[int, Tensor], received: Any) -> Callable[[], None]:
+        """Begin to send rank i of the axis `sent[i]` and to receive `received[i]` from it.
+
+        Between two ranks that takes half the time of gloo's collectives.
+        """
+        ends = [dist.P2POp(way, tensors[i], group=self.group, group_peer=i)
+                for i in sent for way, tensors in ((dist.isend, sent), (dist.irecv, received))]  # fmt: skip
+        works = dist.batch_isend_irecv(ends) if ends else []
+        self.bytes_sent += sum(x.nbytes for x in sent.values())
+
+        def wait() -> None:
+            for work in works:
+                self._wait(work)
+
+        return wait
 
     def _wait(self, work: Any) -> None:
         started = time.monotonic()
@@ -250,7 +268,8 @@ def build_mesh(dims: ParallelDims, place: Place, devices: Sequence[torch.device]
     """Join the ranks of `place` in a mesh; `devices` are those of this machine's ranks.
 
     Ranks of a pair are neighbours, so a pair stays within a machine. NCCL on GPUs; gloo on CPUs, and where two
-    ranks share a GPU, which NCCL does not do.
+    ranks share a GPU, which NCCL does not do. NCCL, which ends a process without a word, waits twice as long as
+    `world`, which names the rank that is missing.
     """
     if dims.num_ranks != place.size:
         raise ValueError(f"--mesh {dims} has {dims.num_ranks} ranks, but {place.size} were started: make them equal.")
@@ -263,14 +282,15 @@ def build_mesh(dims: ParallelDims, place: Place, devices: Sequence[torch.device]
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "gloo" if device.type == "cpu" or shared else "cpu:gloo,cuda:nccl"
-    timeout = timedelta(seconds=timeout_seconds)
+    patience = timedelta(seconds=timeout_seconds)
+    timeout = patience * (1 if backend == "gloo" else 2)
     dist.init_process_group(backend, store=place.store, rank=place.rank, world_size=place.size, timeout=timeout)
     ranks = torch.arange(place.size).view(dims.dp, dims.mp)
     groups = [dist.new_subgroups_by_enumeration(rows.tolist(), timeout=timeout)[0] for rows in (ranks.T, ranks)]
     mesh = DeviceMesh.from_group(groups, "cpu", mesh=ranks, mesh_dim_names=("dp", "mp"))
     dp, mp = (Axis(size, mesh.get_local_rank(name), mesh.get_group(name), shared)
               for name, size in (("dp", dims.dp), ("mp", dims.mp)))  # fmt: skip
-    world = Axis(place.size, place.rank, dist.new_group(backend="gloo", timeout=timeout))
+    world = Axis(place.size, place.rank, dist.new_group(backend="gloo", timeout=patience))
     return Mesh(dims, device, dp, mp, world, place)
 
 

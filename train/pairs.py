@@ -7,6 +7,7 @@ Each of a pair decodes half of the pair's batch, and the halves are exchanged wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import TypeVar
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..pipeline.dataset import Dataset
-from ..pipeline.geometry import SHORT_SIDE
+from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.graph import Decode
-from ..pipeline.loader import Batch, BatchSource, Decoded, squares
+from ..pipeline.loader import Batch, Decoded, Loader, squares
 from ..pipeline.plan import share
+from ..pipeline.resample import Resampler
 from ..pipeline.stream import Settings
 from .mesh import Axis, Mesh
 
@@ -32,27 +34,47 @@ Collected = TypeVar("Collected")
 class PairLoader:
     """Batches of a dp rank, from a `source` on each of its mp ranks that has rank dp x mp of the global batch."""
 
-    source: BatchSource
+    source: Loader
     mesh: Mesh
-    batch_size: int
 
     def __len__(self) -> int:
         return len(self.source)
 
     def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
-        """As the source's, whole. A batch is asked for, and its exchange begun, one step ahead."""
-        batches = self.source.batches(epoch, step, num_epochs, lit)
-        return _one_ahead(batches, self._start) if self.mesh.mp.size > 1 else batches
+        """As the source's, whole. A batch is asked for, and its exchange begun, one step ahead.
 
-    def _start(self, part: Batch) -> Callable[[], Batch]:
-        mp, ranks = self.mesh.mp, self.mesh.dims.num_ranks
+        CPUs exchange grey levels, a quarter of the bytes, and treat them afterwards; GPUs what the network sees.
+        """
+        if self.mesh.mp.size == 1:
+            return self.source.batches(epoch, step, num_epochs, lit)
+        if self.source.settings.on_gpu:
+            return _one_ahead(self.source.batches(epoch, step, num_epochs, lit), self._start)
+        return self._treated(epoch, step, num_epochs, lit)
+
+    def _treated(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        threads, how = self.source.settings.threads, self.source.treatment
+        with ExitStack() as stack:
+            resamplers = [stack.enter_context(Resampler(CROP, threads, how.mean, how.divisor_when(on)))
+                          for on in (False, True)]  # fmt: skip
+
+            def start(part: tuple[Batch, NDArray[np.float32]]) -> Callable[[], Batch]:
+                shifts = self._start_rows(torch.from_numpy(part[1]))
+                treat = resamplers[lit(part[0].epoch)].treat
+                return self._start(part[0], lambda levels: torch.from_numpy(treat(levels.numpy(), shifts().numpy())))
+
+            yield from _one_ahead(self.source.levels(epoch, step, num_epochs, lit), start)
+
+    def _start(self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images) -> Callable[[], Batch]:
+        images = self._start_rows(part.images.permute(0, 2, 3, 1))
+        labels, indices = self._start_rows(part.labels), self._start_rows(torch.from_numpy(part.indices))
+        return lambda: Batch(treat(images()).permute(0, 3, 1, 2), labels(), indices().numpy(), part.epoch, part.step)
+
+    def _start_rows(self, part: Tensor) -> Callable[[], Tensor]:
+        """Begin to collect what every rank of the pair has of a batch."""
+        size, ranks, mp = self.source.batch_size, self.mesh.dims.num_ranks, self.mesh.mp
         first = self.mesh.dp.index * mp.size
-        shares = [share(self.batch_size, rank, ranks) for rank in range(first, first + mp.size)]
-        counts = [rows.stop - rows.start for rows in shares]
-        images = _start_rows(part.images.permute(0, 2, 3, 1), counts, mp)
-        labels = _start_rows(part.labels, counts, mp)
-        indices = _start_rows(torch.from_numpy(part.indices), counts, mp)
-        return lambda: Batch(images().permute(0, 3, 1, 2), labels(), indices().numpy(), part.epoch, part.step)
+        shares = [share(size, rank, ranks) for rank in range(first, first + mp.size)]
+        return _start_rows(part, [rows.stop - rows.start for rows in shares], mp)
 
 
 def _start_rows(part: Tensor, counts: list[int], mp: Axis) -> Callable[[], Tensor]:

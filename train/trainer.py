@@ -164,8 +164,9 @@ class Trainer:
     def _log_window(self) -> None:
         if self.meter.is_empty:
             return
+        counts = self._count_bad()  # first: ranks that hang are found here, while on their devices all would wait
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
-        record |= {"lr": self.schedule.rates(self.epoch).weights, **self._count_bad()}
+        record |= {"lr": self.schedule.rates(self.epoch).weights, **counts}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
@@ -239,7 +240,7 @@ class Trainer:
             run=c.augment_run, random_crop=c.random_crop, random_flip=c.random_flip,
             rank=self.mesh.world.index, num_ranks=self.mesh.world.size,
         )  # fmt: skip
-        return PairLoader(source, self.mesh, c.batch_size)
+        return PairLoader(source, self.mesh)
 
     # -- state ---------------------------------------------------------------------------------------------
 

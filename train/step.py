@@ -82,7 +82,7 @@ def plain_gradient(model: nn.Module, batch_size: int, forward: Callable[[Tensor]
 
     `forward` computes the same as `model`, which it does otherwise itself.
     """
-    forward = forward or model
+    forward = model if forward is None else forward  # a compiled model may not be asked for its truth
 
     def gradient(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         model.zero_grad(set_to_none=True)

@@ -278,7 +278,7 @@ def bench_loader(data: Path | None, plot: Path | None, as_json: bool, **asked: A
 
     result = run_bench_loader(data, asked)
     if plot:
-        from .pipeline.bench_figures import plot_bench
+        from .pipeline.bench.figures import plot_bench
 
         plot_bench(result, plot)
     print(result.to_json()) if as_json else print_bench(result)

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import torch
 
-from ..pipeline.bench import Bench
-from ..pipeline.bench_loader import BenchResult, bench_loader
-from ..pipeline.bottleneck import TrainStep
+from ..pipeline.bench.bottleneck import TrainStep
+from ..pipeline.bench.conditions import Bench
+from ..pipeline.bench.result import BenchResult, bench_loader
 from .config import Config
 from .console import bars
 from .loading import Options, device_of, open_or_generate, settings_of

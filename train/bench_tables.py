@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from .console import print_table
 
 if TYPE_CHECKING:
-    from ..pipeline.bench_loader import BenchResult
-    from ..pipeline.bottleneck import Bottleneck
-    from ..pipeline.compare import Comparison
-    from ..pipeline.stages import PageCache
-    from ..pipeline.sweep import Sweep
-    from ..pipeline.windows import Figures
+    from ..pipeline.bench.bottleneck import Bottleneck
+    from ..pipeline.bench.compare import Comparison
+    from ..pipeline.bench.result import BenchResult
+    from ..pipeline.bench.stages import PageCache
+    from ..pipeline.bench.sweep import Sweep
+    from ..pipeline.bench.windows import Figures
 
 
 def print_bench(result: BenchResult) -> None:

@@ -11,7 +11,7 @@ from .console import print_table, say
 
 if TYPE_CHECKING:
     from ..pca.stats import RgbStats
-    from .bench import TrainBench
+    from .bench_train import TrainBench
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:

@@ -17,7 +17,7 @@ from alexnet.pipeline.bench.figures import plot_bench
 from alexnet.pipeline.bench.result import BenchResult, bench_loader
 from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.stream import Settings
-from alexnet.train.bench_tables import print_bench
+from alexnet.train.bench_tables import print_loader_bench
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 
@@ -76,7 +76,7 @@ def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, t
         rows = 1 + bool(shown.comparison or shown.bottleneck) + bool(shown.sweep)
         assert picture.height > 400 * rows
         assert len(picture.convert("L").getcolors() or []) > 20  # something is drawn
-    print_bench(shown)
+    print_loader_bench(shown)
     printed = capsys.readouterr().out
     for part, title in (("comparison", "Beside torch"), ("bottleneck", "Is loading the bottleneck?"),
                         ("sweep", "Recommended: ")):  # fmt: skip
@@ -97,7 +97,7 @@ def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, t
 def test_what_could_not_be_dropped_is_said(result: BenchResult, cache: dict[str, Any], says: str,
                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     known = {"resident_warm": 1.0, "resident_cold": 0.0} | cache
-    print_bench(replace(result, page_cache=replace(result.page_cache, **known)))
+    print_loader_bench(replace(result, page_cache=replace(result.page_cache, **known)))
     assert says in capsys.readouterr().out
 
 

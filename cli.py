@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from . import __version__
-from .train.config import PRESETS
-from .train.console import ARGUMENTS, Commands, bar, print_table, run_commands, say
+from .train.console import ARGUMENTS, Commands, bar
 from .train.options import (
     ANY_PATH,
+    CONFIG,
     FOLDER,
     LOADING,
+    RANKS,
     batch_option,
-    bench_options,
+    bench_loader_options,
+    bench_train_options,
     config_options,
     data_argument,
     execution_option,
@@ -32,13 +33,12 @@ from .train.options import (
     mesh_options,
     pack_options,
     stats_options,
+    take,
     threads_option,
     train_options,
     views_option,
 )
 
-if TYPE_CHECKING:
-    from .pca.stats import Region, RgbStats
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="alexnet")
@@ -54,7 +54,7 @@ def main(debug: bool) -> None:
     logger.setLevel(logging.INFO)
 
 
-# -- statistics --------------------------------------------------------------------------------------------
+# -- before training ---------------------------------------------------------------------------------------
 
 
 @main.command("pca-stats")
@@ -62,8 +62,7 @@ def main(debug: bool) -> None:
 @stats_options
 @loading_options
 @json_option
-def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[Path, ...],
-              part: tuple[int, int] | None, plot: Path | None, as_json: bool, **loading: Any) -> None:  # fmt: skip
+def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
     """Colour statistics of a training set: mean image, covariance, eigenvectors and eigenvalues.
 
     Exact integer sums: the same bits whatever the threads and processes, in one go or resumed. After an
@@ -71,43 +70,12 @@ def pca_stats(data: Path | None, out: Path | None, region: Region, parts: tuple[
 
     Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
     """
-    from .pipeline.dataset import open_dataset
-    from .train.launch import Place
-    from .train.loading import compute_statistics, example_square, settings_of
-    from .train.session import stats_path
+    from .train.pca_stats import run_pca_stats
     from .train.tables import print_stats
 
-    if (parts or part) and out is None:
-        raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
-    if parts and (data or part):
-        raise click.UsageError("--merge adds up files: leave DATA and --part out.")
-    if part and not 0 <= part[0] < part[1]:
-        raise click.UsageError(f"--part {part[0]} {part[1]}: the parts of {part[1]} are 0 to {part[1] - 1}.")
-    if part and "WORLD_SIZE" in os.environ:
-        raise click.UsageError("torchrun shares the images out by itself: leave --part out.")
-    example = None
-    Place.join()
-    if parts:
-        from .pca.compute import merge_stats
-
-        stats: RgbStats | None = merge_stats(parts)
-    else:
-        dataset = open_dataset(data, "train")
-        out = out or stats_path(dataset, region)
-        stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], part or (0, 1))
-        example = example_square(dataset, loading) if plot else None
-    if stats is None:  # another rank has the whole
-        return
-    assert out is not None
-    stats.save(out)
-    if plot:
-        from .pca.figures import plot_stats
-
-        plot_stats(stats, plot, example)
-    print(out.read_text()) if as_json else print_stats(stats, out)
-
-
-# -- packing -----------------------------------------------------------------------------------------------
+    if found := run_pca_stats(data, take(LOADING, asked), **asked):  # the first rank prints
+        stats, out = found
+        print(out.read_text()) if as_json else print_stats(stats, out)
 
 
 @main.command()
@@ -129,18 +97,14 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
     from .pipeline.pack import PackOptions
     from .pipeline.pack import pack as pack_split
     from .train.loading import settings_of
+    from .train.tables import print_packed
 
     options = PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=loading["decode"])
     results = []
     for dataset in [open_dataset(data, split) for split in splits or ("train", "val")]:
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
             results.append(pack_split(dataset, out, options, settings_of(loading), update))
-    if as_json:
-        print(json.dumps({"splits": [asdict(result) for result in results]}))
-        return
-    print_table(str(out), ("split", "images", "shards", "size", "left out"),
-                [(r.split, f"{r.num_images:,}", f"{r.num_shards:,}", f"{r.num_bytes / 1e9:.2f} GB", f"{len(r.bad):,}")
-                 for r in results])  # fmt: skip
+    print(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -154,9 +118,7 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
 @loading_options
 @config_options
 @click.pass_context
-def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Path | None, resume: str | None,
-          stats_file: Path | None, describe: bool, num_classes: int, checkpoint_every: int | None, keep: int,
-          log_every: int, execution: str | None, **given: Any) -> None:  # fmt: skip
+def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: int, **given: Any) -> None:
     """Train the network, on as many devices as --mesh says.
 
     The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
@@ -175,15 +137,12 @@ def train(ctx: click.Context, data: Path | None, preset: str | None, run_dir: Pa
     from .train.session import resolve_config
     from .train.tables import print_description
 
-    ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
-    loading = {k: given.pop(k) for k in LOADING}
-    overrides = {k: v for k, v in given.items() if v is not None}
+    overrides = {name: value for name, value in take(CONFIG, given).items() if value is not None}
     if describe:
         print_description(resolve_config(preset, overrides, None), num_classes)
         return
-    job = run.TrainingJob(data=data, preset=preset, overrides=overrides, run_dir=run_dir, resume=resume,
-                          stats_file=stats_file, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every,
-                          execution=execution, loading=loading, ranks=ranks)  # fmt: skip
+    ranks, loading = run.Ranks(**take(RANKS, given)), take(LOADING, given)
+    job = run.TrainingJob(preset=preset, overrides=overrides, ranks=ranks, loading=loading, **given)
     ctx.exit(run.train(job, ctx.meta[ARGUMENTS]))
 
 
@@ -209,20 +168,16 @@ def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10],
     """
     from .train import run
     from .train.session import split_data
+    from .train.tables import print_evaluation
 
-    ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
+    ranks = run.Ranks(**take(RANKS, given))
     checkpoints, data = split_data(paths)
     result = run.evaluate(checkpoints, data, views=views, batch_size=batch_size, loading=given, ranks=ranks,
                           arguments=ctx.meta[ARGUMENTS])  # fmt: skip
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
-    if as_json:
-        print(json.dumps(asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}))
-        return
-    print(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
-    print(f"views        {views}" + (f", {len(checkpoints)} networks averaged" if len(checkpoints) > 1 else ""))
-    print(f"top-1 error  {result.top1_error:.2%}")
-    print(f"top-5 error  {result.top5_error:.2%}")
+    record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
+    print(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
 
 
 @main.command()
@@ -240,18 +195,16 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
     from .train import evaluate as evaluation
     from .train.loading import device_of, settings_of
     from .train.session import load_classifier
+    from .train.tables import print_predictions
 
     files, device = from_files(images), device_of(loading)
     bad: dict[int, str] = {}
     found = evaluation.predict([load_classifier(checkpoint, device)], files, views=views, device=device,
                                settings=settings_of(loading | {"max_bad": 1.0}), bad=bad,
                                decode=loading["decode"])  # fmt: skip
-    results = [(files.name(p.index), dict(p.classes)) for p in found]
-    if as_json:
-        print(json.dumps({"predictions": dict(results), "bad": {files.name(i): why for i, why in bad.items()}}))
-    else:
-        for name, classes in results:
-            print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
+    predictions = [(files.name(p.index), dict(p.classes)) for p in found]
+    record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}
+    print(json.dumps(record)) if as_json else print_predictions(predictions)
     if bad:
         raise SystemExit(1)
 
@@ -261,10 +214,10 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
 
 @main.command("bench-loader")
 @data_argument
-@bench_options
+@bench_loader_options
 @loading_options
 @json_option
-def bench_loader(data: Path | None, plot: Path | None, as_json: bool, **asked: Any) -> None:
+def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
     """Images per second of the loader that training uses, stage by stage, against its own ceiling.
 
     read: bytes and headers; decode: whole images, nothing else; pipeline: the training graph; loader: the same in
@@ -274,23 +227,15 @@ def bench_loader(data: Path | None, plot: Path | None, as_json: bool, **asked: A
     Example: alexnet bench-loader /data/imagenet --step --sweep --plot loader.png
     """
     from .train.bench_loader import run_bench_loader
-    from .train.bench_tables import print_bench
+    from .train.bench_tables import print_loader_bench
 
     result = run_bench_loader(data, asked)
-    if plot:
-        from .pipeline.bench_figures import plot_bench
-
-        plot_bench(result, plot)
-    print(result.to_json()) if as_json else print_bench(result)
+    print(result.to_json()) if as_json else print_loader_bench(result)
 
 
 @main.command("bench-train")
 @data_argument
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True)
-@click.option("--width", type=float, default=1.0, show_default=True, help="Scales channels and units.")
-@batch_option
-@click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Of each window.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind.")
+@bench_train_options
 @mesh_options
 @execution_option
 @loading_options
@@ -305,10 +250,10 @@ def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float
     Example: alexnet bench-train /data/imagenet --mesh 1x2
     """
     from .train import run
+    from .train.bench_tables import print_train_bench
     from .train.config import Config
-    from .train.tables import print_train_bench
 
-    ranks = run.Ranks(**{k: given.pop(k) for k in ("mesh", "devices", "timeout", "max_restarts")})
+    ranks = run.Ranks(**take(RANKS, given))
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
     result = run.bench(data, config, seconds=seconds, rounds=rounds, execution=execution, loading=given, ranks=ranks,
                        arguments=ctx.meta[ARGUMENTS])  # fmt: skip
@@ -325,15 +270,10 @@ def doctor(as_json: bool) -> None:
     Example: alexnet doctor
     """
     from .pipeline.doctor import diagnose
+    from .train.tables import print_findings
 
     findings = diagnose()
-    if as_json:
-        print(json.dumps({"findings": [asdict(f) for f in findings]}))
-        return
-    print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
-    for finding in findings:
-        if finding.status != "ok":
-            print(f"\n{finding.area}: {finding.cost}\n  {finding.remedy}")
+    print(json.dumps({"findings": [asdict(f) for f in findings]})) if as_json else print_findings(findings)
 
 
 @main.command()
@@ -347,21 +287,9 @@ def demo(folder: Path, threads: int) -> None:
 
     Example: alexnet demo --folder /tmp/demo
     """
-    from .pipeline.generate import generate_tree
+    from .train.demo import run_demo
 
-    say(f"Drawing ten classes of JPEGs into {folder / 'data'}")
-    with bar("drawing", 1200, "images") as update:
-        data = generate_tree(folder / "data", train_per_class=100, val_per_class=20, seed=0, processes=threads,
-                             progress=lambda done, total: update(done))  # fmt: skip
-    run, stats, run_on = folder / "run", folder / "stats.json", f"--threads {threads}"
-    run_commands(
-        f"pca-stats {data} --out {stats} --plot {folder / 'stats.png'} {run_on}",
-        f"train {data} --stats {stats} --run {run} --width 0.25 --batch-size 16 --epochs 20 --schedule stages "
-        f"--num-stages 2 --stage-factor 10 {run_on}",
-        f"evaluate {run} {data} --views 1 {run_on}",
-        f"evaluate {run} {data} --views 10 {run_on}",
-        f"bench-loader {data} --seconds 1 {run_on}",
-    )
+    run_demo(folder, threads)
 
 
 if __name__ == "__main__":

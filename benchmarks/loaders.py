@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.pipeline.bench import measure
+from alexnet.pipeline.bench.windows import measure
 from alexnet.pipeline.dataset import Dataset, open_dataset
 from contestants import CONTESTANTS, OURS, Contestant, Images
 from job import Job

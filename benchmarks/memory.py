@@ -161,7 +161,7 @@ CASES: dict[str, Callable[[Path, int, Callable[[], None]], None]] = {
 
 
 def _save(options: argparse.Namespace, found: dict[tuple[str, str], dict[str, float]]) -> None:
-    from alexnet.pipeline.bench import machine
+    from alexnet.pipeline.bench.conditions import machine
 
     facts, now = machine(None), datetime.now(UTC)
     lines = [

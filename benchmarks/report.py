@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import features
 
-from alexnet.pipeline.bench import machine
+from alexnet.pipeline.bench.conditions import machine
 from alexnet.pipeline.dataset import Dataset
 from contestants import Images
 

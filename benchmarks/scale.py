@@ -243,7 +243,7 @@ STAGES: dict[str, Callable[[argparse.Namespace, Found], None]] = {
 
 
 def _save(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
-    from alexnet.pipeline.bench import machine
+    from alexnet.pipeline.bench.conditions import machine
 
     facts, now = machine(None), datetime.now(UTC)
     lines = [

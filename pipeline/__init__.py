@@ -7,6 +7,6 @@ reference), `graph.py` (the same in DALI), `encoded.py` (an image's bytes, befor
 `judge.py` (bytes into a graph, tensors out, bad files survived), `resample.py` (on CPUs, what DALI leaves to be done),
 `loader.py` (batches for the trainer), `pack.py` (a data set down-sampled once).
 
-Beside the flow: `bench_loader.py` and what it imports (how fast it is, and why), `generate.py` and `draw.py` (data sets
+Beside the flow: `bench/` (how fast the loader is, and why), `generate.py` and `draw.py` (data sets
 made of nothing), `doctor.py` and `hardware.py` (what the machine has), `files.py` (files that are whole or absent).
 """

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .dataset import Dataset, cache_folder, open_dataset
 from .draw import KINDS, Kind, draw_jpeg
 from .hardware import num_cores
 
@@ -73,6 +74,12 @@ def generate_flat(
     """
     jobs = [_Job(f"train/{i // 100:04d}/{i:06d}.JPEG", (seed, i), None) for i in range(count)]
     return _build(root, {"kind": "flat", "train": count, "seed": seed}, jobs, processes, progress)
+
+
+def generated_dataset(count: int, seed: int = 0, *, progress: Progress | None = None) -> Dataset:
+    """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
+    root = cache_folder() / "bench-jpegs" / f"{count}-seed{seed}-v{GENERATOR}"
+    return open_dataset(generate_flat(root, count, seed, progress=progress), "train")
 
 
 def _build(

@@ -20,7 +20,7 @@ from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.stream import Settings
 from alexnet.train import checkpoint as checkpoints
-from alexnet.train.bench import bench_train
+from alexnet.train.bench_train import bench_train
 from alexnet.train.config import Config
 from alexnet.train.launch import Place
 from alexnet.train.mesh import CPU, Mesh, ParallelDims, build_mesh, leave_mesh

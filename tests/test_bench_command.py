@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet.cli import main
+from alexnet.pipeline.bench.sweep import candidates
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.stream import Settings
-from alexnet.pipeline.sweep import candidates
 from alexnet.train import console
 from alexnet.train.config import Config
 from alexnet.train.loading import settings_of

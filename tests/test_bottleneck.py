@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.pipeline.bench import Bench
-from alexnet.pipeline.bottleneck import Bottleneck, measure_bottleneck, verdict
+from alexnet.pipeline.bench.bottleneck import Bottleneck, measure_bottleneck, verdict
+from alexnet.pipeline.bench.conditions import Bench
+from alexnet.pipeline.bench.windows import Figures, Ratio, Window, summarise
 from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.stream import Settings
-from alexnet.pipeline.windows import Figures, Ratio, Window, summarise
 
 BATCH_SIZE = 8
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

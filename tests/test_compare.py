@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.pipeline import compare
 from alexnet.pipeline.augment import centre_square, crop_and_flip
-from alexnet.pipeline.bench import Bench
-from alexnet.pipeline.compare import PEERS, PeerError, compare_torch
+from alexnet.pipeline.bench import compare
+from alexnet.pipeline.bench.compare import PEERS, PeerError, compare_torch
+from alexnet.pipeline.bench.conditions import Bench
+from alexnet.pipeline.bench.peer import pillow_batches, worker_counts
 from alexnet.pipeline.dataset import Dataset, open_dataset
-from alexnet.pipeline.peer import pillow_batches, worker_counts
 from alexnet.pipeline.plan import draw_epoch
 from alexnet.pipeline.stream import Settings
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from alexnet.pipeline import generate
 from alexnet.pipeline.draw import GREY_SHARE, KINDS, Kind, _paste, draw_jpeg, draw_size
-from alexnet.pipeline.generate import generate_flat, generate_tree
+from alexnet.pipeline.generate import generate_flat, generate_tree, generated_dataset
 
 
 def read_tree(root: Path) -> dict[str, bytes]:
@@ -208,3 +208,13 @@ def test_without_locks_the_faster_one_wins(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert read_tree(generate_flat(tmp_path / "here/flat", 3, progress=overtake)) == read_tree(other)
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["flat"]
+
+
+def test_generated_dataset_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
+    drawn: list[tuple[int, int]] = []
+    first = generated_dataset(4, progress=lambda *report: drawn.append(report))
+    again = generated_dataset(4, progress=lambda *report: drawn.append(report))
+    assert len(first) == len(drawn) == 4
+    assert again.fingerprint == first.fingerprint
+    assert first.root.is_relative_to(tmp_path / "bench-jpegs")

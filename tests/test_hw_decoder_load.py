@@ -9,10 +9,10 @@ import pytest
 from nvidia.dali import fn
 
 from alexnet.pipeline import loader
+from alexnet.pipeline.bench.stages import STAGES
 from alexnet.pipeline.dataset import Dataset, open_dataset
 from alexnet.pipeline.graph import HW_DECODER_LOAD, new_pipeline
 from alexnet.pipeline.loader import Loader, Treatment, full_images, squares
-from alexnet.pipeline.stages import STAGES
 from alexnet.pipeline.stream import Settings
 
 SETTINGS = Settings(threads=1, hw_decoder_load=0.3)
@@ -73,7 +73,7 @@ def test_settings_reach_the_decoder(noise_tree: Any, monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(fn.decoders, name, spy)
     monkeypatch.setattr(loader, "ImageStream", stream)
-    monkeypatch.setattr("alexnet.pipeline.stages.ImageStream", stream)
+    monkeypatch.setattr("alexnet.pipeline.bench.stages.ImageStream", stream)
     with pytest.raises(Stopped):
         next(iter(USES[use](open_dataset(noise_tree, "train"))))
     (arguments,) = built

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.pipeline import page_cache
+from alexnet.pipeline.bench import page_cache
+from alexnet.pipeline.bench.page_cache import evict, file_system, fill, resident_share
 from alexnet.pipeline.dataset import Dataset, Listing, open_dataset
-from alexnet.pipeline.page_cache import evict, file_system, fill, resident_share
 
 DROPS = ("ext4", "xfs", "btrfs", "overlay")  # file systems that do as they are told
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from alexnet.pipeline import stages
-from alexnet.pipeline.bench import Bench
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.stages import (
+from alexnet.pipeline.bench import stages
+from alexnet.pipeline.bench.conditions import Bench
+from alexnet.pipeline.bench.stages import (
     COLD_STAGES,
     STAGES,
     PageCache,
@@ -20,8 +19,9 @@ from alexnet.pipeline.stages import (
     symptoms,
     verdict,
 )
+from alexnet.pipeline.bench.windows import Figures, Window, summarise
+from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.stream import Settings
-from alexnet.pipeline.windows import Figures, Window, summarise
 
 NUM_IMAGES, BATCH_SIZE, ROUNDS = 32, 8, 2
 FITS = PageCache("ext4", 1.0, 0.0, 1.0, 10.0, fits=True)

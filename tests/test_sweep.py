@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet.pipeline.bench import Bench
+from alexnet.pipeline.bench.conditions import Bench
+from alexnet.pipeline.bench.sweep import WORTH_IT, candidates, is_clear, sweep, winner
+from alexnet.pipeline.bench.windows import Ratio, Window
 from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.stream import Settings
-from alexnet.pipeline.sweep import WORTH_IT, candidates, is_clear, sweep, winner
-from alexnet.pipeline.windows import Ratio, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def test_a_small_gain_is_not_worth_an_option(noise_tree: Path) -> None:
 
 
 def test_data_larger_than_memory_is_read_from_the_disk(noise_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.pipeline.bench.memory", lambda: (1, 1))
+    monkeypatch.setattr("alexnet.pipeline.bench.conditions.memory", lambda: (1, 1))
     found = sweep(machine(noise_tree, lambda s: 100 * s.readers, noise=0.0, readers=4), lambda *report: None)
     assert found.cold
     assert found.recommended == {"readers": 16}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alexnet.pipeline.bench.windows import MIN_BATCHES, Batches, Window, measure, ratio, summarise, take_turns
 from alexnet.pipeline.dataset import Dataset, open_dataset
-from alexnet.pipeline.windows import MIN_BATCHES, Batches, Window, measure, ratio, summarise, take_turns
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import torch
 
-from ..pipeline.bench import Bench
-from ..pipeline.bench_loader import BenchResult, bench_loader
-from ..pipeline.bottleneck import TrainStep
+from ..pipeline.bench.bottleneck import TrainStep
+from ..pipeline.bench.conditions import Bench
+from ..pipeline.bench.result import BenchResult, bench_loader
 from .config import Config
 from .console import bars
 from .loading import Options, device_of, open_or_generate, settings_of
@@ -24,7 +24,7 @@ ROUNDS_TO_CHOOSE = 5  # with fewer, chance would: all of three are one way once 
 
 
 def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
-    """Measure what the options ask for, with a bar for each part."""
+    """Measure what the options ask for, with a bar for each part, and draw it into `plot`."""
     if asked["sweep"] and asked["rounds"] < ROUNDS_TO_CHOOSE:
         raise click.UsageError(f"--sweep tells differences from noise by --rounds, of {ROUNDS_TO_CHOOSE} or more.")
     if not asked["step"] and (asked["preset"] or asked["width"]):
@@ -37,8 +37,13 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
                   half=device.type == "cuda")  # fmt: skip
     step = training_step(bench, asked["preset"], asked["width"], device) if asked["step"] else None
     with bars("windows") as progress:
-        return bench_loader(bench, compare=asked["compare"] is not None, train_step=step, sweeps=asked["sweep"],
-                            progress=progress)  # fmt: skip
+        result = bench_loader(bench, compare=asked["compare"] is not None, train_step=step, sweeps=asked["sweep"],
+                              progress=progress)  # fmt: skip
+    if asked["plot"]:
+        from ..pipeline.bench.figures import plot_bench
+
+        plot_bench(result, asked["plot"])
+    return result
 
 
 def training_step(bench: Bench, preset: str | None, width: float | None, device: torch.device) -> TrainStep:

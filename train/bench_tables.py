@@ -1,21 +1,23 @@
-"""What `alexnet bench-loader` found, as tables on standard output."""
+"""What `alexnet bench-loader` and `bench-train` found, as tables on standard output."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .console import print_table
 
 if TYPE_CHECKING:
-    from ..pipeline.bench_loader import BenchResult
-    from ..pipeline.bottleneck import Bottleneck
-    from ..pipeline.compare import Comparison
-    from ..pipeline.stages import PageCache
-    from ..pipeline.sweep import Sweep
-    from ..pipeline.windows import Figures
+    from ..pipeline.bench.bottleneck import Bottleneck
+    from ..pipeline.bench.compare import Comparison
+    from ..pipeline.bench.result import BenchResult
+    from ..pipeline.bench.stages import PageCache
+    from ..pipeline.bench.sweep import Sweep
+    from ..pipeline.bench.windows import Figures
+    from .bench_train import TrainBench
 
 
-def print_bench(result: BenchResult) -> None:
+def print_loader_bench(result: BenchResult) -> None:
     """The stages and what they mean, then what else was asked for."""
     data = result.dataset
     named = [(s.name, s) for s in result.stages] + [(f"{s.name}, disk", s) for s in result.cold]
@@ -101,3 +103,21 @@ def _print_sweep(found: Sweep) -> None:
     else:
         print(f"Recommended: {found.options}\n  {found.gain} times as fast: {found.after:,.0f} against "
               f"{found.before:,.0f} images/s. `alexnet train` takes the same options.")  # fmt: skip
+
+
+def print_train_bench(result: TrainBench) -> None:
+    """Speeds, what was waited for, and what was sent."""
+    print_table(f"Mesh {result.mesh} on {result.device}, a batch of {result.batch_size}",
+                ("", "images/s", "windows", "share of the time"), [
+        ("step alone", f"{result.step_images_per_second:,.1f}", _range(result.step_windows),
+         f"{result.exchange_share:.1%} waiting for other ranks"),
+        ("with the loader", f"{result.images_per_second:,.1f}", _range(result.windows),
+         f"{result.waiting_share:.1%} waiting for data"),
+    ])  # fmt: skip
+    counted, expected = asdict(result.sent), asdict(result.expected)
+    print_table("Bytes that the first rank sends in a step", ("", "counted", "from the shapes"),
+                [(name, f"{counted[name]:,}", f"{expected[name]:,}") for name in counted])  # fmt: skip
+
+
+def _range(windows: list[float]) -> str:
+    return f"{min(windows):,.1f} .. {max(windows):,.1f}"

@@ -6,9 +6,7 @@ Everything but results goes to standard error, so standard output can be read by
 from __future__ import annotations
 
 import errno
-import shlex
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -265,15 +263,6 @@ def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = Tru
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def run_commands(*commands: str) -> None:
-    """Run `alexnet` commands one after the other as a user would type them, each announced; stop at a failure."""
-    for command in commands:
-        say(f"\n$ alexnet {command}")
-        code = subprocess.run([sys.executable, "-m", "alexnet.cli", *shlex.split(command)], check=False).returncode
-        if code:
-            raise click.exceptions.Exit(code)
 
 
 def say(text: str) -> None:

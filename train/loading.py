@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..pca.compute import compute_stats, compute_stats_sharded
 from ..pca.stats import Region, RgbStats
-from ..pipeline.bench_loader import generated_dataset
 from ..pipeline.dataset import DEFAULT_DATA, Dataset, cache_folder, open_dataset
+from ..pipeline.generate import generated_dataset
 from ..pipeline.graph import HW_DECODER_LOAD, Decode
 from ..pipeline.loader import squares
 from ..pipeline.stream import Settings

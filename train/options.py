@@ -4,7 +4,7 @@ its default and its source."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -15,8 +15,9 @@ from .config import PRESETS, Config
 
 
 def config_options(function: Any) -> Any:
-    """A click decorator. Options not given arrive as None and leave the preset as it is."""
-    for spec in reversed([f for f in fields(Config) if f.name != "preset"]):
+    """A click decorator, for the fields named in `CONFIG`. Options not given arrive as None and leave the preset as it
+    is."""
+    for spec in reversed([f for f in fields(Config) if f.name in CONFIG]):
         name = spec.name.replace("_", "-")
         names = f"--{name}/--no-{name}" if spec.type is bool else f"--{name}"
         text = f"{spec.metadata['help']}  [{_shown(spec.default)}; {spec.metadata['source']}]"
@@ -84,10 +85,16 @@ class Picture(click.Path):
         return path
 
 
+CONFIG = tuple(f.name for f in fields(Config) if f.name != "preset")  # what `config_options` give
 CORES = len(os.sched_getaffinity(0))
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+
+
+def take(names: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
+    """Some of the options given, which lose them."""
+    return {name: given.pop(name) for name in names}
 
 
 def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -116,6 +123,7 @@ mesh_options = together(
     click.option("--max-restarts", type=click.IntRange(0), default=3, show_default=True,
                  help="How often to start again, from the newest checkpoint, when a rank is lost."),
 )  # fmt: skip
+RANKS = ("mesh", "devices", "timeout", "max_restarts")  # what `mesh_options` give
 execution_option = click.option(
     "--execution", type=click.Choice(["plain", "fused", "graphed", "compiled"]), show_default="plain",
     help="On GPUs. plain: torch's operations; fused: normalisation in one kernel each way, conv1 by space to depth; "
@@ -139,8 +147,11 @@ loading_options = together(
     click.option("--max-pixels", type=click.IntRange(1), default=100_000_000, show_default=True,
                  help="Images that claim more pixels than this are refused unopened."),
 )  # fmt: skip
+# What `loading_options` give.
 LOADING = ("threads", "device", "decode", "readers", "prefetch", "hw_decoder_load", "max_bad", "max_pixels")
-bench_options = together(
+
+# Of one command each.
+bench_loader_options = together(
     batch_option,
     click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of each window."),
     click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each contestant."),
@@ -153,8 +164,13 @@ bench_options = together(
     click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
     click.option("--plot", type=Picture(), help="Draw it all, as PNG, PDF or SVG."),
 )  # fmt: skip
-
-# Of one command each.
+bench_train_options = together(
+    click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True),
+    click.option("--width", type=float, default=1.0, show_default=True, help="Scales channels and units."),
+    batch_option,
+    click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Of each window."),
+    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind."),
+)  # fmt: skip
 stats_options = together(
     click.option("--out", type=FILE,
                  help="The JSON file, the mean image beside it.  [default: where `train` finds it]"),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..pipeline.dataset import open_dataset
 from ..pipeline.stream import name_bad
 from . import evaluate as evaluation
-from .bench import TrainBench, bench_train
+from .bench_train import TrainBench, bench_train
 from .config import Config
 from .console import TrainingDisplay, bar, say, stop_on_signals
 from .devices import choose_devices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ from .console import print_table, say
 
 if TYPE_CHECKING:
     from ..pca.stats import RgbStats
-    from .bench import TrainBench
+    from ..pipeline.doctor import Finding
+    from ..pipeline.pack import Packed
+    from .evaluate import Evaluation
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:
@@ -45,22 +48,33 @@ def _vector(values: Any) -> str:
     return ", ".join(f"{v:+.4f}" for v in values)
 
 
-def print_train_bench(result: TrainBench) -> None:
-    """Speeds, what was waited for, and what was sent."""
-    print_table(f"Mesh {result.mesh} on {result.device}, a batch of {result.batch_size}",
-                ("", "images/s", "windows", "share of the time"), [
-        ("step alone", f"{result.step_images_per_second:,.1f}", _range(result.step_windows),
-         f"{result.exchange_share:.1%} waiting for other ranks"),
-        ("with the loader", f"{result.images_per_second:,.1f}", _range(result.windows),
-         f"{result.waiting_share:.1%} waiting for data"),
-    ])  # fmt: skip
-    counted, expected = asdict(result.sent), asdict(result.expected)
-    print_table("Bytes that the first rank sends in a step", ("", "counted", "from the shapes"),
-                [(name, f"{counted[name]:,}", f"{expected[name]:,}") for name in counted])  # fmt: skip
+def print_packed(out: Path, splits: Iterable[Packed]) -> None:
+    """What each split came to."""
+    print_table(str(out), ("split", "images", "shards", "size", "left out"),
+                [(s.split, f"{s.num_images:,}", f"{s.num_shards:,}", f"{s.num_bytes / 1e9:.2f} GB", f"{len(s.bad):,}")
+                 for s in splits])  # fmt: skip
 
 
-def _range(windows: list[float]) -> str:
-    return f"{min(windows):,.1f} .. {max(windows):,.1f}"
+def print_evaluation(result: Evaluation, num_networks: int) -> None:
+    """The errors, and of what."""
+    print(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
+    print(f"views        {result.views}" + (f", {num_networks} networks averaged" if num_networks > 1 else ""))
+    print(f"top-1 error  {result.top1_error:.2%}")
+    print(f"top-5 error  {result.top5_error:.2%}")
+
+
+def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:
+    """Of each image, by its name, the probabilities of classes."""
+    for name, classes in predictions:
+        print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What the machine has; then, for all that is missing, what it costs and how to get it."""
+    print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
+    for finding in findings:
+        if finding.status != "ok":
+            print(f"\n{finding.area}: {finding.cost}\n  {finding.remedy}")
 
 
 def print_description(config: Config, num_classes: int) -> None:

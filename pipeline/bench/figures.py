@@ -1,6 +1,6 @@
 """What the loader's benchmark found, as one picture: stages, batch latency, the other loader, training, the sweep.
 
-After `bench_loader.py`; for people's eyes only. Every window is a dot, so that the spread can be seen.
+After `result.py`; for people's eyes only. Every window is a dot, so that the spread can be seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from .bench_loader import BenchResult
+from .result import BenchResult
 from .sweep import Point, Sweep
 from .windows import Figures
 

@@ -1,8 +1,8 @@
 """Which settings suit this machine: options tried one after the other, and a recommendation that was checked.
 
-Measured in the conditions of `bench.py`. Each option's values take turns with the one in force, which is replaced only
-by one that was faster in every round, and by enough. What comes out at the end is measured once more against what it
-began with, in windows that chose nothing, and is recommended only if it wins again.
+Measured as `conditions.py` says. Each option's values take turns with the one in force, which is replaced only by one
+that was faster in every round, and by enough. What comes out at the end is measured once more against what it began
+with, in windows that chose nothing, and is recommended only if it wins again.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .bench import Bench, Progress
+from ..stream import Settings
+from .conditions import Bench, Progress
 from .stages import loader_stage
-from .stream import Settings
 from .windows import Ratio, Window, ratio, summarise, take_turns
 
 WORTH_IT = 1.03  # a median gain below this is not worth an option

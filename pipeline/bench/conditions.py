@@ -1,8 +1,7 @@
 """The conditions under which a loader is measured: which images, which settings, from memory or from the disk.
 
-Comes after `loader.py` and measures that very object, in the windows of `windows.py`. What is measured stands in
-`stages.py` (the loader's parts), `compare.py` (another loader), `sweep.py` (other settings) and `bottleneck.py`
-(training with it), and `bench_loader.py` puts them together.
+After `windows.py` and `page_cache.py`; before what is measured so: the loader's parts (`stages.py`), another loader
+(`compare.py`), training with it (`bottleneck.py`), other settings (`sweep.py`).
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .dataset import Dataset
-from .geometry import CROP
-from .graph import Decode
-from .hardware import core_quota, memory, num_cores
-from .loader import Loader, Treatment
+from ..dataset import Dataset
+from ..geometry import CROP
+from ..graph import Decode
+from ..hardware import core_quota, memory, num_cores
+from ..loader import Loader, Treatment
+from ..stream import Settings
 from .page_cache import evict, fill
-from .stream import Settings
 from .windows import MIN_BATCHES, Batches, Window, measure
 
 Contents = Callable[[Loader, int], Batches]  # what is measured of a loader, over so many epochs

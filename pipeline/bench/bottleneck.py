@@ -1,6 +1,6 @@
 """Is loading the bottleneck? The training step on a cached batch, the loader alone, and both together, in turns.
 
-Measured in the conditions of `bench.py`. The step comes in as a function: training lies beyond this package.
+Measured as `conditions.py` says. The step comes in as a function: training lies beyond this package.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from .bench import Bench, Progress
-from .loader import Batch, Loader, SyntheticLoader
+from ..loader import Batch, Loader, SyntheticLoader
+from .conditions import Bench, Progress
 from .stages import loader_stage
 from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 

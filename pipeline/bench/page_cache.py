@@ -1,6 +1,6 @@
 """Getting a data set's files into the kernel's page cache or out of it, without root, and seeing what is there.
 
-`bench.py` measures cold and warm with it. `posix_fadvise` asks the kernel to forget pages; it keeps those that are
+`conditions.py` measures cold and warm with it. `posix_fadvise` asks the kernel to forget pages; it keeps those that are
 dirty or that a process has mapped, and file systems with memory of their own (tmpfs, ZFS, a network's server) keep
 theirs. So `mincore` is asked what stayed. What nobody without root can empty, and nobody can look into: the names
 and inodes that the kernel remembers, the disk's own cache, and a hypervisor's.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import Dataset
+from ..dataset import Dataset
 
 Extents = list[tuple[int, int]]  # offset, that of a page, and length in bytes
 MOUNTS = Path("/proc/self/mountinfo")

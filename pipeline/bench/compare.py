@@ -1,6 +1,6 @@
 """Our loader beside torch's DataLoader with Pillow, on the spot: the same images, crops and flips, taking turns.
 
-Measured in the conditions of `bench.py`; the peer itself is `peer.py`. More loaders stand in `benchmarks/`.
+Measured as `conditions.py` says; the peer itself is `peer.py`. More loaders stand in `benchmarks/`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from .bench import Bench, Progress
-from .geometry import CROP
-from .hardware import num_cores
-from .loader import Loader, Treatment
+from ..geometry import CROP
+from ..hardware import num_cores
+from ..loader import Loader, Treatment
+from .conditions import Bench, Progress
 from .peer import pillow_batches, worker_counts
 from .stages import loader_stage
 from .windows import Batches, Figures, Ratio, Window, measure, ratio, summarise, take_turns

@@ -1,4 +1,4 @@
-"""The whole benchmark on a handful of images: one result, its JSON, its picture, and images made of nothing."""
+"""The whole benchmark on a handful of images: one result, its JSON and its picture."""
 
 import json
 import math
@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from alexnet.pipeline import compare, sweep
-from alexnet.pipeline.bench import Bench
-from alexnet.pipeline.bench_figures import plot_bench
-from alexnet.pipeline.bench_loader import BenchResult, bench_loader, generated_dataset
+from alexnet.pipeline.bench import compare, sweep
+from alexnet.pipeline.bench.conditions import Bench
+from alexnet.pipeline.bench.figures import plot_bench
+from alexnet.pipeline.bench.result import BenchResult, bench_loader
 from alexnet.pipeline.dataset import open_dataset
 from alexnet.pipeline.stream import Settings
-from alexnet.train.bench_tables import print_bench
+from alexnet.train.bench_tables import print_loader_bench
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 
@@ -76,7 +76,7 @@ def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, t
         rows = 1 + bool(shown.comparison or shown.bottleneck) + bool(shown.sweep)
         assert picture.height > 400 * rows
         assert len(picture.convert("L").getcolors() or []) > 20  # something is drawn
-    print_bench(shown)
+    print_loader_bench(shown)
     printed = capsys.readouterr().out
     for part, title in (("comparison", "Beside torch"), ("bottleneck", "Is loading the bottleneck?"),
                         ("sweep", "Recommended: ")):  # fmt: skip
@@ -97,18 +97,8 @@ def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, t
 def test_what_could_not_be_dropped_is_said(result: BenchResult, cache: dict[str, Any], says: str,
                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     known = {"resident_warm": 1.0, "resident_cold": 0.0} | cache
-    print_bench(replace(result, page_cache=replace(result.page_cache, **known)))
+    print_loader_bench(replace(result, page_cache=replace(result.page_cache, **known)))
     assert says in capsys.readouterr().out
-
-
-def test_generated_dataset_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
-    drawn: list[tuple[int, int]] = []
-    first = generated_dataset(4, progress=lambda *report: drawn.append(report))
-    again = generated_dataset(4, progress=lambda *report: drawn.append(report))
-    assert len(first) == len(drawn) == 4
-    assert again.fingerprint == first.fingerprint
-    assert first.root.is_relative_to(tmp_path / "bench-jpegs")
 
 
 @pytest.mark.gpu

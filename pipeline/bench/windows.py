@@ -1,7 +1,7 @@
 """Measuring: windows over batches, and contestants that take turns.
 
 Contestants always alternate, so whatever else the machine does meets all of them; figures are medians over rounds,
-ratios medians of each round's ratio. `bench.py` has the conditions under which a loader is measured so.
+ratios medians of each round's ratio. `conditions.py` has those under which a loader is measured so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .dataset import Dataset
+from ..dataset import Dataset
 
 Batches = Generator[NDArray[np.int64], None, None]  # the images of each batch, (b,), as soon as it is there
 Name = TypeVar("Name")

@@ -1,6 +1,6 @@
 """Everything that `alexnet bench-loader` finds out, as one result.
 
-Puts together `stages.py`, `compare.py`, `sweep.py` and `bottleneck.py`; `bench_figures.py` draws it.
+Puts together `stages.py`, `compare.py`, `bottleneck.py` and `sweep.py`; `figures.py` draws it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .bench import Bench, Progress, machine
 from .bottleneck import Bottleneck, TrainStep, measure_bottleneck
 from .compare import Comparison, compare_torch
-from .dataset import Dataset, cache_folder, open_dataset
-from .generate import GENERATOR, generate_flat
-from .generate import Progress as DrawingProgress
+from .conditions import Bench, Progress, machine
 from .stages import PageCache, Symptom, describe_dataset, measure_cold, measure_warm, symptoms, verdict
 from .sweep import Sweep, sweep
 from .windows import Figures
@@ -65,9 +62,3 @@ def bench_loader(bench: Bench, *, compare: bool = False, train_step: TrainStep |
                 "decode": bench.decode, "half": bench.half, "seed": bench.seed, **asdict(bench.settings)},
         machine=facts,
     )  # fmt: skip
-
-
-def generated_dataset(count: int, seed: int = 0, *, progress: DrawingProgress | None = None) -> Dataset:
-    """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
-    root = cache_folder() / "bench-jpegs" / f"{count}-seed{seed}-v{GENERATOR}"
-    return open_dataset(generate_flat(root, count, seed, progress=progress), "train")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from .dataset import Dataset
-from .geometry import CROP, SHORT_SIDE, centre_offset, resized_shape
-from .plan import draw_epoch
+from ..dataset import Dataset
+from ..geometry import CROP, SHORT_SIDE, centre_offset, resized_shape
+from ..plan import draw_epoch
 
 PillowBatches = Generator[tuple[torch.Tensor, NDArray[np.int64]], None, None]
 EPOCHS = 1000  # more than any measurement uses

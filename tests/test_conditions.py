@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from alexnet.pipeline import bench, page_cache
-from alexnet.pipeline.bench import Bench
+from alexnet.pipeline.bench import conditions, page_cache
+from alexnet.pipeline.bench.conditions import Bench
+from alexnet.pipeline.bench.stages import STAGES
+from alexnet.pipeline.bench.windows import MIN_BATCHES, Window, measure
 from alexnet.pipeline.dataset import Dataset, Listing, open_dataset
-from alexnet.pipeline.stages import STAGES
 from alexnet.pipeline.stream import Settings
-from alexnet.pipeline.windows import MIN_BATCHES, Window, measure
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 
@@ -21,14 +21,14 @@ def dataset(noise_tree: Path) -> Dataset:
     return open_dataset(noise_tree, "train")
 
 
-def conditions(dataset: Dataset, **changes: Any) -> Bench:
+def bench_of(dataset: Dataset, **changes: Any) -> Bench:
     usual: dict[str, Any] = {"settings": Settings(threads=1), "batch_size": BATCH_SIZE, "seconds": 0.05, "rounds": 2}
     return Bench(dataset=dataset, **(usual | changes))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_gives_the_images_of_the_plan(dataset: Dataset, stage: str) -> None:
-    loader = conditions(dataset).loader(dataset, Settings(threads=1, readers=2))
+    loader = bench_of(dataset).loader(dataset, Settings(threads=1, readers=2))
     wanted = [request.indices.tolist() for request in loader.requests([0, 1], 0, lit=True)]
     assert [indices.tolist() for indices in STAGES[stage](loader, 2)] == wanted
     assert len(wanted) == 2 * NUM_IMAGES // BATCH_SIZE
@@ -42,8 +42,8 @@ def listing(count: int, length: int) -> Dataset:
 
 
 def test_samples_hold_a_gibibyte_and_do_not_overlap() -> None:
-    conditions_of_many = conditions(listing(50_000, 110_000))
-    parts = [conditions_of_many.sample(part) for part in range(6)]
+    many = bench_of(listing(50_000, 110_000))
+    parts = [many.sample(part) for part in range(6)]
     assert {len(part) for part in parts} == {2**30 // 110_000}
     names = [{part.names[i] for i in range(len(part))} for part in parts]
     assert len(set.union(*names[:5])) == 5 * len(parts[0])
@@ -52,15 +52,15 @@ def test_samples_hold_a_gibibyte_and_do_not_overlap() -> None:
 
 
 def test_a_small_data_set_is_its_own_sample() -> None:
-    few, large = conditions(listing(10, 1000)), conditions(listing(300, 2**30))
+    few, large = bench_of(listing(10, 1000)), bench_of(listing(300, 2**30))
     assert [few.sample(3).names[i] for i in range(10)] == [f"{i}.JPEG" for i in range(10)]
-    assert len(large.sample(0)) == bench.SAMPLE_BATCHES * BATCH_SIZE  # however large its images are
+    assert len(large.sample(0)) == conditions.SAMPLE_BATCHES * BATCH_SIZE  # however large its images are
 
 
 def test_what_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "memory", lambda: (5_000_000, 10_000_000))
-    assert conditions(listing(4, 1_000_000)).fits_in_memory
-    assert not conditions(listing(6, 1_000_000)).fits_in_memory
+    monkeypatch.setattr(conditions, "memory", lambda: (5_000_000, 10_000_000))
+    assert bench_of(listing(4, 1_000_000)).fits_in_memory
+    assert not bench_of(listing(6, 1_000_000)).fits_in_memory
 
 
 @pytest.mark.usefixtures("no_thread_is_left")
@@ -71,8 +71,8 @@ def test_cold_windows_read_what_was_dropped_once(dataset: Dataset, monkeypatch: 
         there.append(page_cache.resident_share(dataset))
         return measure(*args, **kwargs)
 
-    monkeypatch.setattr(bench, "measure", spy)
-    cold = conditions(dataset, seconds=30)
+    monkeypatch.setattr(conditions, "measure", spy)
+    cold = bench_of(dataset, seconds=30)
     cold.fill()
     warm = page_cache.resident_share(dataset)
     taken, stayed = cold.cold(STAGES["loader"], part=1)

@@ -6,8 +6,7 @@
                regions that crops need, decoded
     loader     what training iterates: batches as torch tensors on the trainer's device, on a CPU now resampled
 
-Warm, every image is in the
-page cache; cold, none is. Measured in the conditions of `bench.py`.
+Warm, every image is in the page cache; cold, none is. What else holds for every window is in `conditions.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .bench import Bench, Progress, usable_cores
-from .encoded import BadImage, read_image
-from .graph import IMAGE_INPUTS, image_graph
-from .hardware import memory
-from .loader import Loader, decoding
+from ..encoded import BadImage, read_image
+from ..graph import IMAGE_INPUTS, image_graph
+from ..hardware import memory
+from ..loader import Loader, decoding
+from ..stream import ImageStream
+from .conditions import Bench, Progress, usable_cores
 from .page_cache import file_system, resident_share
-from .stream import ImageStream
 from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 
 SIZED_IMAGES = 256  # as many are looked at for the mean size

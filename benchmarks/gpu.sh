@@ -10,9 +10,11 @@ mkdir -p "$out"
 alexnet() { python -m alexnet.cli "$@"; }
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
-# The CPU's half of the comparison needs the compiled resampler; an install makes it, a bare checkout does not.
-ls pipeline/_resample*.so > /dev/null 2>&1 ||
-  cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o pipeline/_resample.so pipeline/resample.c -lm
+# What runs on the CPU needs its compiled parts; an install makes them, a bare checkout does not.
+for source in pipeline/resample train/lrn; do
+  built=$(dirname $source)/_$(basename $source)
+  ls $built*.so > /dev/null 2>&1 || cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o $built.so $source.c -lm
+done
 
 say "Is the GPU path right?"
 alexnet doctor --json > "$out/doctor.json"

@@ -16,8 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import permutations
+from pathlib import Path
 from typing import Literal
 
+from .compiled import load
 from .hardware import core_quota, driver_version, jpeg_engines, memory, num_cores, query_gpus
 
 Status = Literal["ok", "warn", "missing"]
@@ -230,11 +232,11 @@ def _dali() -> Outcome:
     return _ok(f"{found} and the GPU")
 
 
-def _resampler() -> Outcome:
-    from .resample import Resampler
-
-    Resampler(1, 1).close()
-    return _ok("compiled")
+def _compiled() -> Outcome:
+    parts = "pipeline/resample.c", "train/lrn.c"
+    for part in parts:
+        load(Path(__file__).parents[1] / part)
+    return _ok(", ".join(parts))
 
 
 def _dali_decodes(device: str) -> tuple[bool, str]:
@@ -295,7 +297,7 @@ PROBES: dict[str, Callable[[], Outcome]] = {
     "torch": _torch,
     "NCCL and gloo": _distributed,
     "DALI": _dali,
-    "resampler for CPUs": _resampler,
+    "compiled code for CPUs": _compiled,
     "Pillow": _pillow,
     "matplotlib": _matplotlib,
 }

@@ -18,13 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiled import load
 from .plan import share
 
 _INPUTS = {"shape": np.int32, "low": np.float32, "high": np.float32, "mirror": np.int32, "shift": np.float32}
-
-
-class NotBuilt(ImportError):
-    """The compiled half of this module is missing."""
 
 
 class Resampler:
@@ -37,7 +34,7 @@ class Resampler:
     def __init__(self, size: int, threads: int, mean: NDArray[np.float32] | None = None,
                  divisor: NDArray[np.float32] | None = None) -> None:  # fmt: skip
         shape = (size, size, 3)
-        self._run, self._size, self._threads = _library().resample, size, threads
+        self._run, self._size, self._threads = _library(), size, threads
         self._mean = None if mean is None else np.ascontiguousarray(np.broadcast_to(mean, shape), np.float32)
         self._divisor = np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
         self._memory = _Memory(shape, np.dtype(np.uint8 if mean is None else np.float32))
@@ -111,11 +108,7 @@ def _address(image: Any) -> int:
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    found = next(Path(__file__).parent.glob("_resample*.so"), None)  # plain C: any interpreter's build will do
-    if found is None:
-        raise NotBuilt("The resampler for CPUs was not compiled. Install gcc, then install alexnet again.")
-    library = ctypes.CDLL(str(found))
-    pointer = ctypes.c_void_p
-    library.resample.argtypes = [ctypes.c_int64, *[pointer] * 5, ctypes.c_int64, *[pointer] * 4]
-    return library
+def _library() -> Any:
+    function, pointer = load(Path(__file__).with_name("resample.c")).resample, ctypes.c_void_p
+    function.argtypes = [ctypes.c_int64, *[pointer] * 5, ctypes.c_int64, *[pointer] * 4]
+    return function

@@ -42,7 +42,7 @@ def test_examines_everything_and_whatever_is_wrong_has_a_remedy() -> None:
         assert "could not be examined" not in finding.found
         assert (finding.status == "ok") == (not finding.cost) == (not finding.remedy), finding
     statuses = {finding.area: finding.status for finding in findings}
-    assert {statuses[a] for a in ("Python", "DALI", "resampler for CPUs", "torch", "Pillow")} == {"ok"}
+    assert {statuses[a] for a in ("Python", "DALI", "compiled code for CPUs", "torch", "Pillow")} == {"ok"}
 
 
 def test_probes_that_raise_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Layers in faster forms compute the same function: conv1 by space to depth, normalisation by Triton."""
+"""Layers in faster forms compute the same function: conv1 by space to depth, normalisation by Triton and by C."""
 
 import logging
 import subprocess
@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from alexnet.train import lrn_cpu
 from alexnet.train.config import Config
 from alexnet.train.fused import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
-from alexnet.train.model import IMAGE_SHAPE, AlexNet, LocalResponseNorm, initialise
+from alexnet.train.model import IMAGE_SHAPE, AlexNet, LocalResponseNorm, _ResponseNorm, initialise
+from alexnet.train.step import build_gradient
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 CHANNELS_LAST = torch.channels_last
@@ -81,8 +83,9 @@ def test_whole_network_and_its_checkpoint(preset: str) -> None:
 
 # --- normalisation
 
-def test_without_triton_the_plain_form_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "alexnet.train.lrn_triton", None)
+def test_without_its_kernel_the_plain_form_stays(caplog: pytest.LogCaptureFixture,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "alexnet.train.lrn_cpu", None)
     model = AlexNet(Config(width=1 / 16), 10)
     with caplog.at_level(logging.WARNING):
         use_fast_layers(model, conv1=False)
@@ -107,6 +110,52 @@ def test_a_kernel_with_wrong_results_is_not_used(wrong: Any, caplog: pytest.LogC
     monkeypatch.setattr(FusedResponseNorm, "forward", in_float32)
     use_fast_layers(model, conv1=False)
     assert type(model.norm1) is type(model.norm2) is FusedResponseNorm
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9), images=st.integers(1, 3), tower=st.integers(1, 40), groups=st.integers(1, 3),
+       plane=st.tuples(st.integers(1, 9), st.integers(1, 9)), size=st.sampled_from([1, 3, 5, 9]),
+       beta=st.sampled_from([0.75, 0.5, 1.0]), k=st.sampled_from([1.0, 2.0]), last=st.booleans())
+def test_on_cpus_it_is_the_reference_in_float64(seed: int, images: int, tower: int, groups: int,
+                                                plane: tuple[int, int], size: int, beta: float, k: float,
+                                                last: bool) -> None:  # fmt: skip
+    """In either memory format, with an alpha that lets the sums dominate; a network's zeros among the inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    x, g = (50 * torch.randn(images, groups * tower, *plane, generator=generator) for _ in range(2))
+    x = x.relu().contiguous(memory_format=CHANNELS_LAST) if last else x
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    constants = groups, size, 0.02, beta, k
+    y, expected = lrn_cpu.response_norm(ours, *constants), _ResponseNorm.apply(theirs, *constants)
+    y.backward(g)
+    expected.backward(g.double())
+    assert y.is_contiguous(memory_format=CHANNELS_LAST)
+    for found, wanted in ((y, expected), (ours.grad, theirs.grad)):
+        assert found is not None
+        assert wanted is not None
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, 24, 55, 55).contiguous(memory_format=CHANNELS_LAST)
+    assert x.numel() > lrn_cpu.SMALL
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        leaf = x.clone().requires_grad_()
+        y = lrn_cpu.response_norm(leaf, 2, 5, 1e-4, 0.75, 2.0)
+        found.append([y, *torch.autograd.grad(y, leaf, x)])
+    assert all(map(torch.equal, *found))
+
+
+def test_cpus_take_the_compiled_form_in_float32_only() -> None:
+    model = AlexNet(Config.from_preset("original", width=1 / 16), 10)
+    build_gradient(model, 1, torch.device("cpu"), 1, None)
+    assert type(model.norm1) is type(model.norm2) is FusedResponseNorm
+    assert type(model.conv1) is nn.Conv2d
+    x = 50 * torch.randn(1, 6, 3, 3, dtype=torch.float64)
+    plain = LocalResponseNorm(model.config)
+    assert torch.equal(model.norm1(x), plain(x))
+    torch.testing.assert_close(model.norm1(x.float()).double(), plain(x), rtol=1e-5, atol=0)
 
 
 CHECKS = """
@@ -142,8 +191,11 @@ check(torch.float32, 1e-6, 8, 2, *STEEP, rows=(3, 11, 13))
 lrn_triton.PROGRAMS = programs
 assert blocks(128, 5) == (64, 8, 3) and blocks(48, 5) == (64, 0, 1)
 
-norm = LocalResponseNorm(Config(lrn_alpha_over_n=True))
-fused = FusedResponseNorm(Config(lrn_alpha_over_n=True))
+class Triton(LocalResponseNorm):
+    def forward(self, x):
+        return response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
+
+norm, fused = (kind(Config(lrn_alpha_over_n=True)) for kind in (LocalResponseNorm, Triton))
 x = (100 * torch.randn(1, 96, 2, 3)).to("{device}")
 torch.testing.assert_close(fused(x), norm(x), rtol=1e-6, atol=0)
 torch.testing.assert_close(torch.compile(fused, backend="aot_eager", fullgraph=True)(x), fused(x))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,15 @@ def test_another_shape_is_recorded_anew() -> None:
     assert len(recordings) == 3
 
 
+def test_a_compiled_network_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the compiler's own kernels, which take minutes here and are for GPUs."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = TinyNetwork()
+    twin = deepcopy(plain)
+    compiled = speed_up(twin, BATCH, Speedups(compile=True))
+    assert train(compiled, twin, 4, 8) == train(plain_gradient(plain, BATCH), plain, 4, 8)
+
+
 def test_names_are_those_of_the_command_line() -> None:
     command: Any = execution_option(lambda: None)
     choice = command.__click_params__[0].type
@@ -147,12 +157,11 @@ def test_names_are_those_of_the_command_line() -> None:
     assert DEFAULT_EXECUTION in EXECUTIONS
 
 
-def test_cpus_compute_plainly_whatever_is_asked(caplog: pytest.LogCaptureFixture) -> None:
-    model = network()
-    layers = list(model.modules())
-    for execution in (None, "compiled"):
+def test_cpus_compute_alike_whatever_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    models = network(), network()
+    for model, execution in zip(models, (None, "compiled"), strict=True):
         build_gradient(model, BATCH, CPU, 1, execution)
-    assert list(model.modules()) == layers
+    assert repr(models[0]) == repr(models[1])
     assert [r.message for r in caplog.records] == ["--execution compiled is for GPUs and has no effect on a CPU."]
 
 

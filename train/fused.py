@@ -1,10 +1,12 @@
-"""Layers in forms that NVIDIA GPUs run faster: the same function of the same parameters, so checkpoints do not change.
+"""Layers in faster forms: the same function of the same parameters, so checkpoints do not change.
 
-`use_fast_layers` swaps them into a network of `model.py` after `parallelize`. On CPUs the plain forms are the faster.
+`use_fast_layers` swaps them into a network of `model.py` after `parallelize`.
 """
 
 import logging
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ log = logging.getLogger("alexnet")
 
 
 class SpaceToDepthConv(nn.Module):
-    """conv1 with stride 1: its 11x11 kernel on 3 channels, stride 4, as 3x3 on 48.
+    """conv1 on GPUs with stride 1: its 11x11 kernel on 3 channels, stride 4, as 3x3 on 48.
 
     Tensor cores want many channels and memory wants no overlap. Blocks of 4x4 pixels become channels, of the padded
     image and of the kernel, which a row and a column of zeros make 12x12. The parameters are the given layer's own.
@@ -47,12 +49,13 @@ def space_to_depth(x: Tensor, size: int) -> Tensor:
 
 
 class FusedResponseNorm(LocalResponseNorm):
-    """In one kernel each way: `lrn_triton.py`."""
+    """In one kernel each way: `lrn_triton.py` on GPUs, on CPUs `lrn_cpu.py`, which knows float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        from .lrn_triton import response_norm
-
-        return response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
+        if x.device.type == "cpu" and x.dtype != torch.float32:
+            return super().forward(x)
+        kernel: Any = import_module(".lrn_triton" if x.is_cuda else ".lrn_cpu", __package__)
+        return kernel.response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
 
 
 def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -> None:
@@ -82,7 +85,8 @@ def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
 
 def _agree(plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor], channels: int,
            device: torch.device) -> bool:  # fmt: skip
-    """On a few numbers of the size of activations, in bfloat16, there and back."""
+    """On a few numbers of the size of activations, as exact as the device's training needs them, there and back."""
+    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(0)
     x, g = (100 * torch.randn(2, channels, 5, 5, generator=generator) for _ in range(2))
 
@@ -91,5 +95,5 @@ def _agree(plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor],
         y = norm(given)
         return [y.detach(), *torch.autograd.grad(y, given, g.bfloat16().to(device, dtype))]
 
-    pairs = zip(there_and_back(fused, torch.bfloat16), there_and_back(plain, torch.float32), strict=True)
+    pairs = zip(there_and_back(fused, precision), there_and_back(plain, torch.float32), strict=True)
     return all(bool((found - expected).abs().max() <= 0.01 * expected.abs().max()) for found, expected in pairs)

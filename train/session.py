@@ -22,6 +22,7 @@ from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint, CheckpointError
 from .config import Config
 from .evaluate import Classifier
+from .fused import use_fast_layers
 from .launch import Place
 from .mesh import ParallelDims
 from .model import IMAGE_SHAPE, describe
@@ -141,6 +142,8 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
     arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
     treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        use_fast_layers(model, conv1=False)
     return Classifier(model, treatment, tuple(saved.classes), saved.words)
 
 

@@ -54,13 +54,14 @@ DEFAULT_EXECUTION = "plain"  # until the others have been measured on a GPU
 
 def build_gradient(model: AlexNet, batch_size: int, device: torch.device, num_ranks: int,
                    execution: str | None) -> Gradient:  # fmt: skip
-    """For a network that is on its device; layers may be swapped in place. A CPU has the plain way only.
+    """For a network that is on its device; layers may be swapped in place. A CPU has one way only.
 
     cuDNN is held to algorithms that give the same bits every time, as a resumed run must.
     """
     if device.type != "cuda":
         if execution not in (None, "plain"):
             log.warning("--execution %s is for GPUs and has no effect on a CPU.", execution)
+        use_fast_layers(model, conv1=False)
         return plain_gradient(model, batch_size)
     speedups = EXECUTIONS[execution or DEFAULT_EXECUTION]
     if num_ranks > 1 and speedups.need_one_rank:

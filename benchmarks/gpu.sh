@@ -33,9 +33,8 @@ alexnet bench-loader "$data" --device gpu --decode fast --rounds 5 --seconds 1.5
 alexnet bench-loader "$data" --device gpu --rounds 5 --seconds 1 --batch-size 256 --sweep --compare torch --plot "$out/sweep.png" --json > "$out/sweep.json"
 
 say "The training step, alone and fed"
-for mesh in 1x1; do
-  alexnet bench-train "$work/raw" --device gpu --mesh $mesh --rounds 5 --seconds 2 --json > "$out/train-$mesh.json"
-done
+alexnet bench-train "$work/raw" --device gpu --mesh 1x1 --rounds 5 --seconds 2 --json > "$out/train-1x1.json"
+alexnet bench-train "$work/raw" --devices cuda:0,cuda:0 --mesh 1x2 --rounds 3 --seconds 2 --json > "$out/train-1x2.json"  # by the host
 python benchmarks/step.py --out "$out/step.json"
 alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$work/run"
 alexnet evaluate "$work/run" "$data" --device gpu --json > "$out/evaluate.json"

@@ -27,13 +27,14 @@ FLOPS, BYTES = 790e12, 4.3e12  # a second: bfloat16 and memory of an H200
 CONTESTANTS = {  # channels_last, and what is done for speed
     "eager": (False, Speedups()),
     "channels_last": (True, Speedups()),
-    "triton": (True, Speedups(norms=True)),
+    "fused-norms": (True, Speedups(norms=True)),
     "space-to-depth": (True, Speedups(norms=True, conv1=True)),
     "graph": (True, Speedups(norms=True, conv1=True, graph=True)),
     "compile": (True, Speedups(norms=True, conv1=True, compile=True)),
     "compile+graph": (True, Speedups(norms=True, conv1=True, compile=True, graph=True)),
     "compile-plain": (True, Speedups(compile=True)),
     "torchvision": (True, Speedups(compile=True)),
+    "torchvision+graph": (True, Speedups(compile=True, graph=True)),
 }
 
 
@@ -53,12 +54,12 @@ def build(name: str, config: Config, device: torch.device) -> Callable[[], None]
     """A whole training step on a fixed batch."""
     last, speedups = CONTESTANTS[name]
     memory = torch.channels_last if last else torch.contiguous_format
-    model = torchvision_alexnet() if name == "torchvision" else AlexNet(config, 1000)
+    model = torchvision_alexnet() if name.startswith("torchvision") else AlexNet(config, 1000)
     if isinstance(model, AlexNet):
         initialise(model, 0)
     model.to(device, memory_format=memory)  # type: ignore[call-overload]
     if isinstance(model, AlexNet):
-        use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms and device.type == "cuda")
+        use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms)
     gradient = speed_up(model, config.batch_size, speedups)
     optimizer = build_optimizer(model, config)
     images = torch.randn(config.batch_size, *IMAGE_SHAPE, device=device).contiguous(memory_format=memory)
@@ -84,7 +85,7 @@ def rate(step: Callable[[], None], steps: int, batch_size: int) -> float:
 
 def shares(name: str, config: Config, images_per_second: float) -> tuple[float, float]:
     """Of the peak in operations, and in bytes."""
-    rows = describe(Config.from_preset("owt") if name == "torchvision" else config, 1000)
+    rows = describe(Config.from_preset("owt") if name.startswith("torchvision") else config, 1000)
     operations = 2 * (3 * sum(row.macs for row in rows) - rows[0].macs)
     moved = 6 * 4 * sum(row.parameters for row in rows) / config.batch_size  # w, g, v are read and written
     return images_per_second * operations / FLOPS, images_per_second * moved / BYTES

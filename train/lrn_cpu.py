@@ -55,13 +55,10 @@ def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta
         if _library()(part.stop - part.start, tower, size // 2, alpha, beta, k, x_part, g_part, out_part):
             raise MemoryError("There is no memory left to normalise.")
 
-    list(_pool(threads).map(run, range(threads)) if threads > 1 else map(run, range(threads)))
+    with ThreadPoolExecutor(threads, thread_name_prefix="alexnet-norm") as pool:
+        for _ in pool.map(run, range(threads)) if threads > 1 else map(run, (0,)):
+            pass  # but errors are raised
     return out
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="alexnet-norm")
 
 
 @cache

@@ -11,6 +11,16 @@ from typing import BinaryIO
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of a file that is open, too, say which it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears at `path` once it is complete and on disk; after an error what was there stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +37,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """All of `content` at `path`, or what was there before."""
-    with whole_file(path) as file:
+    with naming(path), whole_file(path) as file:
         file.write(content)
 
 

@@ -15,17 +15,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs import ALEXNET, alexnet, outcome, records
+from runs import ALEXNET, CPU, alexnet, outcome, records
+from torch._C._distributed_c10d import HashStore
 
 from alexnet.cli import main
+from alexnet.train import launch
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
-from alexnet.train.launch import Place, first_node, slurm_environment
+from alexnet.train.console import stop_on_signals
+from alexnet.train.devices import choose_devices
+from alexnet.train.launch import Place, RankLost, first_node, slurm_environment
+from alexnet.train.mesh import ParallelDims
+from alexnet.train.run import Ranks
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -75,12 +82,24 @@ class Launched:
         found: list[int] = []
 
         def both() -> bool:
-            tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-            found[:] = sorted(int(pid) for task in tasks for pid in task.read_text().split())
+            found[:] = children(self.process.pid)
             return len(found) == 2
 
         self.wait_until(both)
         return found
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(child) for task in tasks for child in task.read_text().split())
+
+
+def has_ended(pid: int) -> bool:
+    """Also where nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def assert_same_bits(run: Path, unbroken: Path) -> None:
@@ -121,7 +140,8 @@ def test_a_killed_rank_is_started_again(colour_tree: Path, unbroken: Path, tmp_p
 def test_a_rank_that_hangs_is_named_and_a_preempted_run_goes_on(
     colour_tree: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    """It hangs, all start again, SIGTERM comes, and `--resume` ends with the bits of the unbroken run."""
+    """It hangs, all start again, SIGTERM comes to everyone, then `kill -9` to the launcher, and `--resume` ends with
+    the bits of the unbroken run."""
     run = Launched(colour_tree, tmp_path / "run", "--timeout", "8")
     run.wait_for_steps(2)
     hung = run.ranks()[1]
@@ -131,7 +151,8 @@ def test_a_rank_that_hangs_is_named_and_a_preempted_run_goes_on(
     message = r"Error: No word of rank 1 \(dp 0, mp 1\) in step \d of epoch \d+: it hangs, or is slower than --timeout"
     assert re.search(message, run.log.read_text())
     run.wait_for_steps(2)
-    run.process.send_signal(signal.SIGTERM)
+    for pid in (*run.ranks(), run.process.pid):  # as systemd does, and the launcher hands it on
+        os.kill(pid, signal.SIGTERM)
     assert run.process.wait(60) == 128 + signal.SIGTERM
     log = run.log.read_text()
     stopped = re.search(r"Stopped by signal 15; continue with --resume \(checkpoint (.*)\)", log)
@@ -140,23 +161,37 @@ def test_a_rank_that_hangs_is_named_and_a_preempted_run_goes_on(
     assert len(saved_checkpoints(run.run)) < 3 * EPOCHS
     assert log.count("Error:") == 1
     assert "Traceback" not in log
+    orphans = Launched(colour_tree, tmp_path / "run", "--resume")
+    orphans.wait_for_steps(1)
+    ranks = orphans.ranks()
+    orphans.process.kill()
+    orphans.process.wait()
+    deadline = time.monotonic() + 5
+    while not all(map(has_ended, ranks)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     again = Launched(colour_tree, tmp_path / "run", "--resume")
     assert again.process.wait(120) == 0, again.log.read_text()
     assert_same_bits(run.run, unbroken)
 
 
 def test_two_machines(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
-    """Two launchers of two ranks each, as torchrun starts them on two machines: a 2x2 mesh."""
+    """Two launchers of two ranks each, as torchrun starts them on two machines: a 2x2 mesh. A rank is killed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    torchrun = ["--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
-                f"127.0.0.1:{port}", "-m", "--", "alexnet.cli"]  # fmt: skip
+    torchrun = ["--nnodes", "2", "--nproc-per-node", "2", "--max-restarts", "1", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "--", "alexnet.cli"]  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "train", str(colour_tree), "--run",
                str(tmp_path / "run"), *SMALL, "--epochs", "4"]  # fmt: skip
     machines = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    while not saved_checkpoints(tmp_path / "run"):
+        assert [machine.poll() for machine in machines] == [None, None]
+        time.sleep(0.01)
+    os.kill(children(machines[1].pid)[0], signal.SIGKILL)
     logs = [machine.communicate(timeout=180)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], "\n".join(logs)
-    assert "".join(logs).count("Training paper on") == 1
+    assert "".join(logs).count("Training paper on") == 2
+    assert "from step " in "".join(logs)
     expected = [r["loss"] for r in records(unbroken) if r["kind"] == "train"]
     found = [r["loss"] for r in records(tmp_path / "run") if r["kind"] == "train"]
     assert len(found) == 12
@@ -285,6 +320,11 @@ def test_a_task_of_slurm() -> None:
     assert slurm_environment(STEP | {"MASTER_ADDR": "10.0.0.1"})["MASTER_ADDR"] == "10.0.0.1"
 
 
+def test_steps_of_a_job_do_not_share_a_port() -> None:
+    ports = {slurm_environment(STEP | {"SLURM_STEP_ID": str(step)})["MASTER_PORT"] for step in range(100)}
+    assert len(ports) == 100
+
+
 @pytest.mark.parametrize("environment", [
     {}, STEP | {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
 ], ids=["none", "a step of one", "a batch script"])
@@ -304,3 +344,69 @@ def test_the_first_node(nodes: str, first: str) -> None:
 def test_no_node() -> None:
     with pytest.raises(ValueError, match="set MASTER_ADDR"):
         first_node("")
+
+
+def meet(store: HashStore, restarts: tuple[int, ...]) -> list[tuple[Any, int]]:
+    """All ranks, the last one first to come."""
+    size = len(restarts)
+    with ThreadPoolExecutor(size) as pool:
+        ranks = {r: pool.submit(launch._meet, store, r, size, restarts[r]) for r in reversed(range(size))}
+        return [ranks[r].result() for r in range(size)]
+
+
+def test_ranks_started_again_find_no_word_of_those_before() -> None:
+    """torchrun keeps its store, and on a machine where nothing failed it counts no restart."""
+    store = HashStore()
+    for restarts in ((0, 0, 0), (0, 0, 1), (0, 0, 1), (2, 2, 1)):
+        found = meet(store, restarts)
+        assert found[0][1] == sum(restarts)
+        corners = [corner for corner, _ in found]
+        assert not any(corner.check(["done/data"]) for corner in corners)
+        assert corners[1].add("failed", 1) == 1
+        corners[0].set("done/data", "here")
+        assert corners[2].get("done/data") == b"here"
+
+
+def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SECONDS_TO_MEET", 0.1)
+    with pytest.raises(RankLost, match=r"Only 1 of 3 ranks came within 0.1 seconds"):
+        launch._meet(HashStore(), 0, 3, 0)
+
+
+def test_a_rank_lost_in_the_start() -> None:
+    """Before the first step, too, it is a rank that was lost, which a restart may help, and no bug."""
+    ranks = Ranks(mesh=None, devices=None, timeout=1, max_restarts=0)
+    place = Place(0, 2, 0, 2, store=HashStore())
+    with (pytest.raises(RankLost, match=r"No word of rank 1 \(dp 0, mp 1\) in the start"),
+          ranks.joined(ParallelDims(1, 2), place, [CPU, CPU])):  # fmt: skip
+        pass
+
+
+def test_ranks_that_do_not_fill_the_mesh() -> None:
+    with pytest.raises(ValueError, match="--mesh 2x2 has 4 ranks, but 2 were started: make them equal"):
+        choose_devices(Place(0, 2, 0, 2), 2, mesh="2x2", devices=None, device="cpu")
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals(first: signal.Signals) -> None:
+    """The first asks for a stop; a second Ctrl-C stops, and others, of which a launcher hands on copies, do not."""
+    asked: list[int] = []
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with stop_on_signals(asked.append, announce=False):
+        for number in (first, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert asked == [first]
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_nohup() -> None:
+    asked: list[int] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(asked.append, announce=False):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert asked == []

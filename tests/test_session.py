@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from runs import CPU
+from torch._C._distributed_c10d import HashStore
 
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.stats import Part, RgbStats
@@ -17,6 +18,7 @@ from alexnet.pipeline.dataset import open_dataset
 from alexnet.train import session
 from alexnet.train.checkpoint import Checkpoint, CheckpointError, checkpoint_path, save
 from alexnet.train.config import Config
+from alexnet.train.launch import Place
 from alexnet.train.mesh import ParallelDims
 from alexnet.train.model import AlexNet
 from alexnet.train.session import (
@@ -24,6 +26,7 @@ from alexnet.train.session import (
     check_memory,
     choose_run_dir,
     find_checkpoint,
+    find_networks,
     load_classifier,
     resolve_config,
     split_data,
@@ -81,6 +84,21 @@ def test_resuming_what_is_not_there_starts_nothing(tmp_path: Path, resume: str) 
     missing.mkdir()
     with pytest.raises(CheckpointError, match=rf"--resume: {missing} holds no complete checkpoint. Nothing"):
         find_checkpoint(NEWEST if resume == NEWEST else str(missing), missing)
+
+
+def test_all_ranks_take_the_checkpoint_that_the_first_finds(tmp_path: Path) -> None:
+    """The others may look later, when there are newer ones, or from a machine that has not heard of the newest."""
+    store = HashStore()
+    first, second = (Place(rank, 2, rank, 2, store=store) for rank in range(2))
+    path = checkpoint(tmp_path, 3)
+    assert find_networks([tmp_path, path], first) == [path, path]
+    found = [find_checkpoint(NEWEST, tmp_path, first)]
+    checkpoint(tmp_path, 20)
+    found.append(find_checkpoint(NEWEST, tmp_path, second))
+    assert [saved.step for saved in found if saved] == [3, 3]
+    assert find_networks([tmp_path, path], second) == [path, path]
+    with pytest.raises(CheckpointError, match=r"no checkpoint or run folder .*nowhere"):
+        find_networks([tmp_path / "nowhere"])
 
 
 def test_the_run_folder(tmp_path: Path) -> None:

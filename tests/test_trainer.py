@@ -23,7 +23,7 @@ from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.plan import draw_epoch
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
-from alexnet.train.history import RunFolderInUse
+from alexnet.train.history import History, RunFolderInUse
 from alexnet.train.mesh import Mesh
 from alexnet.train.meter import Meter
 from alexnet.train.trainer import Trainer, TrainingError
@@ -289,3 +289,11 @@ def test_a_finished_run_says_its_result_again(colour_tree: Path, tmp_path: Path)
     assert [again[k] for k in ("top1_error", "loss")] == [last[k] for k in ("top1_error", "loss")]
     assert outcome(tmp_path) == before
     assert os.path.exists(tmp_path / "config.json")  # noqa: PTH110
+
+
+def test_a_full_disk_under_the_metrics_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as failure:
+        History(tmp_path).write({"kind": "val"})
+    assert failure.value.filename == str(path)

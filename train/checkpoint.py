@@ -198,6 +198,14 @@ def latest(run_dir: Path) -> Path | None:
     return None
 
 
+def newest_of(path: Path) -> Path:
+    """A checkpoint file as it is, and of a run folder the newest that is whole."""
+    found = latest(path) if path.is_dir() else path
+    if found is None:
+        raise CheckpointError(f"{path}: no whole checkpoint in its folder checkpoints")
+    return found
+
+
 def prune(newest: Path, keep: int) -> None:
     """Delete all but `keep` checkpoints of a run up to `newest`, those after it, and what was half-written.
 
@@ -238,11 +246,7 @@ def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optim
 
 def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
     """The network of a checkpoint, of a run folder's newest, or of torchvision's weights (`.pth`)."""
-    if path.is_dir():
-        newest = latest(path)
-        if newest is None:
-            raise CheckpointError(f"{path}: no whole checkpoint in its folder checkpoints")
-        path = newest
+    path = newest_of(path)
     checkpoint = _load_torchvision(path) if path.suffix in _ENDINGS else load(path)
     model = AlexNet(checkpoint.config, len(checkpoint.classes))
     restore(checkpoint, model)

@@ -54,7 +54,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            error_console.print("Stopped by Ctrl-C.")
+            if speaks_of_failure():
+                error_console.print("Stopped by Ctrl-C.")
             ctx.exit(130)
         except (click.exceptions.Exit, click.Abort, click.UsageError):
             raise
@@ -249,15 +250,24 @@ def _looks_numeric(text: str) -> bool:
 
 @contextmanager
 def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = True) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks for a stop after the step in hand; a second Ctrl-C stops at once."""
+    """The first Ctrl-C, SIGTERM or SIGHUP asks for a stop after the step in hand; a second Ctrl-C stops at once.
+
+    Other signals after the first are ignored: many send one to a launcher and to its ranks, and it hands it on. So is
+    SIGHUP where it was before, under nohup.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        for each in (number, *before):
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
         if announce:
             error_console.print("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
         request_stop(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    handled = (signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP]))
+    before = {number: signal.getsignal(number) for number in handled}
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -26,6 +26,8 @@ def choose_devices(place: Place, towers: int | None, *, mesh: str | None, device
     else:
         num_ranks = place.size if place.size > 1 else len(named or _all_devices(device))
         dims = ParallelDims.default(num_ranks, towers or 1)
+    if place.size not in (1, dims.num_ranks):
+        raise ValueError(f"--mesh {dims} has {dims.num_ranks} ranks, but {place.size} were started: make them equal.")
     here = place.local_size if place.size > 1 else dims.num_ranks
     if named and len(named) != here:
         raise ValueError(f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine.")

@@ -110,6 +110,7 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=mesh.device)
     bad: dict[int, str] = {}
     seen = 0
+    progress(0)
     for batch in pair_squares(dataset, mesh, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
         if len(batch.indices):
             probability = probabilities(classifiers, batch.pixels.to(mesh.device), views)
@@ -126,6 +127,7 @@ def evaluate(
     for theirs in mesh.world.gather_objects(list(bad.items())):
         bad |= dict(theirs)
     assert seen + len(bad) == len(dataset), "every image must be counted once"
+    progress(len(dataset))
     if seen == 0 or len(bad) > settings.max_bad * len(dataset):
         raise TooManyBadFiles(describe_bad(dataset, bad, settings.max_bad))
     top1, top5 = (1 - correct.double() / seen).tolist()

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.files import naming, only_writer, write_atomically
 from .config import Config
 
 Record = dict[str, Any]
@@ -34,14 +34,9 @@ class History:
         if not self.kept:
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                message = f"Another run is writing into {self.folder}. Choose another --run folder."
-                raise RunFolderInUse(message) from None
-            (self.folder / "config.json").write_text(config.to_json() + "\n")
+        message = f"Another run is writing into {self.folder}. Choose another --run folder."
+        with only_writer(self.folder, RunFolderInUse(message)):
+            write_atomically(self.folder / "config.json", (config.to_json() + "\n").encode())
             self.go_back(epoch, step)
             yield
 
@@ -49,13 +44,12 @@ class History:
         """Forget the records after a position."""
         path = self.folder / "metrics.jsonl"
         past = [r for r in _records(path) if (r["epoch"], r["step"]) <= (epoch, step)] if (epoch, step) > (0, 0) else []
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in past))
-        temporary.replace(path)
+        write_atomically(path, "".join(json.dumps(r) + "\n" for r in past).encode())
 
     def write(self, record: Record) -> None:
         if self.kept:
-            with (self.folder / "metrics.jsonl").open("a") as file:
+            path = self.folder / "metrics.jsonl"
+            with naming(path), path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
 

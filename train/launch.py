@@ -7,6 +7,7 @@ needed, so the command line can use this at once.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +23,9 @@ from typing import Any, NoReturn, Self
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
 SECONDS_TO_BE_ENDED = 6.0
+SECONDS_TO_MEET = 600.0  # ranks may not be started at the same moment
 LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 log = logging.getLogger("alexnet")
 
@@ -33,7 +36,10 @@ class RankLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Place:
-    """This process among `size` ranks, and among the `local_size` of its machine. `store` is what all can write to."""
+    """This process among `size` ranks, and among the `local_size` of its machine. `store` is what all can write to.
+
+    `restarts` is how often they were started before, as far as this machine knows; the first rank knows of all.
+    """
 
     rank: int = 0
     size: int = 1
@@ -45,14 +51,22 @@ class Place:
     @classmethod
     def join(cls) -> Self:
         """From the environment that torchrun, SLURM or our own launcher left; alone where there is none."""
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
         found = os.environ if "RANK" in os.environ else slurm_environment(os.environ)
         if "RANK" not in found or int(found["WORLD_SIZE"]) == 1:
             return cls()
         os.environ.update(found)
+        from torch.distributed import DistError
         from torch.distributed.rendezvous import rendezvous
 
-        store, rank, size = next(rendezvous("env://"))
         restarts = max(int(found.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
+        try:
+            store, rank, size = next(rendezvous("env://"))
+            store, restarts = _meet(store, rank, size, restarts)
+        except DistError as error:
+            where = f"{found['MASTER_ADDR']}:{found['MASTER_PORT']}"
+            raise RankLost(f"Rank {found['RANK']} did not find the others at {where}: {error}") from error
         place = cls(rank, size, int(found["LOCAL_RANK"]), int(found["LOCAL_WORLD_SIZE"]), restarts, store)
         _joined.append(place)
         return place
@@ -65,13 +79,22 @@ class Place:
         yield
         self.tell_others(what)
 
+    def from_main(self, what: str, find: Callable[[], str]) -> str:
+        """What the first rank finds, for all."""
+        if self.rank > 0:
+            self.wait_for_main(what)
+            return str(self.store.get(f"done/{what}").decode())
+        found = find()
+        self.tell_others(what, found)
+        return found
+
     def wait_for_main(self, what: str) -> None:
         """Until the first rank has told the others `what`; however long, for if it fails we are stopped."""
         self.store.wait([f"done/{what}"], timedelta(days=30))
 
-    def tell_others(self, what: str) -> None:
+    def tell_others(self, what: str, found: str = "") -> None:
         if self.size > 1 and self.rank == 0:
-            self.store.set(f"done/{what}", "")
+            self.store.set(f"done/{what}", found)
 
     @property
     def speaks_of_failure(self) -> bool:
@@ -82,6 +105,33 @@ class Place:
             return bool(self.store.add("failed", 1) == 1)
         except RuntimeError:  # the rank that kept the store has failed before us
             return False
+
+
+def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
+    """A part of the store that is new, with all ranks there, and on the first one the restarts that any knows of.
+
+    torchrun keeps a store over restarts, and counts them on each machine by itself: what earlier ranks left there looks
+    like word of these. So each rank says a word of its own, and the first answers every word until all have come.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    word = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"word/{rank}", word)
+        store.wait([f"answer/{word}"], timedelta(seconds=SECONDS_TO_MEET))
+        new = PrefixStore(store.get(f"answer/{word}").decode(), store)
+        new.add("restarts", restarts)
+        new.add("ranks", 1)
+        return new, restarts
+    new, deadline = PrefixStore(word, store), time.monotonic() + SECONDS_TO_MEET
+    while (others := new.add("ranks", 0)) < size - 1:
+        if time.monotonic() > deadline:
+            raise RankLost(f"Only {others + 1} of {size} ranks came within {SECONDS_TO_MEET:g} seconds.")
+        for key in (f"word/{other}" for other in range(1, size)):
+            if store.check([key]):
+                store.set(f"answer/{store.get(key).decode()}", word)
+        time.sleep(0.02)
+    return new, restarts + new.add("restarts", 0)
 
 
 def leave_silently() -> NoReturn:
@@ -103,13 +153,14 @@ def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
         return {}
     nodes = environ.get("SLURM_STEP_NODELIST", "")
+    port = int(environ.get("SLURM_JOB_ID", 0)) + 101 * int(environ.get("SLURM_STEP_ID", 0))  # steps may share a node
     return {
         "RANK": environ["SLURM_PROCID"],
         "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": re.split(r"[(,]", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0],
         "MASTER_ADDR": environ.get("MASTER_ADDR", first_node(nodes)),
-        "MASTER_PORT": environ.get("MASTER_PORT", str(20_000 + int(environ.get("SLURM_JOB_ID", 0)) % 20_000)),
+        "MASTER_PORT": environ.get("MASTER_PORT", str(20_000 + port % 20_000)),
     }
 
 
@@ -121,11 +172,11 @@ def first_node(nodes: str) -> str:
     return match[1] + (match[2] or "")
 
 
-def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int) -> int:
+def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_seconds: float) -> int:
     """Run `alexnet` with these arguments in `num_ranks` processes of this machine; returns the exit code.
 
     When one of them is killed, or is lost to the others, all start again, at most `max_restarts` times; an error that
-    would only repeat itself ends them.
+    would only repeat itself ends them. After `hand_on` a signal they have `timeout_seconds` to end by themselves.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -138,7 +189,8 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int) -> int:
         os.environ[RESTARTS] = str(restart)
         config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=uuid.uuid4().hex,
                               rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1",
-                              max_restarts=0)  # fmt: skip
+                              max_restarts=0, shutdown_timeout=int(timeout_seconds),
+                              signals_to_handle="")  # fmt: skip  # which `hand_on` does
         try:
             elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
         except SignalException as stopped:
@@ -150,11 +202,20 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int) -> int:
                 return int(errors[0])
             fates = [f"rank {rank}: {_fate(failure.exitcode)}" for rank, failure in failures.items()
                      if failure.exitcode != -signal.SIGTERM]  # which is how the launcher ends the others
-            again = f"Starting again, {restart + 1} of {max_restarts}." if restart < max_restarts else "Giving up."
+            again = f"Starting again, {restart + 1} of {max_restarts}." if restart < max_restarts else \
+                f"Giving up after --max-restarts {max_restarts}."
             log.warning("%s. %s", ", ".join(fates) or "A rank was lost", again)
         else:
             return 0
     return 1
+
+
+def hand_on(number: int) -> NoReturn:
+    """Have `launch` send a signal to all ranks and wait for them to end; a Ctrl-C then ends them at once."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))  # no rank outlives its launcher
+    raise SignalException(f"signal {number}", signal.Signals(number))
 
 
 def _fate(code: int) -> str:

@@ -6,11 +6,13 @@ command. What can be wrong is found before they start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from ..pipeline.dataset import open_dataset
 from ..pipeline.stream import name_bad
@@ -20,11 +22,19 @@ from .config import Config
 from .console import TrainingDisplay, bar, say, stop_on_signals
 from .devices import choose_devices
 from .evaluate import Evaluation
-from .launch import Place, launch
+from .launch import Place, hand_on, launch
 from .loading import Options, compute_statistics, open_or_generate, settings_of
-from .mesh import build_mesh, leave_mesh
+from .mesh import Axis, Mesh, ParallelDims, build_mesh, leave_mesh
 from .parallel import check_split, parallelize
-from .session import check_memory, choose_run_dir, find_checkpoint, load_classifier, resolve_config, stats_for_training
+from .session import (
+    check_memory,
+    choose_run_dir,
+    find_checkpoint,
+    find_networks,
+    load_classifier,
+    resolve_config,
+    stats_for_training,
+)
 from .trainer import Interrupted, RunOptions, Trainer
 
 
@@ -38,7 +48,16 @@ class Ranks:
     max_restarts: int
 
     def launch(self, arguments: Sequence[str], num_ranks: int) -> int:
-        return launch(arguments, num_ranks, self.max_restarts)
+        with stop_on_signals(hand_on, announce=False):
+            return launch(arguments, num_ranks, self.max_restarts, self.timeout)
+
+    @contextmanager
+    def joined(self, dims: ParallelDims, place: Place, devices: Sequence[torch.device]) -> Iterator[Mesh]:
+        """The mesh of these ranks; what they lose before their work is watched was lost in the start."""
+        start = Mesh(dims, world=Axis(place.size, place.rank), place=place)
+        with start.watched(lambda: "the start"):
+            yield build_mesh(dims, place, devices, self.timeout)
+        leave_mesh()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +82,7 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     """Train, or start ranks that do by `arguments`; returns the exit code."""
     place = Place.join()
     run_dir = choose_run_dir(job.run_dir, job.resume, job.preset, place)
-    saved = find_checkpoint(job.resume, run_dir, place.restarts)
+    saved = find_checkpoint(job.resume, run_dir, place)
     config = resolve_config(job.preset, job.overrides, saved)
     dims, devices = choose_devices(place, config.towers, mesh=job.ranks.mesh, devices=job.ranks.devices,
                                    device=job.loading["device"])  # fmt: skip
@@ -79,26 +98,23 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     if dims.num_ranks > 1 and place.size == 1:
         say(f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, devices))}")
         return job.ranks.launch([*arguments, "--run", str(run_dir), "--mesh", str(dims)], dims.num_ranks)
-    mesh = build_mesh(dims, place, devices, job.ranks.timeout)
-    how = RunOptions(run_dir=run_dir, settings=settings, mesh=mesh, decode=job.loading["decode"],
-                     checkpoint_every=job.checkpoint_every, keep=job.keep, log_every=job.log_every,
-                     execution=job.execution)  # fmt: skip
-    with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
-        if mesh.is_main:
-            say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
-                f"classes; {len(val_set):,} to validate) into {run_dir}"
-                + (f", from step {saved.step} on" if saved else ""))  # fmt: skip
-        trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
-        code = _fit(trainer)
-    leave_mesh()
-    return code
+    with job.ranks.joined(dims, place, devices) as mesh:
+        how = RunOptions(run_dir=run_dir, settings=settings, mesh=mesh, decode=job.loading["decode"],
+                         checkpoint_every=job.checkpoint_every, keep=job.keep, log_every=job.log_every,
+                         execution=job.execution)  # fmt: skip
+        with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
+            if mesh.is_main:
+                say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
+                    f"classes; {len(val_set):,} to validate) into {run_dir}"
+                    + (f", from step {saved.step} on" if saved else ""))  # fmt: skip
+            return _fit(Trainer(config, train_set, val_set, stats, how, display, saved))
 
 
 def _fit(trainer: Trainer) -> int:
     """Train to the end, or to a signal; say how it ended."""
     mesh, config = trainer.mesh, trainer.config
     code = 0
-    with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number), announce=mesh.world.size == 1):
+    with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number), announce=mesh.is_main):
         try:
             last = trainer.fit()
             text = (f"Done: top-1 error {last['top1_error']:.2%}, top-5 error {last['top5_error']:.2%} (1 view). Next: "
@@ -122,16 +138,16 @@ def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1
         return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
     with place.main_first("data"):
         dataset = open_dataset(data, "val")
-    mesh = build_mesh(dims, place, devices, ranks.timeout)
-    classifiers = [load_classifier(path, mesh.device) for path in checkpoints]
-    for classifier in classifiers:
-        parallelize(classifier.model, mesh)
-    with (bar("evaluation", len(dataset), "images", silent=not mesh.is_main) as update,
-          mesh.watched(lambda: "the evaluation")):
-        result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, mesh=mesh,
-                                     settings=settings_of(loading, mesh.device, place.local_size),
-                                     decode=loading["decode"], progress=update)  # fmt: skip
-    leave_mesh()
+    files = find_networks(checkpoints, place)
+    with ranks.joined(dims, place, devices) as mesh:
+        classifiers = [load_classifier(path, mesh.device) for path in files]
+        for classifier in classifiers:
+            parallelize(classifier.model, mesh)
+        with (bar("evaluation", len(dataset), "images", silent=not mesh.is_main) as update,
+              mesh.watched(lambda: "the evaluation")):
+            result = evaluation.evaluate(classifiers, dataset, views=views, batch_size=batch_size, mesh=mesh,
+                                         settings=settings_of(loading, mesh.device, place.local_size),
+                                         decode=loading["decode"], progress=update)  # fmt: skip
     return result if mesh.is_main else 0
 
 
@@ -151,12 +167,11 @@ def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, exe
     check_memory(config, dataset.num_classes, device, dims, devices.count(device))
     if dims.num_ranks > 1 and place.size == 1:
         return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
-    mesh = build_mesh(dims, place, devices, ranks.timeout)
-    how = RunOptions(run_dir=Path(), settings=settings_of(loading, mesh.device, place.local_size), mesh=mesh,
-                     decode=loading["decode"], execution=execution)  # fmt: skip
-    trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
-    with (bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,
-          mesh.watched(lambda: "a step")):
-        result = bench_train(trainer, seconds=seconds, rounds=rounds, progress=update)
-    leave_mesh()
+    with ranks.joined(dims, place, devices) as mesh:
+        how = RunOptions(run_dir=Path(), settings=settings_of(loading, mesh.device, place.local_size), mesh=mesh,
+                         decode=loading["decode"], execution=execution)  # fmt: skip
+        trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
+        with (bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,
+              mesh.watched(lambda: "a step")):
+            result = bench_train(trainer, seconds=seconds, rounds=rounds, progress=update)
     return result if mesh.is_main else 0

@@ -5,6 +5,7 @@ Between the command line, which knows paths and flags, and the trainer and the e
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -52,14 +53,19 @@ def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, p
     return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def find_checkpoint(resume: str | None, run_dir: Path, restarts: int = 0) -> Checkpoint | None:
-    """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder.
+def find_checkpoint(resume: str | None, run_dir: Path, place: Place = ALONE) -> Checkpoint | None:
+    """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder. The first rank looks.
 
-    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint. After
-    `restarts` by a launcher it is the newest there is, whatever the command said at first.
+    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint. After a
+    restart by a launcher it is the newest there is, whatever the command said at first.
     """
+    path = place.from_main("checkpoint", lambda: str(_checkpoint_path(resume, run_dir, place.restarts) or ""))
+    return checkpoints.load(Path(path)) if path else None
+
+
+def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path | None:
     if restarts and (newest := checkpoints.latest(run_dir)):
-        return checkpoints.load(newest)
+        return newest
     if resume is None:
         if checkpoints.saved_checkpoints(run_dir):
             raise TrainingError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
@@ -67,12 +73,23 @@ def find_checkpoint(resume: str | None, run_dir: Path, restarts: int = 0) -> Che
     path = run_dir if resume == NEWEST else Path(resume)
     if not path.exists():
         raise CheckpointError(f"--resume: there is no {path}. Nothing was started.")
-    if path.is_dir():
-        newest = checkpoints.latest(path)
-        if newest is None:
-            raise CheckpointError(f"--resume: {path} holds no complete checkpoint. Nothing was started.")
-        path = newest
-    return checkpoints.load(path)
+    if not path.is_dir():
+        return path
+    if newest := checkpoints.latest(path):
+        return newest
+    raise CheckpointError(f"--resume: {path} holds no complete checkpoint. Nothing was started.")
+
+
+def find_networks(paths: Sequence[Path], place: Place = ALONE) -> list[Path]:
+    """Checkpoint files; of a run folder the newest that the first rank finds: the run may go on."""
+    found = place.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
+    return [Path(path) for path in json.loads(found)]
+
+
+def _network_path(path: Path) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
+    return checkpoints.newest_of(path)
 
 
 def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Checkpoint | None) -> Config:
@@ -136,9 +153,7 @@ def split_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
 
 def load_classifier(path: Path, device: torch.device) -> Classifier:
     """A trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
-    if not path.exists():
-        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
-    model, saved = checkpoints.load_model(path)
+    model, saved = checkpoints.load_model(_network_path(path))
     arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
     treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

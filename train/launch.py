@@ -22,6 +22,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, Self
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
+LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
 SECONDS_TO_BE_ENDED = 6.0
 SECONDS_TO_MEET = 600.0  # ranks may not be started at the same moment
 LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
@@ -53,6 +54,8 @@ class Place:
         """From the environment that torchrun, SLURM or our own launcher left; alone where there is none."""
         if "TORCHELASTIC_RUN_ID" in os.environ:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
+            if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
+                os._exit(LOST)
         found = os.environ if "RANK" in os.environ else slurm_environment(os.environ)
         if "RANK" not in found or int(found["WORLD_SIZE"]) == 1:
             return cls()
@@ -182,6 +185,7 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
 
     for name in ("agent.server.api", "multiprocessing.api"):  # the ranks explain themselves
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
     try:
         for restart in range(max_restarts + 1):

@@ -259,7 +259,7 @@ def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = Tru
     def handle(number: int, frame: FrameType | None) -> None:
         for each in (number, *before):
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
-        if announce:
+        if announce and number == signal.SIGINT:  # SIGTERM also comes from a launcher whose other rank has failed
             error_console.print("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
         request_stop(number)
 

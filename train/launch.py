@@ -22,6 +22,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, Self
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
+LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
 SECONDS_TO_BE_ENDED = 6.0
 SECONDS_TO_MEET = 600.0  # ranks may not be started at the same moment
 LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
@@ -53,6 +54,8 @@ class Place:
         """From the environment that torchrun, SLURM or our own launcher left; alone where there is none."""
         if "TORCHELASTIC_RUN_ID" in os.environ:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
+            if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
+                os._exit(LOST)
         found = os.environ if "RANK" in os.environ else slurm_environment(os.environ)
         if "RANK" not in found or int(found["WORLD_SIZE"]) == 1:
             return cls()
@@ -62,7 +65,7 @@ class Place:
 
         restarts = max(int(found.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
         try:
-            store, rank, size = next(rendezvous("env://"))
+            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_MEET)))
             store, restarts = _meet(store, rank, size, restarts)
         except DistError as error:
             where = f"{found['MASTER_ADDR']}:{found['MASTER_PORT']}"
@@ -179,42 +182,55 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
     would only repeat itself ends them. After `hand_on` a signal they have `timeout_seconds` to end by themselves.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in ("agent.server.api", "multiprocessing.api"):  # the ranks explain themselves
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
-    for restart in range(max_restarts + 1):
-        os.environ[RESTARTS] = str(restart)
-        config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=uuid.uuid4().hex,
-                              rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1",
-                              max_restarts=0, shutdown_timeout=int(timeout_seconds),
-                              signals_to_handle="")  # fmt: skip  # which `hand_on` does
-        try:
-            elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
-        except SignalException as stopped:
-            return 128 + int(stopped.sigval)
-        except ChildFailedError as error:
-            failures = error.failures
-            codes = [failure.exitcode for failure in failures.values()]
-            if errors := [code for code in codes if code > 0 and code != LOST]:
-                return int(errors[0])
-            fates = [f"rank {rank}: {_fate(failure.exitcode)}" for rank, failure in failures.items()
-                     if failure.exitcode != -signal.SIGTERM]  # which is how the launcher ends the others
-            again = f"Starting again, {restart + 1} of {max_restarts}." if restart < max_restarts else \
-                f"Giving up after --max-restarts {max_restarts}."
-            log.warning("%s. %s", ", ".join(fates) or "A rank was lost", again)
-        else:
-            return 0
+    try:
+        for restart in range(max_restarts + 1):
+            os.environ[RESTARTS] = str(restart)
+            codes = _exit_codes(arguments, num_ranks, timeout_seconds)
+            if errors := [code for code in codes.values() if code > 0 and code != LOST]:
+                return errors[0]
+            if not codes:
+                return 0
+            fates = [f"rank {rank}: {_fate(code)}" for rank, code in codes.items()
+                     if code != -signal.SIGTERM]  # which is how the launcher ends the others  # fmt: skip
+            again = f"Starting again, {restart + 1} of {max_restarts}" if restart < max_restarts else \
+                f"Giving up after --max-restarts {max_restarts}"  # fmt: skip
+            log.warning("%s. %s.", ", ".join(fates) or "A rank was lost", again)
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
     return 1
+
+
+def _exit_codes(arguments: Sequence[str], num_ranks: int, timeout_seconds: float) -> dict[int, int]:
+    """By rank, of those that failed."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=uuid.uuid4().hex,
+                          rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=0,
+                          shutdown_timeout=int(timeout_seconds), signals_to_handle="")  # fmt: skip  # see `hand_on`
+    try:
+        elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
+    except ChildFailedError as error:
+        return {rank: failure.exitcode for rank, failure in error.failures.items()}
+    return {}
 
 
 def hand_on(number: int) -> NoReturn:
     """Have `launch` send a signal to all ranks and wait for them to end; a Ctrl-C then ends them at once."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
-    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))  # no rank outlives its launcher
+    from .console import error_console  # which imports this module
+
+    def end_at_once(*_: object) -> None:
+        error_console.show_cursor()  # a rank's bar has hidden it
+        os._exit(128 + signal.SIGINT)  # no rank outlives its launcher
+
+    signal.signal(signal.SIGINT, end_at_once)
     raise SignalException(f"signal {number}", signal.Signals(number))
 
 

@@ -291,6 +291,19 @@ def test_a_finished_run_says_its_result_again(colour_tree: Path, tmp_path: Path)
     assert os.path.exists(tmp_path / "config.json")  # noqa: PTH110
 
 
+def test_resuming_from_an_earlier_checkpoint_leaves_the_later_ones(colour_tree: Path, tmp_path: Path) -> None:
+    """At once: killed before its first checkpoint, the run must not be found on the course that it left."""
+    trainer(colour_tree, tmp_path, {}, checkpoint_every=1, keep=99).fit()
+    paths = saved_checkpoints(tmp_path)
+
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(colour_tree, tmp_path, {}, keep=2, resume=load(paths[4]), listener=stop).fit()
+    assert saved_checkpoints(tmp_path) == paths[3:5]
+
+
 def test_a_full_disk_under_the_metrics_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.symlink_to("/dev/full")

@@ -112,6 +112,7 @@ class Trainer:
         """Train to the last epoch; returns the last validation record."""
         with self.history.opened(self.config, self.epoch, self.step), self.mesh.watched(self._where):
             validation: Record = {}
+            self._leave_other_course()
             self.meter = Meter(self.config, len(self.loader))
             batches = self.loader.batches(self.epoch, self.step, self.config.epochs,
                                           lambda epoch: self.schedule.rates(epoch).lighting)  # fmt: skip
@@ -181,6 +182,12 @@ class Trainer:
         named = {self.train_set.name(i): reason for i, reason in sorted(bad.items()) if i not in self._told}
         self._told |= bad.keys()
         return {"bad_images": len(bad)} | ({"new_bad_images": named} if named else {})
+
+    def _leave_other_course(self) -> None:
+        """A restart must not find what came after the checkpoint that this run was resumed from."""
+        path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
+        if self.mesh.is_main and path.exists():
+            checkpoints.prune(path, self.options.keep)
 
     def _end_epoch(self) -> Record:
         record = self._validate()

@@ -29,15 +29,27 @@ INLINE void window_sums(const float *restrict x, long n, long half, float *restr
         for (long i = 0; i < n; i++) sums[i] += x[i - d] + x[i + d];
 }
 
-/* s ** -beta; the paper's 3/4 by roots, which take a tenth of the time. */
-INLINE void inverse_powers(const float *restrict s, long n, float beta, float *restrict powers) {
+/* s ** -1/4: a guess by the bits of the exponent, 3% off, and three of Newton's steps, to 2e-7. Roots and divisions would
+ * take twice as long. */
+INLINE float inverse_fourth_root(float s) {
+    int32_t bits;
+    float y;
+    memcpy(&bits, &s, sizeof s);
+    bits = 0x4F586000 - (bits >> 2);
+    memcpy(&y, &bits, sizeof y);
+    for (int step = 0; step < 3; step++) y *= 1.25f - 0.25f * s * ((y * y) * (y * y));
+    return y;
+}
+
+/* powers = s ** -beta and s = 1 / s; the paper's 3/4 takes a tenth of the time of others. */
+INLINE void invert(float *restrict s, long n, float beta, float *restrict powers) {
     if (beta != 0.75f) {
-        for (long i = 0; i < n; i++) powers[i] = powf(s[i], -beta);
+        for (long i = 0; i < n; i++) powers[i] = powf(s[i], -beta), s[i] = 1 / s[i];
         return;
     }
     for (long i = 0; i < n; i++) {
-        const float root = 1 / sqrtf(s[i]);
-        powers[i] = root * sqrtf(root);
+        const float root = inverse_fourth_root(s[i]);
+        powers[i] = root * root * root, s[i] = powers[i] * root;
     }
 }
 
@@ -63,12 +75,12 @@ int response_norm(int64_t count, int64_t size, int64_t half, float alpha, float 
         for (long i = 0; i < n; i++) b[i] = a[i] * a[i];
         window_sums(b, n, half, s);
         for (long i = 0; i < n; i++) s[i] = k + alpha * s[i];
-        inverse_powers(s, n, beta, r);
+        invert(s, n, beta, r);
         if (g == NULL) {
             for (long i = 0; i < n; i++) b[i] = a[i] * r[i];
         } else {
             spread(g + done * size, segments, size, step, b); /* between segments squares remain; x is zero there */
-            for (long i = 0; i < n; i++) r[i] *= b[i], b[i] = a[i] * r[i] / s[i];
+            for (long i = 0; i < n; i++) r[i] *= b[i], b[i] = a[i] * r[i] * s[i];
             window_sums(b, n, half, s);
             for (long i = 0; i < n; i++) b[i] = r[i] - 2 * alpha * beta * a[i] * s[i];
         }

@@ -187,10 +187,11 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(int(timeout_seconds)))  # torch 2.11 waits 30
     try:
         for restart in range(max_restarts + 1):
             os.environ[RESTARTS] = str(restart)
-            codes = _exit_codes(arguments, num_ranks, timeout_seconds)
+            codes = _exit_codes(arguments, num_ranks)
             if errors := [code for code in codes.values() if code > 0 and code != LOST]:
                 return errors[0]
             if not codes:
@@ -205,14 +206,14 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
     return 1
 
 
-def _exit_codes(arguments: Sequence[str], num_ranks: int, timeout_seconds: float) -> dict[int, int]:
+def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
     """By rank, of those that failed."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=uuid.uuid4().hex,
                           rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=0,
-                          shutdown_timeout=int(timeout_seconds), signals_to_handle="")  # fmt: skip  # see `hand_on`
+                          signals_to_handle="")  # fmt: skip  # `hand_on` does
     try:
         elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
     except ChildFailedError as error:

@@ -60,6 +60,15 @@ class TransportError(RuntimeError):
     """What gloo or NCCL say when another rank does not answer."""
 
 
+@contextmanager
+def _transport() -> Iterator[None]:
+    """Around all that is asked of them: what they raise may come when a message begins, or when it is waited for."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TransportError(str(error)) from error
+
+
 @dataclass
 class Axis:
     """One axis of the mesh as a rank sees it: the `size` ranks that differ in nothing else, itself at `index`.
@@ -89,7 +98,8 @@ class Axis:
             wait = self._start_trade({1 - self.index: sent}, parts)
         else:
             self.bytes_sent += sent.nbytes * (self.size - 1)
-            wait = partial(self._wait, dist.all_gather(list(parts), sent, group=self.group, async_op=True))
+            with _transport():
+                wait = partial(self._wait, dist.all_gather(list(parts), sent, group=self.group, async_op=True))
 
         def finish() -> Tensor:
             wait()
@@ -114,7 +124,8 @@ class Axis:
             return lambda: None
         sent = x.cpu() if self._hosted(x) else x
         self.bytes_sent += 2 * sent.nbytes * (self.size - 1) // self.size  # a ring: reduce-scatter, all-gather
-        work = dist.all_reduce(sent, group=self.group, async_op=True)
+        with _transport():
+            work = dist.all_reduce(sent, group=self.group, async_op=True)
 
         def finish() -> None:
             self._wait(work)
@@ -132,7 +143,8 @@ class Axis:
         """Replace `x` by the first rank's."""
         if self.size > 1:
             sent = self._staged(x)
-            self._wait(dist.broadcast(sent, group=self.group, group_src=0, async_op=True))
+            with _transport():
+                dist.broadcast(sent, group=self.group, group_src=0)
             x.copy_(sent)
 
     def gather_rows(self, x: Tensor, num_rows: int) -> Tensor:
@@ -163,7 +175,8 @@ class Axis:
         """
         ends = [dist.P2POp(way, tensors[i], group=self.group, group_peer=i)
                 for i in sent for way, tensors in ((dist.isend, sent), (dist.irecv, received))]  # fmt: skip
-        works = dist.batch_isend_irecv(ends) if ends else []
+        with _transport():
+            works = dist.batch_isend_irecv(ends) if ends else []
         self.bytes_sent += sum(x.nbytes for x in sent.values())
 
         def wait() -> None:
@@ -174,10 +187,8 @@ class Axis:
 
     def _wait(self, work: Any) -> None:
         started = time.monotonic()
-        try:
+        with _transport():
             work.wait()
-        except RuntimeError as error:
-            raise TransportError(str(error)) from error
         self.seconds_blocked += time.monotonic() - started
 
     def _hosted(self, x: Tensor) -> bool:

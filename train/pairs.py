@@ -24,7 +24,7 @@ from ..pipeline.loader import Batch, Decoded, Loader, squares
 from ..pipeline.plan import share
 from ..pipeline.resample import Resampler
 from ..pipeline.stream import Settings
-from .mesh import Axis, Mesh
+from .mesh import Mesh
 
 Given = TypeVar("Given")
 Collected = TypeVar("Collected")
@@ -70,21 +70,16 @@ class PairLoader:
         return lambda: Batch(treat(images()).permute(0, 3, 1, 2), labels(), indices().numpy(), part.epoch, part.step)
 
     def _start_rows(self, part: Tensor) -> Callable[[], Tensor]:
-        """Begin to collect what every rank of the pair has of a batch."""
+        """Begin to collect the rows that the ranks of this pair have; their numbers differ by one at most."""
         size, ranks, mp = self.source.batch_size, self.mesh.dims.num_ranks, self.mesh.mp
         first = self.mesh.dp.index * mp.size
         shares = [share(size, rank, ranks) for rank in range(first, first + mp.size)]
-        return _start_rows(part, [rows.stop - rows.start for rows in shares], mp)
-
-
-def _start_rows(part: Tensor, counts: list[int], mp: Axis) -> Callable[[], Tensor]:
-    """Begin to collect the rows of a tensor of which rank i has `counts[i]`."""
-    missing = max(counts) - len(part)
-    padded = torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) if missing else part
-    wait = mp.start_gather(padded)
-    if len(set(counts)) == 1:
-        return lambda: wait().flatten(0, 1)
-    return lambda: torch.cat([rows[:count] for rows, count in zip(wait(), counts, strict=True)])
+        counts = [rows.stop - rows.start for rows in shares]
+        missing = max(counts) - len(part)
+        wait = mp.start_gather(torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) if missing else part)
+        if len(set(counts)) == 1:
+            return lambda: wait().flatten(0, 1)
+        return lambda: torch.cat([rows[:count] for rows, count in zip(wait(), counts, strict=True)])
 
 
 def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Collected]]) -> Iterator[Collected]:

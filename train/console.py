@@ -190,6 +190,8 @@ class TrainingDisplay:
     def __call__(self, record: dict[str, Any]) -> None:
         if record["kind"] == "val":
             error_console.print(describe_validation(record), soft_wrap=True)
+        elif record["kind"] == "warning":
+            error_console.print(f"Warning: {record['text']}", soft_wrap=True)
         elif self._live is None:
             error_console.print(f"{_position(record)}  {describe_step(record)}", soft_wrap=True)
         else:

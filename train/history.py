@@ -28,23 +28,23 @@ class History:
         self.folder, self.kept = folder, kept
 
     @contextmanager
-    def opened(self, config: Config, epoch: int, step: int) -> Iterator[None]:
-        """Create and lock the folder, and keep of the metrics what lies up to this position: the rest will be made
-        again."""
+    def opened(self, config: Config, epoch: int, step: int) -> Iterator[list[Record]]:
+        """Create and lock the folder, and keep of the metrics what lies up to this position, which is yielded: the
+        rest will be made again."""
         if not self.kept:
-            yield
+            yield []
             return
         message = f"Another run is writing into {self.folder}. Choose another --run folder."
         with only_writer(self.folder, RunFolderInUse(message)):
             write_atomically(self.folder / "config.json", (config.to_json() + "\n").encode())
-            self.go_back(epoch, step)
-            yield
+            yield self.go_back(epoch, step)
 
-    def go_back(self, epoch: int, step: int) -> None:
-        """Forget the records after a position."""
+    def go_back(self, epoch: int, step: int) -> list[Record]:
+        """Forget the records after a position; returns those up to it."""
         path = self.folder / "metrics.jsonl"
         past = [r for r in _records(path) if (r["epoch"], r["step"]) <= (epoch, step)] if (epoch, step) > (0, 0) else []
         write_atomically(path, "".join(json.dumps(r) + "\n" for r in past).encode())
+        return past
 
     def write(self, record: Record) -> None:
         if self.kept:

@@ -22,6 +22,7 @@ from .config import Config
 from .console import TrainingDisplay, bar, say, stop_on_signals
 from .devices import choose_devices
 from .evaluate import Evaluation
+from .health import rate_note
 from .launch import Place, hand_on, launch
 from .loading import Options, compute_statistics, open_or_generate, settings_of
 from .mesh import Axis, Mesh, ParallelDims, build_mesh, leave_mesh
@@ -107,6 +108,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
                 say(f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
                     f"classes; {len(val_set):,} to validate) into {run_dir}"
                     + (f", from step {saved.step} on" if saved else ""))  # fmt: skip
+                if not saved and (note := rate_note(config)):
+                    say(note)
             return _fit(Trainer(config, train_set, val_set, stats, how, display, saved))
 
 

@@ -27,6 +27,7 @@ from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
 from .evaluate import Classifier, evaluate
+from .health import LiveUnits, Watch
 from .history import History, Record
 from .mesh import Agreement, Mesh
 from .meter import Meter
@@ -72,7 +73,7 @@ class RunOptions:
 class Trainer:
     """One run in one folder: `config.json`, `metrics.jsonl`, `checkpoints/`.
 
-    `listener` is called with every record that goes into `metrics.jsonl`: {"kind": "train" | "val", ...}.
+    `listener` is called with every record that goes into `metrics.jsonl`: {"kind": "train" | "val" | "warning", ...}.
     `resume` is the checkpoint to continue from; its configuration must be `config`.
     """
 
@@ -99,6 +100,7 @@ class Trainer:
         self.gradient = build_gradient(self.model, config.batch_size, self.mesh.device,
                                        self.mesh.dims.num_ranks, options.execution)  # fmt: skip
         self.gradients = GradientSum(self.model, self.mesh.dp)
+        self.live_units = LiveUnits({"fc6": self.model.fc6, "fc7": self.model.fc7}, self.mesh.mp)
         self.optimizer = build_optimizer(self.model, config)
         self.schedule = build_schedule(config)
         self.history = History(options.run_dir, kept=self.mesh.is_main)
@@ -110,10 +112,11 @@ class Trainer:
 
     def fit(self) -> Record:
         """Train to the last epoch; returns the last validation record."""
-        with self.history.opened(self.config, self.epoch, self.step), self.mesh.watched(self._where):
+        with self.history.opened(self.config, self.epoch, self.step) as past, self.mesh.watched(self._where):
             validation: Record = {}
             self._leave_other_course()
             self.meter = Meter(self.config, len(self.loader))
+            self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
             batches = self.loader.batches(self.epoch, self.step, self.config.epochs,
                                           lambda epoch: self.schedule.rates(epoch).lighting)  # fmt: skip
             self._saved = time.monotonic()
@@ -142,6 +145,7 @@ class Trainer:
         self.model.train()
         loss, logits = self.gradient(batch.images, batch.labels)
         self.gradients.finish()
+        self.live_units.add()
         self.optimizer.step()
         self.meter.add(loss, logits, batch.labels)
 
@@ -167,12 +171,13 @@ class Trainer:
             return
         counts = self._count_bad()  # first: ranks that hang are found here, while on their devices all would wait
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
-        record |= {"lr": self.schedule.rates(self.epoch).weights, **counts}
+        record |= {"lr": self.schedule.rates(self.epoch).weights, **self.live_units.flush(), **counts}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise self._diverged("A weight is no longer finite")
-        self._tell(record)
+        for told in (record, *self.watch.look(record)):
+            self._tell(told)
 
     def _count_bad(self) -> Record:
         """Of all ranks: each has met those of its share."""

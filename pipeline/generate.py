@@ -103,6 +103,7 @@ def _build(
                 if progress:
                     progress(done, len(jobs))
             (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+            os.sync()  # thousands of files at once, before their folder has its name
             try:
                 draft.rename(root)  # an empty folder in the way is replaced
             except OSError:

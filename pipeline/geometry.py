@@ -39,14 +39,15 @@ def centre_offset(resized: NDArray[np.int64]) -> NDArray[np.int64]:
 def source_region(shapes: NDArray[np.int64], crops: NDArray[np.integer], size: int) -> Region:
     """The source rectangles of crops of `size` x `size` output pixels at `crops` (n, 2) in the central 256-square.
 
-    A triangle filter reaches one output pixel (when shrinking) or one source pixel (when enlarging) beyond the
-    rectangle; two of the larger are decoded around it, so the result does not depend on what was left out.
+    Beyond the rectangle a triangle filter reaches half an output pixel when shrinking, and less than a source pixel
+    when enlarging. One output pixel, or source pixel if that is larger, is decoded around it, so the result does not
+    depend on what is left out.
     """
     resized = resized_shape(shapes)
     scale = shapes / resized  # source pixels per output pixel; the axes differ by the rounding of the longer side
     low = (centre_offset(resized) + crops) * scale
     high = low + size * scale
-    margin = 2 * np.maximum(scale, 1)
+    margin = np.maximum(scale, 1)
     start = np.floor(np.maximum(low - margin, 0)).astype(np.int32)
     end = np.ceil(np.minimum(high + margin, shapes)).astype(np.int32)
     return Region(start, end, (low - start).astype(np.float32), (high - start).astype(np.float32))

@@ -78,6 +78,15 @@ def test_any_slice_is_what_the_generators_say(data: st.DataObject, n: int, seed:
     np.testing.assert_allclose(plan.lighting, expected.lighting[part], rtol=1e-6, atol=1e-6)
 
 
+def test_the_rarest_words_of_the_generator_give_finite_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One draw in four thousand million is of word 0, of which a normal quantile at 0 would make minus infinity."""
+    extremes = [0, 2**32 - 1, 1]
+    monkeypatch.setattr(Plan, "_words", lambda plan, start, stop: np.array([[0] * 3 + extremes + [0] * 2], np.uint64))
+    lighting = drawn(1, 0, 0).lighting[0]
+    np.testing.assert_allclose(lighting, [NormalDist().inv_cdf((w + 0.5) / 2**32) for w in extremes], rtol=1e-6)
+    assert lighting[0] == -lighting[1]  # the grid is symmetrical, so the mean is 0
+
+
 def test_the_plan_of_record() -> None:
     """A change of these numbers breaks every interrupted run: it must be deliberate."""
     plan = drawn(5, seed=2012, epoch=3)

@@ -5,10 +5,8 @@ arrays (`.npz`, whose checksums detect damage): "model/conv1.weight" and "moment
 layers, "array/<name>" whatever else the run needs, and "metadata" a JSON text. No pickle is written or read.
 """
 
-import errno
 import json
 import logging
-import os
 import platform
 import shutil
 import zipfile
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
+from ..pipeline.files import whole_file
 from .config import Config
 from .model import AlexNet, from_torchvision
 
@@ -69,27 +68,14 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     entries = _entries(checkpoint)
     needed = sum(entry.nbytes for entry in entries.values())
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        if shutil.disk_usage(path.parent).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with partial.open("wb") as file:
+        with whole_file(path, needed) as file:
             np.savez(file, **entries)  # type: ignore[arg-type]  # its stub takes any name for `allow_pickle`
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         free = shutil.disk_usage(path.parent).free
         problem = (f"cannot write {path}: {error.strerror or error}; it needs {needed / 1e6:.1f} MB "
                    f"and {free / 1e6:.1f} MB are free; earlier ones are intact")
         raise OSError(error.errno, problem) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too, is on disk
-    finally:
-        os.close(folder)
 
 
 def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
@@ -215,7 +201,7 @@ def prune(newest: Path, keep: int) -> None:
         raise ValueError(f"keep = {keep}: keep at least one checkpoint")
     saved = saved_checkpoints(newest.parent.parent)
     kept = saved[: saved.index(newest) + 1][-keep:]
-    for path in (*(p for p in saved if p not in kept), *newest.parent.glob(".step-*.partial")):
+    for path in (*(p for p in saved if p not in kept), *newest.parent.glob(".step-*")):
         path.unlink(missing_ok=True)
 
 

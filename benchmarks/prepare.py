@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet.pipeline.dataset import Dataset, cache_folder, open_dataset
+from alexnet.pipeline.cache import needed_cache
+from alexnet.pipeline.dataset import Dataset, open_dataset
 from alexnet.pipeline.hardware import num_cores
 from alexnet.pipeline.pack import PackOptions, pack
 from alexnet.pipeline.stream import Settings
@@ -23,7 +24,7 @@ def packed(dataset: Dataset, raw: bool) -> Dataset:
 
 def cached(name: str, write: Callable[[Path], object]) -> Path:
     """The file or folder `name` in the cache, which `write` makes where it is not there; whole, or absent."""
-    path = cache_folder() / "benchmarks" / name
+    path = needed_cache("What is measured is made there, once.") / "benchmarks" / name
     if path.exists():
         return path
     print(f"Making {path}, once.", flush=True)

@@ -196,6 +196,7 @@ def start_training(options: argparse.Namespace, found: Found) -> None:
     """Three starts of `alexnet train`, the statistics cached as after a first run."""
     from alexnet.pca.moments import RgbMoments
     from alexnet.pca.stats import Part, RgbStats
+    from alexnet.pipeline.cache import needed_cache
     from alexnet.pipeline.dataset import open_dataset
     from alexnet.train.session import stats_path
 
@@ -203,6 +204,7 @@ def start_training(options: argparse.Namespace, found: Found) -> None:
     moments = RgbMoments.zero(256)
     moments.update(np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8))
     parts = (Part(dataset.fingerprint, 0, len(dataset), len(dataset)),)
+    needed_cache("`train` finds the statistics there.")
     RgbStats.from_moments(moments, parts=parts).save(stats_path(dataset))
     for attempt in range(1, 4):
         result = _run("start", options.folder, options)

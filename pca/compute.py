@@ -48,7 +48,7 @@ POLL_SECONDS = 0.2
 def compute_stats(
     dataset: Dataset,
     *,
-    work_dir: Path,
+    work_dir: Path | None,
     region: Region = "centre",
     decode: Decode = "exact",
     settings: Settings | None = None,
@@ -59,7 +59,8 @@ def compute_stats(
 ) -> RgbStats:
     """The statistics of a data set, or of the i-th of n contiguous slices of it (`shard`).
 
-    The state of the pass is kept in `work_dir`, also of a finished one, which is then returned at once.
+    The state of the pass is kept in `work_dir`, also of a finished one, which is then returned at once; None keeps
+    nothing.
     `progress` is told the number of images done. Raises `TooManyBadFiles` when more than `settings.max_bad`
     of the data set cannot be used. `images` replaces the decoder.
     """
@@ -141,7 +142,7 @@ class _Slice:
     def __init__(
         self,
         dataset: Dataset,
-        work_dir: Path,
+        work_dir: Path | None,
         region: Region,
         decode: Decode,
         settings: Settings,
@@ -158,15 +159,20 @@ class _Slice:
         self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # between images sampled
         images = [dataset.fingerprint, self.start, self.stop, settings.max_pixels]
         self.key = json.dumps([STATE_VERSION, *images, region, self.decode, tool_versions()])
-        self.path = work_dir / f"{hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()}.npz"
+        name = f"{hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()}.npz"
+        self.work_dir, self.path = work_dir, work_dir and work_dir / name  # where the state is kept, if it is
 
     def load(self) -> PassState:
         """The saved state, or that of a pass not begun."""
-        saved = PassState.load(self.path, self.key, self.start, self.stop, self.size)
+        saved = self.path and PassState.load(self.path, self.key, self.start, self.stop, self.size)
         return saved or PassState.fresh(self.start, self.size)
 
+    def save(self, state: PassState) -> None:
+        if self.path:
+            state.save(self.path, self.key)
+
     def saved_position(self) -> int:
-        return saved_position(self.path, self.key, self.start)
+        return saved_position(self.path, self.key, self.start) if self.path else self.start
 
     def decoder(self, batch_size: int) -> ImageSource:
         from ..pipeline.loader import full_images, squares
@@ -194,7 +200,7 @@ class _Slice:
                 seconds = time.monotonic() - saved_at
                 due = seconds >= (MIN_SAVE_SECONDS if taken - saved >= SAVE_IMAGES else SAVE_SECONDS)
                 if due or too_many or taken == len(todo):
-                    state.save(self.path, self.key)
+                    self.save(state)
                     saved, saved_at = taken, time.monotonic()
                 if too_many:
                     raise TooManyBadFiles(describe_bad(self.dataset, state.bad, self.settings.max_bad))
@@ -264,7 +270,7 @@ def _wait(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[
             late = ", ".join(str(rank) for rank, images in enumerate(left) if images)
             raise TimeoutError(
                 f"no progress for {timeout_seconds:g} s; still missing is the part of rank {late} of "
-                f"{len(slices)} (they must share {slices[0].path.parent}). Start all again to go on."
+                f"{len(slices)} (they must share {slices[0].work_dir}). Start all again to go on."
             )
         time.sleep(POLL_SECONDS)
 

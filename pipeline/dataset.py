@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .cache import can_keep
+
 Split = Literal["train", "val"]
 
 log = logging.getLogger("alexnet")
@@ -188,13 +190,6 @@ def from_files(paths: Sequence[Path]) -> Dataset:
     return listing.dataset(Path(), "val", ())
 
 
-def cache_folder() -> Path:
-    """$ALEXNET_CACHE, else the user's cache folder."""
-    if own := os.environ.get("ALEXNET_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
-
-
 def open_dataset(data: Path | None, split: Split) -> Dataset:
     """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached."""
     from . import index  # the modules need each other's types
@@ -203,12 +198,12 @@ def open_dataset(data: Path | None, split: Split) -> Dataset:
     root = locate(data)
     layout = find_layout(root, split)
     path, stamp = index.index_path(root, split), index.stamp_of(root, split, layout)
-    if (cached := index.load_index(path, stamp, split)) is not None:
+    if path and (cached := index.load_index(path, stamp, split)) is not None:
         return cached
     dataset = layout.list_images()
     if len(dataset) == 0:
         raise DatasetError(f"No images under {root} for split '{split}' ({layout.describe}).")
-    if len(dataset) >= CACHE_FROM_IMAGES:
+    if len(dataset) >= CACHE_FROM_IMAGES and can_keep() and path:
         try:
             index.save_index(path, stamp, dataset)
         except OSError as error:

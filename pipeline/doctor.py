@@ -108,17 +108,17 @@ def _open_files() -> Outcome:
 
 
 def _cache() -> Outcome:
-    from .dataset import cache_folder
+    from .cache import cache_folder, cache_problem
 
-    folder = cache_folder()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    folder, problem = cache_folder(), cache_problem()
+    if folder is None or problem:
+        cost = "lists of images and statistics are made anew each time; mesh training and `bench-loader` may need it"
+        return "missing", problem, cost, "set ALEXNET_CACHE to a folder that can be written"
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     found = f"{folder}: {free / GIB:.0f} GiB free"
-    remedy = "set ALEXNET_CACHE to a folder on a larger disk"
-    if not os.access(there, os.W_OK):
-        return "missing", f"{folder} cannot be written", "lists of images are made anew each time", remedy
     if free < 2 * GIB:
-        return "warn", found, "generated data sets may not fit", remedy
+        return "warn", found, "generated data sets may not fit", "set ALEXNET_CACHE to a folder on a larger disk"
     return _ok(found)
 
 

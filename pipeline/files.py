@@ -55,6 +55,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def can_write_into(folder: Path) -> bool:
+    """Whether a folder is there, or could be made, to write files into, as far as permissions tell."""
+    levels = (folder, *folder.absolute().parents)
+    there = next(level for level in levels if os.path.exists(level))  # noqa: PTH110  # Path's raises where it may not look
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """All of `content` at `path`, or what was there before."""
     with naming(path), whole_file(path) as file:

@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .dataset import Dataset, cache_folder, open_dataset
+from .cache import cache_folder, needed_cache
+from .dataset import Dataset, open_dataset
 from .draw import KINDS, Kind, draw_jpeg
 from .hardware import num_cores
 
@@ -78,8 +79,10 @@ def generate_flat(
 
 def generated_dataset(count: int, seed: int = 0, *, progress: Progress | None = None) -> Dataset:
     """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
-    root = cache_folder() / "bench-jpegs" / f"{count}-seed{seed}-v{GENERATOR}"
-    return open_dataset(generate_flat(root, count, seed, progress=progress), "train")
+    folder, name = cache_folder(), f"bench-jpegs/{count}-seed{seed}-v{GENERATOR}"
+    if folder is None or not (folder / name).exists():
+        folder = needed_cache("The JPEGs that are generated where no DATA is given go there.")
+    return open_dataset(generate_flat(folder / name, count, seed, progress=progress), "train")
 
 
 def _build(

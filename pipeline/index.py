@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset, Split, StringTable, cache_folder
+from .cache import cache_folder
+from .dataset import Dataset, Split, StringTable
 from .files import whole_file
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ VERSION = 4
 ARRAYS = ("labels", "container", "offsets", "lengths")
 
 
-def index_path(root: Path, split: Split) -> Path:
-    """Where the list of a split's images is kept."""
-    return cache_folder() / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
+def index_path(root: Path, split: Split) -> Path | None:
+    """Where the list of a split's images is kept; None without a cache folder."""
+    folder = cache_folder()
+    return folder and folder / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
 
 
 def stamp_of(root: Path, split: Split, layout: Layout) -> str:

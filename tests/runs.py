@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from alexnet.pca.compute import compute_stats
-from alexnet.pipeline.dataset import Dataset, cache_folder, open_dataset
+from alexnet.pipeline.cache import needed_cache
+from alexnet.pipeline.dataset import Dataset, open_dataset
 from alexnet.pipeline.stream import Settings
 from alexnet.train.checkpoint import Checkpoint, saved_checkpoints
 from alexnet.train.config import Config
@@ -35,7 +36,7 @@ def trainer(tree: Path, run_dir: Path, numbers: dict[str, Any], *, preset: str =
     """A trainer of a small network on a tree of images, in float32 on the CPU."""
     train_set, val_set = open_dataset(tree, "train"), open_dataset(tree, "val")
     config = Config.from_preset(preset, **{**SMALL, **numbers})
-    stats = compute_stats(train_set, work_dir=cache_folder() / "passes",
+    stats = compute_stats(train_set, work_dir=needed_cache("") / "passes",
                           settings=Settings(threads=1, readers=1, max_bad=0.5))
     return Trainer(config, train_set, val_set, stats, options(run_dir, **how), listener, resume)
 

@@ -88,7 +88,7 @@ def test_what_is_renamed_is_on_disk_and_so_is_its_name(
     sync, replace = os.fsync, os.replace
 
     def record_sync(descriptor: int) -> None:
-        calls.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_size))
+        calls.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink()), os.fstat(descriptor).st_size))
         sync(descriptor)
 
     def record_replace(source: Any, target: Any) -> None:

@@ -144,8 +144,9 @@ def test_statistics_are_found_computed_once_or_refused(
         assert found is not None
         assert found.mean.tolist() == ours.mean.tolist()
     assert calls == [1]
-    assert stats_path(dataset).is_file()
-    assert tmp_path in stats_path(dataset).parents
+    assert (path := stats_path(dataset)) is not None
+    assert path.is_file()
+    assert tmp_path in path.parents
 
     def refused(stats: RgbStats) -> str:
         stats.save(tmp_path / "given.json")

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
+from ..pipeline.files import can_write_into
 from .config import PRESETS, Config
 
 
@@ -70,24 +71,26 @@ class Commas(click.ParamType):
             self.fail(f"{value!r} is not a list of {self.item.__name__}, as in 1,2,3.", param, ctx)
 
 
-class Picture(click.Path):
-    """A file that a figure can be written into, by its name."""
+class Output(click.Path):
+    """A file to be written, in a folder where it can be: better refused before the work than after it."""
 
-    endings = (".png", ".pdf", ".svg")
-
-    def __init__(self) -> None:
+    def __init__(self, *endings: str) -> None:
         super().__init__(dir_okay=False, path_type=Path)
+        self.endings = endings
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path.suffix.lower() not in self.endings:
+        if self.endings and path.suffix.lower() not in self.endings:
             self.fail(f"{value!r} ends in none of {', '.join(self.endings)}.", param, ctx)
+        if not can_write_into(path.parent):
+            self.fail(f"the folder of {value!r} cannot be written.", param, ctx)
         return path
 
 
 CONFIG = tuple(f.name for f in fields(Config) if f.name != "preset")  # what `config_options` give
 CORES = len(os.sched_getaffinity(0))
 FILE = click.Path(dir_okay=False, path_type=Path)
+OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
@@ -162,7 +165,7 @@ bench_loader_options = together(
     click.option("--preset", type=click.Choice(list(PRESETS)), help="The network of --step.  [paper]"),
     click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Of the network of --step.  [1]"),
     click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
-    click.option("--plot", type=Picture(), help="Draw it all, as PNG, PDF or SVG."),
+    click.option("--plot", type=PICTURE, help="Draw it all, as PNG, PDF or SVG."),
 )  # fmt: skip
 bench_train_options = together(
     click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True),
@@ -172,14 +175,14 @@ bench_train_options = together(
     click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind."),
 )  # fmt: skip
 stats_options = together(
-    click.option("--out", type=FILE,
+    click.option("--out", type=OUTPUT,
                  help="The JSON file, the mean image beside it.  [default: where `train` finds it]"),
     click.option("--region", type=click.Choice(["centre", "full"]), default="centre", show_default=True,
                  help="centre: the 256x256 that training sees; full: whole images."),
     click.option("--merge", "parts", multiple=True, type=FILE,
                  help="Add up the statistics of parts of a data set instead; repeat for each file."),
     click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later."),
-    click.option("--plot", type=Picture(), help="Draw them too, as PNG, PDF or SVG."),
+    click.option("--plot", type=PICTURE, help="Draw them too, as PNG, PDF or SVG."),
 )  # fmt: skip
 pack_options = together(
     click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val"]), help="[default: both]"),

@@ -17,7 +17,9 @@ import torch
 
 from ..pca.stats import RgbStats
 from ..pipeline import hardware
-from ..pipeline.dataset import Dataset, cache_folder
+from ..pipeline.cache import cache_folder, can_keep, needed_cache
+from ..pipeline.dataset import Dataset
+from ..pipeline.files import can_write_into
 from ..pipeline.loader import Treatment
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint, CheckpointError
@@ -40,8 +42,13 @@ def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, p
 
     Ranks that were started elsewhere need its name: when they start again they must find it.
     """
-    if given is not None:
-        return given
+    run_dir = given or _usual_run_dir(resume, preset, place)
+    if place.rank == 0 and not can_write_into(run_dir):
+        raise TrainingError(f"The run folder {run_dir} cannot be written. Choose another by --run DIR.")
+    return run_dir
+
+
+def _usual_run_dir(resume: str | None, preset: str | None, place: Place) -> Path:
     if resume == NEWEST:
         raise CheckpointError("--resume alone takes the newest checkpoint in --run: add --run DIR, or give it a path.")
     if resume is not None and (path := Path(resume)).is_dir():
@@ -106,16 +113,18 @@ def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Chec
     return saved.config
 
 
-def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -> Path:
-    """Where `pca-stats` leaves the statistics of a data set for `train` to find."""
-    return cache_folder() / "stats" / f"{dataset.fingerprint}-{region}.json"
+def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -> Path | None:
+    """Where `pca-stats` leaves the statistics of a data set for `train` to find; None without a cache folder."""
+    folder = cache_folder()
+    return folder and folder / "stats" / f"{dataset.fingerprint}-{region}.json"
 
 
-def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
-                       compute: Callable[[], RgbStats | None], place: Place = ALONE) -> RgbStats | None:  # fmt: skip
+def stats_for_training(config: Config, train_set: Dataset, given: Path | None, compute: Callable[[], RgbStats | None],
+                       place: Place = ALONE, num_ranks: int = 1) -> RgbStats | None:  # fmt: skip
     """The training set's statistics: from the file given, from the cache, or computed now and cached.
 
-    Ranks compute them together, which gives them, from `compute`, to the first; None to the others, which wait.
+    Ranks compute them together, which gives them, from `compute`, to the first; None to the others, which wait. Those
+    of the `num_ranks` of the mesh that are not started yet will find them in the cache.
     """
     if not needs_stats(config):
         return None
@@ -133,12 +142,16 @@ def stats_for_training(config: Config, train_set: Dataset, given: Path | None,
             )
         return stats
     path = stats_path(train_set)
-    if path.exists():
+    if path and path.exists():
         return RgbStats.load(path)
+    if num_ranks > 1:
+        needed_cache("Ranks find the statistics there, unless --stats FILE names those of `pca-stats --out`.")
     if (computed := compute()) is None:
         place.wait_for_main("statistics")
+        assert path is not None
         return RgbStats.load(path)
-    computed.save(path)
+    if path and can_keep():
+        computed.save(path)
     place.tell_others("statistics")
     return computed
 

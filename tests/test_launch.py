@@ -30,7 +30,7 @@ from alexnet.train import launch
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 from alexnet.train.console import stop_on_signals
 from alexnet.train.devices import choose_devices
-from alexnet.train.launch import Place, RankLost, first_node, slurm_environment
+from alexnet.train.launch import Place, RankLost
 from alexnet.train.mesh import ParallelDims
 from alexnet.train.run import Ranks
 
@@ -309,43 +309,6 @@ def test_nothing_is_started_on_devices_that_do_not_fit(
 # -- where a process stands ---------------------------------------------------------------------------------
 
 
-STEP = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]",
-        "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_JOB_ID": "123456"}  # fmt: skip
-
-
-def test_a_task_of_slurm() -> None:
-    assert slurm_environment(STEP) == {
-        "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "gpu07",
-        "MASTER_PORT": "23456"}  # fmt: skip
-    assert slurm_environment(STEP | {"MASTER_ADDR": "10.0.0.1"})["MASTER_ADDR"] == "10.0.0.1"
-
-
-def test_steps_of_a_job_do_not_share_a_port() -> None:
-    ports = {slurm_environment(STEP | {"SLURM_STEP_ID": str(step)})["MASTER_PORT"] for step in range(100)}
-    assert len(ports) == 100
-
-
-@pytest.mark.parametrize("environment", [
-    {}, STEP | {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
-], ids=["none", "a step of one", "a batch script"])
-def test_no_step_of_several_tasks(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert slurm_environment(environment) == {}
-    assert Place.join() == Place()
-
-
-@pytest.mark.parametrize(("nodes", "first"), [("gpu3", "gpu3"), ("gpu[03-05,9],login", "gpu03"), ("a,b", "a"),
-                                              ("rack1-n[2,4]", "rack1-n2")])
-def test_the_first_node(nodes: str, first: str) -> None:
-    assert first_node(nodes) == first
-
-
-def test_no_node() -> None:
-    with pytest.raises(ValueError, match="set MASTER_ADDR"):
-        first_node("")
-
-
 def meet(store: HashStore, restarts: tuple[int, ...]) -> list[tuple[Any, int]]:
     """All ranks, the last one first to come."""
     size = len(restarts)
@@ -371,6 +334,25 @@ def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "SECONDS_TO_MEET", 0.1)
     with pytest.raises(RankLost, match=r"Only 1 of 3 ranks came within 0.1 seconds"):
         launch._meet(HashStore(), 0, 3, 0)
+
+
+def join(monkeypatch: pytest.MonkeyPatch, rank: int, port: int) -> Place:
+    """As one of two ranks that are on this machine, with little patience."""
+    found = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    monkeypatch.setattr(os, "environ", {name: str(value) for name, value in found.items()})
+    monkeypatch.setattr(launch, "SECONDS_TO_MEET", 1)
+    return Place.join()
+
+
+def test_who_did_not_come_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(RankLost, match=rf"^Rank 0 cannot listen at 127.0.0.1:{port}, which is in use: set MASTER"):
+            join(monkeypatch, 0, port)
+    with pytest.raises(RankLost, match=rf"^Rank 1 of 2 found no rank 0 at 127.0.0.1:{port} within 1 seconds: check .*"):
+        join(monkeypatch, 1, port)
+    with pytest.raises(RankLost, match=rf"^Rank 0 waited 1 seconds at 127.0.0.1:{port} for the others of 2 ranks"):
+        join(monkeypatch, 0, port)
 
 
 def test_a_rank_lost_in_the_start() -> None:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import re
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, Self
+
+from .environment import RankNumbers, read_environment
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
 LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
@@ -56,21 +57,20 @@ class Place:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
             if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
                 os._exit(LOST)
-        found = os.environ if "RANK" in os.environ else slurm_environment(os.environ)
-        if "RANK" not in found or int(found["WORLD_SIZE"]) == 1:
+        found = read_environment(os.environ, _count_gpus)
+        if found is None:
             return cls()
-        os.environ.update(found)
+        os.environ.update(found.as_environment())
         from torch.distributed import DistError
         from torch.distributed.rendezvous import rendezvous
 
-        restarts = max(int(found.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
+        restarts = max(int(os.environ.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
         try:
             store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_MEET)))
             store, restarts = _meet(store, rank, size, restarts)
         except DistError as error:
-            where = f"{found['MASTER_ADDR']}:{found['MASTER_PORT']}"
-            raise RankLost(f"Rank {found['RANK']} did not find the others at {where}: {error}") from error
-        place = cls(rank, size, int(found["LOCAL_RANK"]), int(found["LOCAL_WORLD_SIZE"]), restarts, store)
+            raise RankLost(_explain_absence(found, error)) from error
+        place = cls(rank, size, found.local_rank, found.local_size, restarts, store)
         _joined.append(place)
         return place
 
@@ -108,6 +108,25 @@ class Place:
             return bool(self.store.add("failed", 1) == 1)
         except RuntimeError:  # the rank that kept the store has failed before us
             return False
+
+
+def _count_gpus() -> int:
+    from torch.cuda import device_count
+
+    return device_count()
+
+
+def _explain_absence(found: RankNumbers, error: Exception) -> str:
+    """Of what torch says at length."""
+    where = f"{found.address}:{found.port}"
+    if "EADDRINUSE" in str(error):
+        return f"Rank {found.rank} cannot listen at {where}, which is in use: set MASTER_PORT to another port."
+    patience = f"{SECONDS_TO_MEET:g} seconds"
+    if found.rank == 0:
+        return (f"Rank 0 waited {patience} at {where} for the others of {found.size} ranks: check that all were started "
+                "and can reach it.")  # fmt: skip
+    return (f"Rank {found.rank} of {found.size} found no rank 0 at {where} within {patience}: check that it was started "
+            "and can be reached there.")  # fmt: skip
 
 
 def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
@@ -149,30 +168,6 @@ _joined: list[Place] = []
 def speaks_of_failure() -> bool:
     """Whether this process should print the error it met."""
     return not _joined or _joined[-1].speaks_of_failure
-
-
-def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would have set, of a task of a SLURM step; nothing for a step of one task or a batch script."""
-    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
-        return {}
-    nodes = environ.get("SLURM_STEP_NODELIST", "")
-    port = int(environ.get("SLURM_JOB_ID", 0)) + 101 * int(environ.get("SLURM_STEP_ID", 0))  # steps may share a node
-    return {
-        "RANK": environ["SLURM_PROCID"],
-        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_RANK": environ["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": re.split(r"[(,]", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0],
-        "MASTER_ADDR": environ.get("MASTER_ADDR", first_node(nodes)),
-        "MASTER_PORT": environ.get("MASTER_PORT", str(20_000 + port % 20_000)),
-    }
-
-
-def first_node(nodes: str) -> str:
-    """The first host of a list as SLURM writes it: of `gpu[03-05,9],login` it is gpu03."""
-    match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
-    if match is None:
-        raise ValueError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first of them.")
-    return match[1] + (match[2] or "")
 
 
 def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_seconds: float) -> int:

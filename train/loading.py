@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from ..pca.compute import compute_stats, compute_stats_sharded
 from ..pca.stats import Region, RgbStats
-from ..pipeline.dataset import DEFAULT_DATA, Dataset, cache_folder, open_dataset
+from ..pipeline.cache import cache_folder, can_keep, needed_cache
+from ..pipeline.dataset import DEFAULT_DATA, Dataset, open_dataset
 from ..pipeline.generate import generated_dataset
 from ..pipeline.graph import HW_DECODER_LOAD, Decode
 from ..pipeline.loader import squares
 from ..pipeline.stream import Settings
 from .console import bar, bars, say
 from .devices import the_device
+from .launch import Place
 
 NUM_GENERATED = 2000  # images, where there are none
 Options = dict[str, Any]  # threads, device, decode and so on: `options.loading_options`
@@ -55,15 +57,18 @@ def open_or_generate(data: Path | None) -> Dataset:
         return generated_dataset(NUM_GENERATED, progress=lambda done, total: progress("drawing", done, total))
 
 
-def compute_statistics(dataset: Dataset, region: Region, settings: Settings, decode: Decode,
+def compute_statistics(dataset: Dataset, region: Region, settings: Settings, decode: Decode, place: Place,
                        part: tuple[int, int] = (0, 1)) -> RgbStats | None:  # fmt: skip
-    """A pass with a bar; under torchrun shared by its ranks, and None on all but the first."""
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    with bar("pca-stats", len(dataset), "images", silent=rank > 0) as update:
+    """A pass with a bar; shared by the ranks where there are several, and None on all but the first."""
+    if place.size > 1:
+        folder: Path | None = needed_cache("Ranks leave their part of the statistics there.")
+    else:
+        folder = cache_folder() if can_keep() else None
+    with bar("pca-stats", len(dataset), "images", silent=place.rank > 0) as update:
         how: Options = {"region": region, "settings": settings, "decode": decode,
-                        "work_dir": cache_folder() / "passes", "progress": update}  # fmt: skip
-        if world_size > 1:
-            return compute_stats_sharded(dataset, rank=rank, world_size=world_size, **how)
+                        "work_dir": folder and folder / "passes", "progress": update}  # fmt: skip
+        if place.size > 1:
+            return compute_stats_sharded(dataset, rank=place.rank, world_size=place.size, **how)
         return compute_stats(dataset, shard=part, **how)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from ..pca.compute import merge_stats
 from ..pca.stats import Region, RgbStats
+from ..pipeline.cache import needed_cache
 from ..pipeline.dataset import open_dataset
 from .launch import Place
 from .loading import Options, compute_statistics, example_square, settings_of
@@ -19,15 +19,17 @@ from .session import stats_path
 def run_pca_stats(data: Path | None, loading: Options, *, out: Path | None, region: Region, parts: Sequence[Path],
                   part: tuple[int, int] | None, plot: Path | None) -> tuple[RgbStats, Path] | None:  # fmt: skip
     """The statistics and the file they are saved in, drawn into `plot`; None on a rank that does not have the whole."""
-    _check_usage(data, out, parts, part)
+    place = Place.join()
+    _check_usage(data, out, parts, part, place)
     example = None
-    Place.join()
     if parts:
         stats: RgbStats | None = merge_stats(parts)
     else:
+        if out is None:
+            needed_cache("Without --out FILE the statistics go there.")
         dataset = open_dataset(data, "train")
         out = out or stats_path(dataset, region)
-        stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], part or (0, 1))
+        stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], place, part or (0, 1))
         example = example_square(dataset, loading) if plot else None
     if stats is None:
         return None
@@ -40,12 +42,13 @@ def run_pca_stats(data: Path | None, loading: Options, *, out: Path | None, regi
     return stats, out
 
 
-def _check_usage(data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None) -> None:
+def _check_usage(data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None,
+                 place: Place) -> None:  # fmt: skip
     if (parts or part) and out is None:
         raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
     if parts and (data or part):
         raise click.UsageError("--merge adds up files: leave DATA and --part out.")
     if part and not 0 <= part[0] < part[1]:
         raise click.UsageError(f"--part {part[0]} {part[1]}: the parts of {part[1]} are 0 to {part[1] - 1}.")
-    if part and "WORLD_SIZE" in os.environ:
-        raise click.UsageError("torchrun shares the images out by itself: leave --part out.")
+    if part and place.size > 1:
+        raise click.UsageError("Ranks share the images out by themselves: leave --part out.")

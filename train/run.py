@@ -94,8 +94,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     check_memory(config, train_set.num_classes, device, dims, devices.count(device))
     settings = settings_of(job.loading, device, place.local_size)
     stats = stats_for_training(config, train_set, job.stats_file,
-                               lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"]),
-                               place)  # fmt: skip
+                               lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"], place),
+                               place, dims.num_ranks)  # fmt: skip
     if dims.num_ranks > 1 and place.size == 1:
         say(f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, devices))}")
         return job.ranks.launch([*arguments, "--run", str(run_dir), "--mesh", str(dims)], dims.num_ranks)

@@ -1,0 +1,131 @@
+"""Which rank of how many this process is, by the environment that its launcher left: torchrun's variables, or SLURM's.
+
+`RANK` and `WORLD_SIZE` make a rank; more than one need `MASTER_ADDR` and `MASTER_PORT` to meet. Everything is checked
+here, so that what is missing or makes no sense is one line at once and not a wait for ranks that never come.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
+
+REMEDY = "start ranks with torchrun or srun, or unset RANK and WORLD_SIZE to run alone"
+
+
+@dataclass(frozen=True)
+class RankNumbers:
+    """A rank among `size`, and among the `local_size` of its machine; they meet at `address` and `port`."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    address: str
+    port: int
+
+    def as_environment(self) -> dict[str, str]:
+        """What torch reads."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        return dict(zip(names, map(str, astuple(self)), strict=True))
+
+
+def read_environment(environ: Mapping[str, str], count_devices: Callable[[], int]) -> RankNumbers | None:
+    """What a launcher says of this process; None where it runs alone. ValueError where that is not enough or nonsense.
+
+    `count_devices` counts the GPUs here. It is asked only where the place on this machine is not given.
+    """
+    found, slurm = dict(environ), slurm_environment(environ)
+    if "RANK" not in environ and (slurm or "WORLD_SIZE" not in environ):
+        found = slurm
+    elif all(environ.get(name) == slurm.get(name) for name in ("RANK", "WORLD_SIZE")):
+        found = slurm | found  # a script that gave the tasks torch's names
+    if not found or (found.get("RANK", "0"), found.get("WORLD_SIZE")) == ("0", "1"):
+        return None
+    size = _number(found, "WORLD_SIZE", 1)
+    rank = _number(found, "RANK", 0, size - 1)
+    address, port = _required(found, "MASTER_ADDR"), _number(found, "MASTER_PORT", 1, 65535)
+    _resolve(address, rank)
+    local_rank, local_size = _local(found, rank, size, address, count_devices)
+    return RankNumbers(rank, size, local_rank, local_size, address, port)
+
+
+def _local(found: Mapping[str, str], rank: int, size: int, address: str, count_devices: Callable[[], int],
+           ) -> tuple[int, int]:  # fmt: skip
+    """The rank on this machine, and how many are on it: as given, else as in a world that is all on this machine."""
+    if "LOCAL_RANK" in found and "LOCAL_WORLD_SIZE" in found:
+        local_size = _number(found, "LOCAL_WORLD_SIZE", 1, size)
+        return _number(found, "LOCAL_RANK", 0, local_size - 1), local_size
+    if is_here(address) or size <= count_devices():
+        return _number({"LOCAL_RANK": str(rank)} | dict(found), "LOCAL_RANK", 0, size - 1), size
+    missing = " and ".join(name for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE") if name not in found)
+    raise ValueError(f"Rank {rank} of {size} needs {missing}, for the ranks are on several machines: its number among "
+                     "those on this machine, and how many they are. torchrun and srun set both.")  # fmt: skip
+
+
+def _required(found: Mapping[str, str], name: str) -> str:
+    if value := found.get(name, ""):
+        return value
+    given = " ".join(f"{each}={found[each]}" for each in ("RANK", "WORLD_SIZE") if each in found)
+    raise ValueError(f"{given} is set without {name}: {REMEDY}.")
+
+
+def _number(found: Mapping[str, str], name: str, low: int, high: int | None = None) -> int:
+    text = _required(found, name)
+    if text.isdecimal() and low <= int(text) and (high is None or int(text) <= high):
+        return int(text)
+    wanted = f"a number from {low} " + ("on" if high is None else f"to {high}")
+    raise ValueError(f"{name}={text} is set, where {wanted} should be: {REMEDY}.")
+
+
+def _resolve(address: str, rank: int) -> None:
+    try:
+        socket.getaddrinfo(address, None)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"Rank {rank} finds no machine by MASTER_ADDR={address}: set it to the name or address of the "
+                         f"first rank's machine. ({error})") from error
+
+
+def is_here(address: str) -> bool:
+    """Whether an address is this machine's own: only such can be listened at."""
+    for family, kind, protocol, _, place in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as listener:
+            try:
+                listener.bind(place)
+            except OSError:
+                continue
+            return True
+    return False
+
+
+def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would have set, of a task of a SLURM step; nothing for a step of one task, a batch script, or where
+    a person types: of the tasks of `srun --pty` the others wait for nobody."""
+    step = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"}
+    if not step <= environ.keys() or environ["SLURM_STEP_NUM_TASKS"] == "1" or "SLURM_PTY_PORT" in environ:
+        return {}
+    job, number, node = (_number({name: "0"} | dict(environ), name, 0)
+                         for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID"))  # fmt: skip
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": tasks_by_node(environ["SLURM_STEP_TASKS_PER_NODE"])[node],
+        "MASTER_ADDR": environ.get("MASTER_ADDR") or first_node(environ.get("SLURM_STEP_NODELIST", "")),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + (job + 101 * number) % 20_000),  # of a node's steps
+    }
+
+
+def tasks_by_node(text: str) -> list[str]:
+    """How many tasks each node has, as SLURM writes it: of `8(x2),3` it is 8, 8 and 3."""
+    runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [count for count, times in runs for _ in range(int(times or 1))]
+
+
+def first_node(nodes: str) -> str:
+    """The first host of a list as SLURM writes it: of `gpu[03-05,9],login` it is gpu03."""
+    match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
+    if match is None:
+        raise ValueError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first of them.")
+    return match[1] + (match[2] or "")

@@ -6,8 +6,6 @@ Heavy imports stand inside the commands, so `alexnet --help` answers at once, wi
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +36,7 @@ from .train.options import (
     train_options,
     views_option,
 )
+from .train.terminal import set_up, show_json
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -49,9 +48,7 @@ def main(debug: bool) -> None:
     DATA is a folder with train/<class>/*.JPEG and val/, or with the ILSVRC2012 tar archives, or with WebDataset
     shards. Left out, it is $ALEXNET_DATA, then /data/imagenet.
     """
-    logger = logging.getLogger("alexnet")
-    logger.handlers, logger.propagate = [logging.StreamHandler(sys.stderr)], False
-    logger.setLevel(logging.INFO)
+    set_up()
 
 
 # -- before training ---------------------------------------------------------------------------------------
@@ -75,7 +72,7 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
 
     if found := run_pca_stats(data, take(LOADING, asked), **asked):  # the first rank prints
         stats, out = found
-        print(out.read_text()) if as_json else print_stats(stats, out)
+        show_json(out.read_text()) if as_json else print_stats(stats, out)
 
 
 @main.command()
@@ -104,7 +101,7 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
     for dataset in [open_dataset(data, split) for split in splits or ("train", "val")]:
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
             results.append(pack_split(dataset, out, options, settings_of(loading), update))
-    print(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
+    show_json(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -177,7 +174,7 @@ def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10],
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
     record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
-    print(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
+    show_json(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
 
 
 @main.command()
@@ -204,7 +201,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
                                decode=loading["decode"])  # fmt: skip
     predictions = [(files.name(p.index), dict(p.classes)) for p in found]
     record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}
-    print(json.dumps(record)) if as_json else print_predictions(predictions)
+    show_json(json.dumps(record)) if as_json else print_predictions(predictions)
     if bad:
         raise SystemExit(1)
 
@@ -230,7 +227,7 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
     from .train.bench_tables import print_loader_bench
 
     result = run_bench_loader(data, asked)
-    print(result.to_json()) if as_json else print_loader_bench(result)
+    show_json(result.to_json()) if as_json else print_loader_bench(result)
 
 
 @main.command("bench-train")
@@ -259,7 +256,7 @@ def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float
                        arguments=ctx.meta[ARGUMENTS])  # fmt: skip
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
-    print(json.dumps(asdict(result))) if as_json else print_train_bench(result)
+    show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)
 
 
 @main.command()
@@ -273,7 +270,7 @@ def doctor(as_json: bool) -> None:
     from .train.tables import print_findings
 
     findings = diagnose()
-    print(json.dumps({"findings": [asdict(f) for f in findings]})) if as_json else print_findings(findings)
+    show_json(json.dumps({"findings": [asdict(f) for f in findings]})) if as_json else print_findings(findings)
 
 
 @main.command()

@@ -263,7 +263,7 @@ def try_dali(device: str) -> None:
         graph.build()
         (images,) = graph.run()
         assert images.shape() == [(24, 32, 3)]
-        print(f"{__version__} for CUDA {__cuda_version__ // 1000}")
+        sys.stdout.write(f"{__version__} for CUDA {__cuda_version__ // 1000}\n")
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 

@@ -120,3 +120,8 @@ def test_a_bad_image_is_named_once_and_counted(noise_tree: Path, tmp_path: Path,
                   rounds=1, seconds=0.01)  # fmt: skip
     assert bench_loader(bench).dataset["num_bad"] == 1
     assert caplog.text.count("Bad image train/0/4.JPEG: not an image") == 1
+
+
+def test_a_processor_whose_name_looks_like_mathematics(result: BenchResult, tmp_path: Path) -> None:
+    plot_bench(replace(result, machine=result.machine | {"cpu": "$x_$ [bold]"}), tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").stat().st_size > 1000

@@ -62,8 +62,8 @@ def test_steps_of_a_job_do_not_share_a_port() -> None:
     {"RANK": "0", "WORLD_SIZE": "1"},
     {"WORLD_SIZE": "1"},
     {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "2"},
-], ids=["none", "a step of one", "a batch script", "salloc's shell", "a shell by srun --pty", "one rank", "a world of one",
-        "mpirun"])  # fmt: skip
+], ids=["none", "a step of one", "a batch script", "salloc's shell", "a shell by srun --pty", "one rank",
+        "a world of one", "mpirun"])  # fmt: skip
 def test_nobody_else_to_wait_for(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_environment(environment, no_gpus) is None
     monkeypatch.setattr(os, "environ", environment)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .console import print_table
+from .terminal import show
 
 if TYPE_CHECKING:
     from ..pipeline.bench.bottleneck import Bottleneck
@@ -28,11 +29,11 @@ def print_loader_bench(result: BenchResult) -> None:
                 ("stage", "images a second", "range", "cores per 1,000/s", "MB/s", "batch ms p50/p99/max", "peak MB"),
                 rows)  # fmt: skip
     if data["num_sampled"] < data["num_images"]:
-        print(f"Measured on {data['num_sampled']:,} of them, drawn at random; from disk on others.")
+        show(f"Measured on {data['num_sampled']:,} of them, drawn at random; from disk on others.")
     if data["num_bad"]:
-        print(f"{data['num_bad']} images could not be used; others took their places.")
-    print(_describe_cache(result.page_cache))
-    print(f"The loader reaches {result.loader_share_of_decode:.0%} of the decode-only rate. {result.verdict}")
+        show(f"{data['num_bad']} images could not be used; others took their places.")
+    show(_describe_cache(result.page_cache))
+    show(f"The loader reaches {result.loader_share_of_decode:.0%} of the decode-only rate. {result.verdict}")
     print_table("Symptoms, and the options that help",
                 ("here", "where", "symptom", "measured", "options"),
                 [("yes" if s.present else "no", s.where, s.sign, s.measured, s.options)
@@ -43,7 +44,7 @@ def print_loader_bench(result: BenchResult) -> None:
         _print_bottleneck(result.bottleneck)
     if result.sweep:
         _print_sweep(result.sweep)
-    print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in result.machine.items()))
+    show(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in result.machine.items()))
 
 
 def _rates(figures: Figures) -> tuple[str, str]:
@@ -84,7 +85,7 @@ def _print_bottleneck(found: Bottleneck) -> None:
         ("training step, cached batch", found.step), ("loader alone", found.loader),
         ("training with the loader", found.together))]  # fmt: skip
     print_table("Is loading the bottleneck?", ("", "images a second", "range", "batch ms p50"), rows)
-    print(found.verdict)
+    show(found.verdict)
 
 
 def _print_sweep(found: Sweep) -> None:
@@ -97,11 +98,11 @@ def _print_sweep(found: Sweep) -> None:
                 ("option", "images a second", "range", "cores", "batch ms p99", "times as fast as *"),
                 rows)  # fmt: skip
     if found.gain is None:
-        print("Recommended: the settings as they are; no other was faster in every round and by more than 3%.")
+        show("Recommended: the settings as they are; no other was faster in every round and by more than 3%.")
     elif not found.options:
-        print("Recommended: the settings as they are; what seemed faster was not when measured again.")
+        show("Recommended: the settings as they are; what seemed faster was not when measured again.")
     else:
-        print(f"Recommended: {found.options}\n  {found.gain} times as fast: {found.after:,.0f} against "
+        show(f"Recommended: {found.options}\n  {found.gain} times as fast: {found.after:,.0f} against "
               f"{found.before:,.0f} images/s. `alexnet train` takes the same options.")  # fmt: skip
 
 

@@ -16,25 +16,15 @@ from types import FrameType
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from .launch import LOST, RankLost, leave_silently, speaks_of_failure
+from .terminal import error_console, make_printable, plain_console, printable, say, text_column
 
 SECONDS_BETWEEN_LINES = 10.0
 ARGUMENTS = "alexnet.arguments"  # in a click context: the command line's words
-
-error_console = Console(stderr=True, highlight=False)
 
 
 class Commands(click.Group):
@@ -46,7 +36,10 @@ class Commands(click.Group):
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None,
                      **extra: Any) -> click.Context:  # fmt: skip
         words = list(args)
-        ctx = super().make_context(info_name, args, parent, **extra)
+        try:
+            ctx = super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise make_printable(error) from None
         ctx.meta[ARGUMENTS] = words
         return ctx
 
@@ -55,10 +48,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             if speaks_of_failure():
-                error_console.print("Stopped by Ctrl-C.")
+                say("Stopped by Ctrl-C.")
             ctx.exit(130)
-        except (click.exceptions.Exit, click.Abort, click.UsageError):
+        except (click.exceptions.Exit, click.Abort):
             raise
+        except click.UsageError as error:
+            raise make_printable(error) from None
         except Exception as error:
             if not speaks_of_failure():
                 leave_silently()
@@ -72,7 +67,7 @@ class _Failure(click.ClickException):
     """One line on standard error, and an exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.exit_code = exit_code  # type: ignore[misc]  # click's own subclasses set it on the class
 
 
@@ -113,9 +108,9 @@ def bar(what: str, total: int, unit: str, *, silent: bool = False) -> Iterator[C
     if not error_console.is_terminal:
         yield _line_printer(what, total, unit, started)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
+    columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     with Progress(*columns, console=error_console) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(printable(what), total=total)
         yield lambda done: progress.update(task, completed=done)
 
 
@@ -158,7 +153,7 @@ def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[
             return
         rate = (done - first[0]) / max(now - started, 1e-9)
         left = f", {_clock((total - done) / rate)} left" if rate else ""
-        error_console.print(f"{what}: {done}/{total} {unit}, {_rate(rate)} {unit}/s{left}", soft_wrap=True)
+        say(f"{what}: {done}/{total} {unit}, {_rate(rate)} {unit}/s{left}")
         printed[:] = [now, done]
 
     return update
@@ -175,7 +170,7 @@ class TrainingDisplay:
         self._live: Progress | None = None
         self._task: Any = None
         if error_console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
+            columns = (text_column("{task.description}"), BarColumn(), text_column("{task.fields[facts]}"))
             self._live = Progress(*columns, console=error_console)
 
     def __enter__(self) -> TrainingDisplay:
@@ -189,11 +184,11 @@ class TrainingDisplay:
 
     def __call__(self, record: dict[str, Any]) -> None:
         if record["kind"] == "val":
-            error_console.print(describe_validation(record), soft_wrap=True)
+            say(describe_validation(record))
         elif record["kind"] == "warning":
-            error_console.print(f"Warning: {record['text']}", soft_wrap=True)
+            say(f"Warning: {record['text']}")
         elif self._live is None:
-            error_console.print(f"{_position(record)}  {describe_step(record)}", soft_wrap=True)
+            say(f"{_position(record)}  {describe_step(record)}")
         else:
             if self._task is None:
                 self._task = self._live.add_task("", total=1, facts="")
@@ -230,8 +225,9 @@ def _clock(seconds: float) -> str:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output. Numbers are right-aligned, and whole: where room is scarce their headers give way."""
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=150)
-    columns = list(zip(*([str(cell) for cell in row] for row in rows), strict=True)) or [()] * len(header)
+    console = plain_console(width=None if sys.stdout.isatty() else 150)
+    title, header = printable(title), [printable(name) for name in header]
+    columns = list(zip(*([printable(str(cell)) for cell in row] for row in rows), strict=True)) or [()] * len(header)
     widths = [max(map(len, cells), default=0) for cells in columns]
     scarce = sum(max(width, len(name)) + 3 for width, name in zip(widths, header, strict=True)) >= console.width
     table = Table()
@@ -262,7 +258,7 @@ def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = Tru
         for each in (number, *before):
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
         if announce and number == signal.SIGINT:  # SIGTERM also comes from a launcher whose other rank has failed
-            error_console.print("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
+            say("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
         request_stop(number)
 
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -275,8 +271,3 @@ def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = Tru
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def say(text: str) -> None:
-    """A line for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)

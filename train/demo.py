@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from ..pipeline.generate import generate_tree
-from .console import bar, say
+from .console import bar
+from .terminal import say
 
 
 def run_demo(folder: Path, threads: int) -> None:
@@ -32,7 +33,8 @@ def run_demo(folder: Path, threads: int) -> None:
 
 
 def _run(command: str) -> None:
-    say(f"\n$ alexnet {command}")
+    say()
+    say(f"$ alexnet {command}")
     code = subprocess.run([sys.executable, "-m", "alexnet.cli", *shlex.split(command)], check=False).returncode
     if code:
         raise click.exceptions.Exit(code)

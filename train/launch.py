@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, Self
 
 from .environment import RankNumbers, read_environment
+from .terminal import error_console
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
 LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
@@ -86,7 +87,7 @@ class Place:
         """What the first rank finds, for all."""
         if self.rank > 0:
             self.wait_for_main(what)
-            return str(self.store.get(f"done/{what}").decode())
+            return os.fsdecode(self.store.get(f"done/{what}"))
         found = find()
         self.tell_others(what, found)
         return found
@@ -97,7 +98,7 @@ class Place:
 
     def tell_others(self, what: str, found: str = "") -> None:
         if self.size > 1 and self.rank == 0:
-            self.store.set(f"done/{what}", found)
+            self.store.set(f"done/{what}", os.fsencode(found))
 
     @property
     def speaks_of_failure(self) -> bool:
@@ -123,10 +124,10 @@ def _explain_absence(found: RankNumbers, error: Exception) -> str:
         return f"Rank {found.rank} cannot listen at {where}, which is in use: set MASTER_PORT to another port."
     patience = f"{SECONDS_TO_MEET:g} seconds"
     if found.rank == 0:
-        return (f"Rank 0 waited {patience} at {where} for the others of {found.size} ranks: check that all were started "
-                "and can reach it.")  # fmt: skip
-    return (f"Rank {found.rank} of {found.size} found no rank 0 at {where} within {patience}: check that it was started "
-            "and can be reached there.")  # fmt: skip
+        return (f"Rank 0 waited {patience} at {where} for the others of {found.size} ranks: check that all were "
+                "started and can reach it.")  # fmt: skip
+    return (f"Rank {found.rank} of {found.size} found no rank 0 at {where} within {patience}: check that it was "
+            "started and can be reached there.")  # fmt: skip
 
 
 def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
@@ -219,8 +220,6 @@ def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
 def hand_on(number: int) -> NoReturn:
     """Have `launch` send a signal to all ranks and wait for them to end; a Ctrl-C then ends them at once."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
-
-    from .console import error_console  # which imports this module
 
     def end_at_once(*_: object) -> None:
         error_console.show_cursor()  # a rank's bar has hidden it

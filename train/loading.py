@@ -19,9 +19,10 @@ from ..pipeline.generate import generated_dataset
 from ..pipeline.graph import HW_DECODER_LOAD, Decode
 from ..pipeline.loader import squares
 from ..pipeline.stream import Settings
-from .console import bar, bars, say
+from .console import bar, bars
 from .devices import the_device
 from .launch import Place
+from .terminal import say
 
 NUM_GENERATED = 2000  # images, where there are none
 Options = dict[str, Any]  # threads, device, decode and so on: `options.loading_options`

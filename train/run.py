@@ -19,7 +19,7 @@ from ..pipeline.stream import name_bad
 from . import evaluate as evaluation
 from .bench_train import TrainBench, bench_train
 from .config import Config
-from .console import TrainingDisplay, bar, say, stop_on_signals
+from .console import TrainingDisplay, bar, stop_on_signals
 from .devices import choose_devices
 from .evaluate import Evaluation
 from .health import rate_note
@@ -36,6 +36,7 @@ from .session import (
     resolve_config,
     stats_for_training,
 )
+from .terminal import say
 from .trainer import Interrupted, RunOptions, Trainer
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import PRESETS, Config
-from .console import print_table, say
+from .console import print_table
+from .terminal import say, show
 
 if TYPE_CHECKING:
     from ..pca.stats import RgbStats
@@ -34,13 +35,13 @@ def print_stats(stats: RgbStats, out: Path) -> None:
                 ("source", "published as", "std 0..255", "ours / theirs"), known)  # fmt: skip
     if (check := stats.self_check) is not None:
         verdict = "agrees" if check.passed else "DISAGREES"
-        print(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels (of {check.num_images:,} images) {verdict}: "
+        show(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels (of {check.num_images:,} images) {verdict}: "
               f"eigenvalues within {check.eigenvalue_error:.2%}, axes within {check.angle_degrees:.2f} degrees "
               f"(one standard error: {check.expected_eigenvalue_error:.2%}, {check.expected_angle_degrees:.2f})")
     if stats.bad_files:
-        print(f"{len(stats.bad_files)} images could not be used and were left out:")
+        show(f"{len(stats.bad_files)} images could not be used and were left out:")
         for bad in stats.bad_files[:10]:
-            print(f"  {bad.name}: {bad.reason}")
+            show(f"  {bad.name}: {bad.reason}")
     say(f"Written to {out}")
 
 
@@ -57,10 +58,10 @@ def print_packed(out: Path, splits: Iterable[Packed]) -> None:
 
 def print_evaluation(result: Evaluation, num_networks: int) -> None:
     """The errors, and of what."""
-    print(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
-    print(f"views        {result.views}" + (f", {num_networks} networks averaged" if num_networks > 1 else ""))
-    print(f"top-1 error  {result.top1_error:.2%}")
-    print(f"top-5 error  {result.top5_error:.2%}")
+    show(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
+    show(f"views        {result.views}" + (f", {num_networks} networks averaged" if num_networks > 1 else ""))
+    show(f"top-1 error  {result.top1_error:.2%}")
+    show(f"top-5 error  {result.top5_error:.2%}")
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:
@@ -74,7 +75,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
     print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
     for finding in findings:
         if finding.status != "ok":
-            print(f"\n{finding.area}: {finding.cost}\n  {finding.remedy}")
+            for line in ("", f"{finding.area}: {finding.cost}", f"  {finding.remedy}"):
+                show(line)
 
 
 def print_description(config: Config, num_classes: int) -> None:
@@ -82,7 +84,8 @@ def print_description(config: Config, num_classes: int) -> None:
     from .model import describe
 
     preset = PRESETS[config.preset]
-    print(f"{config.preset}: {preset.reproduces}\nExpected: {preset.expected}\n{preset.hardware}\n")
+    for line in (f"{config.preset}: {preset.reproduces}", f"Expected: {preset.expected}", preset.hardware, ""):
+        show(line)
     rows = describe(config, num_classes)
     counts = [(r.parameters, r.macs, r.neurons) for r in rows]
     names = [(r.layer, "x".join(map(str, r.output_shape))) for r in rows]

@@ -31,7 +31,7 @@ def plot_bench(result: BenchResult, path: Path) -> None:
     if found := result.sweep:
         rows.append(lambda row: _plot_sweep(row, found))
     figure = Figure(figsize=(12.8, 0.5 + 3.9 * len(rows)), dpi=120, layout="constrained", facecolor="white")
-    figure.suptitle(_caption(result), x=0.01, ha="left", fontsize=9, color=MUTED)
+    figure.suptitle(_caption(result), x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
     panels = figure.subfigures(len(rows), 1, squeeze=False, hspace=0.04)[:, 0]
     for draw, panel in zip(rows, panels, strict=True):
         draw(panel)

@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -67,9 +68,10 @@ class Place:
 
         restarts = max(int(os.environ.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
         try:
+            _wait_for_main(found)
             store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_MEET)))
             store, restarts = _meet(store, rank, size, restarts)
-        except DistError as error:
+        except (DistError, TimeoutError) as error:
             raise RankLost(_explain_absence(found, error)) from error
         place = cls(rank, size, found.local_rank, found.local_size, restarts, store)
         _joined.append(place)
@@ -115,6 +117,20 @@ def _count_gpus() -> int:
     from torch.cuda import device_count
 
     return device_count()
+
+
+def _wait_for_main(found: RankNumbers) -> None:
+    """Until somebody listens where the ranks meet. torch would wait, too, but reports a failure in forty lines."""
+    deadline = time.monotonic() + SECONDS_TO_MEET
+    while found.rank > 0:
+        try:
+            socket.create_connection((found.address, found.port), timeout=SECONDS_TO_MEET).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _explain_absence(found: RankNumbers, error: Exception) -> str:

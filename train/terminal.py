@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import sys
 
@@ -78,7 +77,6 @@ def set_up() -> None:
     logger = logging.getLogger("alexnet")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or torch adds a stack to what we say of ranks in one line
 
 
 def make_printable(error: click.ClickException) -> click.ClickException:

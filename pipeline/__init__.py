@@ -9,5 +9,6 @@ reference), `graph.py` (the same in DALI), `encoded.py` (an image's bytes, befor
 `loader.py` (batches for the trainer), `pack.py` (a data set down-sampled once).
 
 Beside the flow: `bench/` (how fast the loader is, and why), `generate.py` and `draw.py` (data sets
-made of nothing), `doctor.py` and `hardware.py` (what the machine has), `files.py` (files that are whole or absent).
+made of nothing), `doctor.py` and `hardware.py` (what the machine has), `files.py` (files that are whole or absent),
+`cache.py` (where what can be made again is kept).
 """

@@ -58,16 +58,23 @@ def test_steps_of_a_job_do_not_share_a_port() -> None:
     STEP | {"SLURM_STEP_NUM_TASKS": "1"},
     {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"},
     {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_TASKS_PER_NODE": "4"},
-    STEP | {"SLURM_PROCID": "0", "SLURM_PTY_PORT": "40121"},
+    STEP | {"SLURM_PROCID": "0", "SLURM_STEP_ID": "4294967290", "SLURM_PTY_PORT": "40121"},
+    STEP | {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_PTY_PORT": "40121"},
     {"RANK": "0", "WORLD_SIZE": "1"},
     {"WORLD_SIZE": "1"},
     {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "2"},
-], ids=["none", "a step of one", "a batch script", "salloc's shell", "a shell by srun --pty", "one rank",
-        "a world of one", "mpirun"])  # fmt: skip
+], ids=["none", "a step of one", "a batch script", "in salloc", "salloc's shell", "a shell by srun --pty",
+        "one rank", "a world of one", "mpirun"])  # fmt: skip
 def test_nobody_else_to_wait_for(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
     assert read_environment(environment, no_gpus) is None
     monkeypatch.setattr(os, "environ", environment)
     assert Place.join() == Place()
+
+
+def test_a_step_started_from_a_shell_has_its_variables_but_no_keyboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
+    assert numbers(STEP | MEETING | {"SLURM_STEP_ID": "0", "SLURM_PTY_PORT": "40121"}) == (9, 16, 1, 8)
 
 
 @pytest.mark.parametrize(("nodes", "first"), [("gpu3", "gpu3"), ("gpu[03-05,9],login", "gpu03"), ("a,b", "a"),

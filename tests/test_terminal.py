@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -114,6 +115,18 @@ def test_errors_of_ours_and_of_clicks_are_one_line(name: str, shown: str) -> Non
         assert stderr.count("Error: ") == 1
         assert "\x1b" not in stderr
         assert shown in last or repr(name)[1:-1] in last, last
+
+
+def test_errors_of_usage_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """click's own quote what they name in its newer versions alone."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise click.UsageError("No such option: --a\nb")
+
+    monkeypatch.setattr(main.commands["doctor"], "callback", fail)
+    assert CliRunner().invoke(main, ["doctor"]).stderr.endswith("\nError: No such option: --a\\nb\n")
+    monkeypatch.setattr(click.Group, "make_context", fail)
+    assert "Error: No such option: --a\\nb\n" in CliRunner().invoke(main, ["doctor"]).stderr
 
 
 def test_a_traceback_keeps_its_lines() -> None:

@@ -6,11 +6,13 @@ here, so that what is missing or makes no sense is one line at once and not a wa
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 
+FIRST_RESERVED_STEP = 0xFFFFFFF0  # SLURM numbers salloc's shells and batch scripts from here on, srun's steps from 0
 REMEDY = "start ranks with torchrun or srun, or unset RANK and WORLD_SIZE to run alone"
 
 
@@ -100,13 +102,18 @@ def is_here(address: str) -> bool:
 
 
 def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would have set, of a task of a SLURM step; nothing for a step of one task, a batch script, or where
-    a person types: of the tasks of `srun --pty` the others wait for nobody."""
+    """What torchrun would have set, of a task of a SLURM step; nothing for a step of one task, a batch script, a shell.
+
+    A shell that `salloc` or `srun --pty` opens for a person claims to be one of several tasks, too, but no other is
+    going to run what is typed there. What `srun` starts from it inherits its variables, but not its keyboard.
+    """
     step = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"}
-    if not step <= environ.keys() or environ["SLURM_STEP_NUM_TASKS"] == "1" or "SLURM_PTY_PORT" in environ:
+    if not step <= environ.keys() or environ["SLURM_STEP_NUM_TASKS"] == "1":
         return {}
     job, number, node = (_number({name: "0"} | dict(environ), name, 0)
                          for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID"))  # fmt: skip
+    if number >= FIRST_RESERVED_STEP or ("SLURM_PTY_PORT" in environ and os.isatty(0)):
+        return {}
     return {
         "RANK": environ["SLURM_PROCID"],
         "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],

@@ -257,7 +257,7 @@ def test_run_folders_that_are_taken(run_dir: Path, colour_tree: Path, tmp_path: 
     trainer(colour_tree, tmp_path, {"epochs": 1}, listener=listen).fit()
     assert f"Another run is writing into {tmp_path}. Choose another --run folder" in busy[0]
     message = failure("train", colour_tree, "--run", colour_tree / "val/red/0.JPEG/run", *SMALL)
-    assert "Not a directory" in message
+    assert "0.JPEG/run cannot be written. Choose another by --run DIR." in message
 
 
 def test_resuming_with_other_numbers_or_another_data_set(run_dir: Path, tree: Path, tmp_path: Path) -> None:

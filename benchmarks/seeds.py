@@ -62,17 +62,18 @@ def main(data: Path, out: Path, seeds: int, jobs: int, aten: str, onednn: str, o
             with out.open("a") as file:
                 file.write(json.dumps(run) + "\n")
             print(f"{number}/{len(missing)}: {run}", file=sys.stderr)
-    show(read(out), cells)
+    show(read(out))
 
 
 def read(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
-def show(runs: list[dict[str, Any]], cells: list[tuple[str, str]]) -> None:
+def show(runs: list[dict[str, Any]]) -> None:
     """Median and range of the errors, by instructions and of all."""
-    groups = {f"{a or 'unset'}, {o or 'unset'}": [r for r in runs if (r["aten"], r["onednn"]) == (a, o)]
-              for a, o in cells} | {"all": runs}  # fmt: skip
+    cells = sorted({(r["aten"], r["onednn"]) for r in runs})
+    groups = {f"{aten or 'unset'}, {onednn or 'unset'}": [r for r in runs if (r["aten"], r["onednn"]) == (aten, onednn)]
+              for aten, onednn in cells} | {"all": runs}  # fmt: skip
     rows = [(name, len(group), *(_spread([r[key] for r in group]) for key in ("top1_error", "top5_error")))
             for name, group in groups.items() if group]  # fmt: skip
     print_table("Errors of the last epoch: median (lowest to highest)",

@@ -63,93 +63,118 @@ static int64_t find_marker(const uint8_t *bytes, int64_t at, int64_t size, int w
     return -1;
 }
 
-/* At an end without a picture: keeps the tables for the image that follows. */
-static int64_t only_tables(const uint8_t *bytes, int64_t *parts, int64_t num_parts) {
-    int64_t kept = 0;
-    for (int64_t part = 0; parts && part < num_parts; part++)
-        if (is_table(bytes[parts[2 * part] + 1])) {
-            parts[2 * kept] = parts[2 * part];
-            parts[2 * kept++ + 1] = parts[2 * part + 1];
-        }
-    return parts ? kept : num_parts;
+typedef struct {
+    const uint8_t *bytes;
+    int64_t size, at;
+    Jpeg *jpeg;
+    int64_t *parts; /* may be null */
+    int64_t num_scans;
+    int restarts, several_scans;
+} Walk;
+
+/* Remembers what lies from here to `next`. */
+static void keep(Walk *walk, int64_t next) {
+    int64_t *part = walk->parts ? walk->parts + 2 * walk->jpeg->num_parts : NULL;
+    walk->jpeg->num_parts++;
+    if (part)
+        part[0] = walk->at, part[1] = next;
+}
+
+/* At an end without a picture: the tables so far may be for the image that follows. */
+static int begin_again(Walk *walk) {
+    const uint8_t *bytes = walk->bytes;
+    int64_t at = walk->at, count = walk->jpeg->num_parts, *parts = walk->parts;
+    if (walk->jpeg->process || at + 4 > walk->size || bytes[at + 2] != 0xFF || bytes[at + 3] != START)
+        return NO_PICTURE;
+    walk->at += 4;
+    walk->restarts = walk->jpeg->plain = 0;
+    if (!parts)
+        return WHOLE;
+    walk->jpeg->num_parts = 0;
+    for (int64_t *part = parts; part < parts + 2 * count; part += 2)
+        if (is_table(bytes[part[0] + 1]))
+            memmove(parts + 2 * walk->jpeg->num_parts++, part, 2 * sizeof *part);
+    return WHOLE;
+}
+
+static int read_frame(Walk *walk, int marker, int length) {
+    const uint8_t *header = walk->bytes + walk->at;
+    Jpeg *jpeg = walk->jpeg;
+    if (jpeg->process)
+        return TWO_FRAMES;
+    if (length < 8 || length != 8 + 3 * header[9])
+        return FRAME_HEADER;
+    jpeg->process = marker;
+    jpeg->bits = header[4];
+    jpeg->height = big_endian(header + 5);
+    jpeg->width = big_endian(header + 7);
+    jpeg->components = header[9];
+    return WHOLE;
+}
+
+/* A scan's header; moves `next` over its data. */
+static int read_scan(Walk *walk, int length, int64_t *next) {
+    const Jpeg *jpeg = walk->jpeg;
+    int count = length >= 3 ? walk->bytes[walk->at + 4] : 0, progressive = (jpeg->process & 3) == 2;
+    if (!jpeg->process || count < 1 || count > 4 || length != 6 + 2 * count)
+        return SCAN_HEADER;
+    if (walk->num_scans++ && !walk->several_scans)
+        return TOO_MANY_SCANS;
+    walk->several_scans = progressive || count < jpeg->components;
+    *next = find_marker(walk->bytes, *next, walk->size, walk->restarts ? IN_DATA_WITH_RESTARTS : IN_DATA);
+    return *next < 0 ? TRUNCATED : WHOLE;
+}
+
+static int read_segment(Walk *walk, int marker) {
+    if (!is_known(marker))
+        return marker == START ? TWO_IMAGES : WRONG_MARKER;
+    if (walk->at + 4 > walk->size)
+        return TRUNCATED;
+    const uint8_t *segment = walk->bytes + walk->at;
+    int length = big_endian(segment + 2), needed = is_needed(marker), status = WHOLE;
+    if (length < 2) { /* libjpeg takes it for 2 where it does not matter */
+        if (needed && !has_colours(marker))
+            return SEGMENT_LENGTH;
+        length = 2, needed = walk->jpeg->plain = 0;
+    }
+    int64_t next = walk->at + 2 + length;
+    if (next > walk->size)
+        return TRUNCATED;
+    if (marker == RESTART_INTERVAL && length != 4)
+        return SEGMENT_LENGTH;
+    if (marker == RESTART_INTERVAL)
+        walk->restarts = big_endian(segment + 4) > 0;
+    else if (is_frame(marker))
+        status = read_frame(walk, marker, length);
+    else if (marker == SCAN)
+        status = read_scan(walk, length, &next);
+    if (needed)
+        keep(walk, next);
+    walk->at = next;
+    return status;
 }
 
 /* Walks through `size` bytes that begin with a JPEG's signature. Fills `parts` with where each needed part begins and
- * ends, unless it is null; it needs room for the `num_parts` of a walk without. */
+ * ends, unless it is null; there must be room for the `num_parts` of a walk without. */
 int walk(const uint8_t *bytes, int64_t size, Jpeg *jpeg, int64_t *parts) {
-    int64_t next, at = 2, num_scans = 0;
-    int restarts = 0, several_scans = 0;
-    memset(jpeg, 0, sizeof *jpeg);
-    jpeg->plain = 1;
-    for (;; at = next) {
-        int64_t found = find_marker(bytes, at, size, BETWEEN_SEGMENTS);
+    Walk walk = {.bytes = bytes, .size = size, .at = 2, .jpeg = jpeg, .parts = parts};
+    *jpeg = (Jpeg){.plain = 1};
+    for (int status = WHOLE;;) {
+        int64_t found = find_marker(bytes, walk.at, size, BETWEEN_SEGMENTS);
         if (found < 0)
             return TRUNCATED;
-        jpeg->plain &= found == at;
-        at = found;
-        int marker = jpeg->marker = bytes[at + 1];
-        if (marker == END && num_scans) {
-            jpeg->end = at + 2;
+        int marker = jpeg->marker = bytes[found + 1];
+        jpeg->plain &= found == walk.at;
+        walk.at = found;
+        if (marker == END && walk.num_scans) {
+            jpeg->end = found + 2;
             return WHOLE;
         }
-        if (marker == END) {
-            if (jpeg->process || at + 4 > size || bytes[at + 2] != 0xFF || bytes[at + 3] != START)
-                return NO_PICTURE;
-            jpeg->num_parts = only_tables(bytes, parts, jpeg->num_parts);
-            jpeg->plain = restarts = 0;
-            next = at + 4;
-            continue;
-        }
-        if (marker == TEMPORARY || is_restart(marker)) {
-            jpeg->plain = 0;
-            next = at + 2;
-            continue;
-        }
-        if (!is_known(marker))
-            return marker == START ? TWO_IMAGES : WRONG_MARKER;
-        if (at + 4 > size)
-            return TRUNCATED;
-        int length = big_endian(bytes + at + 2);
-        int needed = is_needed(marker);
-        if (length < 2 && !has_colours(marker) && needed)
-            return SEGMENT_LENGTH;
-        if (length < 2)
-            length = 2, needed = jpeg->plain = 0; /* as libjpeg has it */
-        next = at + 2 + length;
-        if (next > size)
-            return TRUNCATED;
-        if (marker == RESTART_INTERVAL && length != 4)
-            return SEGMENT_LENGTH;
-        if (marker == RESTART_INTERVAL)
-            restarts = big_endian(bytes + at + 4) > 0;
-        if (is_frame(marker)) {
-            if (jpeg->process)
-                return TWO_FRAMES;
-            if (length < 8 || length != 8 + 3 * bytes[at + 9])
-                return FRAME_HEADER;
-            jpeg->process = marker;
-            jpeg->bits = bytes[at + 4];
-            jpeg->height = big_endian(bytes + at + 5);
-            jpeg->width = big_endian(bytes + at + 7);
-            jpeg->components = bytes[at + 9];
-        }
-        if (marker == SCAN) {
-            int count = length >= 3 ? bytes[at + 4] : 0;
-            if (!jpeg->process || count < 1 || count > 4 || length != 6 + 2 * count)
-                return SCAN_HEADER;
-            if (num_scans++ && !several_scans)
-                return TOO_MANY_SCANS;
-            several_scans = (jpeg->process & 3) == 2 || count < jpeg->components; /* progressive, or one by one */
-            next = find_marker(bytes, next, size, restarts ? IN_DATA_WITH_RESTARTS : IN_DATA);
-            if (next < 0)
-                return TRUNCATED;
-        }
-        if (needed) {
-            if (parts) {
-                parts[2 * jpeg->num_parts] = at;
-                parts[2 * jpeg->num_parts + 1] = next;
-            }
-            jpeg->num_parts++;
-        }
+        if (marker == TEMPORARY || is_restart(marker))
+            walk.at += 2, jpeg->plain = 0;
+        else
+            status = marker == END ? begin_again(&walk) : read_segment(&walk, marker);
+        if (status != WHOLE)
+            return status;
     }
 }

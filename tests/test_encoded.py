@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
@@ -37,7 +38,7 @@ def inks(adobe: int | None, **options: bool) -> bytes:
     )
 
 
-def read(folder: Path, image: bytes) -> np.ndarray:
+def read(folder: Path, image: bytes) -> NDArray[np.uint8]:
     (folder / "image").write_bytes(image)
     return read_image(from_files([folder / "image"]), 0, MAX_PIXELS)[0]
 

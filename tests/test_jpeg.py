@@ -63,6 +63,20 @@ def in_data(extra: bytes, image: bytes = jpeg()) -> bytes:
     return image[:at] + extra + image[at:]
 
 
+def scan_by_scan() -> bytes:
+    """Three grey images as the components of one, each in a scan of its own."""
+    greys = [split(grey(seed)) for seed in range(3)]
+    tables = b"".join(s for s in greys[0][0] if s[1] in (0xC4, 0xDB))
+    frame = next(s for s in greys[0][0] if s[1] == 0xC0)[4:9] + b"\3" + b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3))
+    scans = (b"\xff\xda\0\x08\1" + bytes([i + 1, 0, 0, 63, 0]) + data[:-2] for i, (_, data) in enumerate(greys))
+    return SOI + tables + b"\xff\xc0\0\x11" + frame + b"".join(scans) + EOI
+
+
+def grey(seed: int) -> bytes:
+    Image.open(io.BytesIO(jpeg(seed))).convert("L").save(file := io.BytesIO(), "JPEG", quality=90)
+    return file.getvalue()
+
+
 AFTER_THE_END = {
     "zeros": bytes(99),
     "text": b"trailing text",
@@ -78,6 +92,7 @@ PLAIN = {
     "as Pillow writes it": jpeg(),
     "progressive": PROGRESSIVE,
     "other tables": jpeg(2, qtables="web_low"),
+    "a scan for each component": scan_by_scan(),
     "restarts": jpeg(2, restart_marker_blocks=2),
     "without JFIF": SOI + b"".join(SEGMENTS[1:]) + DATA,
     "a thumbnail": after_first(THUMBNAIL),
@@ -101,6 +116,7 @@ REPAIRED = {
     "JFIF of no length": jpeg().replace(JFIF[:4], b"\xff\xe0\0\0"),
     "junk before the scan": jpeg().replace(SCAN, b"\x11" + SCAN),
     "tables on their own before": SOI + b"".join(TABLES) + EOI + jpeg(),
+    "tables and restarts before": SOI + b"\xff\xdd\0\4\0\2" + TABLES[0] + EOI + jpeg(),
     "tables on their own alone": SOI + b"".join(TABLES) + EOI + SOI + JFIF + FRAME + SCAN + DATA,
     "junk between scans": (b"\0\1" + b"\xff\xda").join(PROGRESSIVE.rsplit(b"\xff\xda", 1)),
 }
@@ -183,5 +199,5 @@ def test_every_cut_is_bad(kind: str) -> None:
     image = (PLAIN | REPAIRED)[kind]
     data = np.frombuffer(image, np.uint8)
     for length in range(2, len(image)):
-        with pytest.raises(BadImage, match="truncated|without a picture"):
+        with pytest.raises(BadImage, match=r"truncated|without a picture"):
             read_jpeg(data[:length])

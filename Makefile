@@ -30,7 +30,7 @@ clean:  ## remove what was built, cached or generated here, except .venv
 	rm -rf build dist *.egg-info demo .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -prune -exec rm -r {} +
 
-$(INSTALLED): pyproject.toml constraints.txt pipeline/resample.c train/lrn.c
+$(INSTALLED): pyproject.toml constraints.txt pipeline/jpeg.c pipeline/resample.c train/lrn.c
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@

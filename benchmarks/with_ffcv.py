@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alexnet.pipeline.dataset import Dataset
-from alexnet.pipeline.encoded import MAX_PIXELS, BadImage, read_image
+from alexnet.pipeline.encoded import MAX_PIXELS, read_image
+from alexnet.pipeline.formats import BadImage
 from alexnet.pipeline.geometry import CROP
 from alexnet.pipeline.plan import Draws
 from job import MEAN, Batches, Job, whole_pixel_crops

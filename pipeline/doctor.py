@@ -233,7 +233,7 @@ def _dali() -> Outcome:
 
 
 def _compiled() -> Outcome:
-    parts = "pipeline/resample.c", "train/lrn.c"
+    parts = "pipeline/jpeg.c", "pipeline/resample.c", "train/lrn.c"
     for part in parts:
         load(Path(__file__).parents[1] / part)
     return _ok(", ".join(parts))

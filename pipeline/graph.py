@@ -12,11 +12,17 @@ CUDA, `mixed`) it does all. The graphs build for both, which is how one is held 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+# We say ourselves what is wrong with an image. Both are read when DALI is loaded; its own decoders keep their errors.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("DALI_NVIMGCODEC_LOG_LEVEL", "1")
+
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 

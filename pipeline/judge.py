@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .graph import IMAGE_INPUTS, REGION_INPUTS, image_graph, new_pipeline, region_graph
 
@@ -47,10 +47,12 @@ class Judge:
 
 
 def why(data: NDArray[np.uint8]) -> str:
-    """Pillow says what is wrong with an image better than a decoder's log does."""
+    """Pillow says what is wrong with an image better than a decoder's log does; of the same bytes always the same."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data.tobytes())) as image:
             image.load()
+    except UnidentifiedImageError:  # (it says where in memory the bytes are)
+        return "damaged (its header cannot be read)"
     except Exception as error:  # whatever it finds is the reason
-        return str(error) or repr(error)
-    return "truncated or corrupt (the decoder refused it)"
+        return f"damaged ({str(error) or type(error).__name__})"
+    return "damaged (the decoder refused it)"

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dataset import Dataset
-from .encoded import MAX_PIXELS, BadImage, read_image
+from .encoded import MAX_PIXELS, read_image
+from .formats import BadImage
 from .geometry import region_of_square, source_region
 from .graph import HW_DECODER_LOAD, Source, new_pipeline
 from .judge import Judge, why

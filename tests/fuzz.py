@@ -4,7 +4,8 @@
 
 Round k writes the same images on every machine: good ones, and mutants of every format between them. A child process
 goes through the rounds; one that dies or hangs is named, and its mutants are tried one by one. In every round the
-good images must come out as they are alone, each with its own label, and every mutant must be decoded or be bad.
+good images must come out as they are alone, each with its own label, and every mutant must be decoded or be bad, alike
+as a whole and as a square, and with Pillow's pixels where Pillow can.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +38,7 @@ JPEGS: tuple[dict[str, Any], ...] = (
     {}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"subsampling": "4:4:4"}, {"subsampling": "4:1:1"},
     {"restart_marker_blocks": 3}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08" + bytes(20)}, {"quality": 100},
 )  # fmt: skip
+END = b"\xff\xd9"  # of a JPEG
 REFUSED = ("TIFF", "JPEG2000", "PPM")
 
 Random = np.random.Generator
@@ -127,7 +130,7 @@ def _splice(data: bytearray, rng: Random) -> bytearray:
 
 def _cut(data: bytearray, rng: Random) -> bytearray:
     kept = data[: rng.integers(len(data) + 1)]
-    return kept + _pick([b"", b"\xff\xd9", b"\xff\xda\xff\xd9", bytes(100)], rng)
+    return kept + _pick([b"", END, b"\xff\xda" + END, bytes(100)], rng)
 
 
 def _junk_inside(data: bytearray, rng: Random) -> bytearray:
@@ -136,8 +139,28 @@ def _junk_inside(data: bytearray, rng: Random) -> bytearray:
     return data
 
 
+def _disorder(data: bytearray, rng: Random) -> bytearray:
+    """Junk between segments, a length off by one, restarts and fill in the header, tables on their own before it."""
+    start, end = _pick(_segments(data), rng)
+    if rng.integers(2):
+        junk = _pick([b"abc", bytes(5), b"\xff\0", b"\xff\xd3", b"\xff\xff", b"\xff\x01", b"\xff\xd8", END], rng)
+        return data[:start] + junk + data[start:]
+    if rng.integers(2):
+        length = int.from_bytes(data[start + 2 : start + 4], "big") + int(_pick([-1, 1], rng))
+        data[start + 2 : start + 4] = (length % 65536).to_bytes(2, "big")
+        return data
+    return data[:2] + data[start:end] + END + data
+
+
+def _after_the_end(data: bytearray, rng: Random) -> bytearray:
+    other = _pick(seeds(), rng)
+    cut = other[: rng.integers(len(other))]
+    return data + _pick([bytes(9), b"\xff\xda", END, b"\xff\xda" + END, b"PK\3\4" + END, other, cut], rng)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     _header_byte, _header_byte, _any_byte, _marker, _frame, _frame, _double, _splice, _cut, _junk_inside,
+    _disorder, _after_the_end,
 )  # fmt: skip
 
 
@@ -180,6 +203,7 @@ def check(folder: Path, images: Sequence[bytes], good: Sequence[int]) -> int:
     how = Settings(threads=1, readers=2, max_pixels=1_000_000, max_bad=1.0)
     found, bad = _squares(dataset, range(len(images)), how)
     assert not set(good) & set(bad), {i: bad[i] for i in set(good) & set(bad)}
+    _check_whole(dataset, images, set(bad), how)
     again, _ = _squares(dataset, range(len(images))[::-1], how)
     assert again.keys() == found.keys(), "images were refused once only"
     for i, pixels in found.items():
@@ -195,6 +219,28 @@ def check(folder: Path, images: Sequence[bytes], good: Sequence[int]) -> int:
             off = np.abs(image - found[i][16:240, 16:240].astype(np.float32)) if i in good else np.zeros(1)
             assert off.max() <= 1.01, f"image {i} has another's pixels in training"
     return len(bad)
+
+
+def _check_whole(dataset: Dataset, images: Sequence[bytes], bad: set[int], how: Settings) -> None:
+    """Decoded whole, the same images are bad, and the others have Pillow's pixels."""
+    from alexnet.pipeline.loader import full_images
+
+    found: dict[int, Any] = {}
+    for part in full_images(dataset, np.arange(len(images)), batch_size=BATCH, settings=how):
+        found |= {i: pixels.copy() for i, pixels in zip(part.indices.tolist(), part.pixels, strict=True)}
+    assert bad == set(range(len(images))) - found.keys(), "the whole of an image is judged otherwise than its square"
+    for i, pixels in found.items():
+        plain = _pillow(images[i])
+        assert plain is None or np.array_equal(pixels, plain), f"image {i} has other pixels than Pillow's"
+
+
+def _pillow(image: bytes) -> Any:
+    """Its pixels, uint8 (H, W, 3), or None: Pillow reads some headers more strictly than libjpeg."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def _squares(dataset: Dataset, indices: Sequence[int], how: Settings) -> tuple[dict[int, Any], dict[int, str]]:

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..encoded import BadImage, read_image
+from ..encoded import read_image
+from ..formats import BadImage
 from ..graph import IMAGE_INPUTS, image_graph
 from ..hardware import memory
 from ..loader import Loader, decoding

@@ -191,11 +191,34 @@ def from_files(paths: Sequence[Path]) -> Dataset:
 
 
 def open_dataset(data: Path | None, split: Split) -> Dataset:
-    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached."""
-    from . import index  # the modules need each other's types
-    from .layouts import find_layout
+    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached.
+
+    The labels of a validation split count in the classes of the training split, where there is one.
+    """
+    from .classes import in_training_classes  # the modules need each other's types
 
     root = locate(data)
+    dataset = _open_split(root, split)
+    if split == "train" or (trained := _training_classes(root)) is None:
+        return dataset
+    return in_training_classes(dataset, trained)
+
+
+def _training_classes(root: Path) -> Sequence[str] | None:
+    from .layouts import find_layout
+
+    try:
+        layout = find_layout(root, "train")
+    except DatasetError:  # a validation split alone
+        return None
+    return layout.list_classes() if layout.list_classes else _open_split(root, "train").classes
+
+
+def _open_split(root: Path, split: Split) -> Dataset:
+    """A split with classes of its own."""
+    from . import index
+    from .layouts import find_layout
+
     layout = find_layout(root, split)
     path, stamp = index.index_path(root, split), index.stamp_of(root, split, layout)
     if path and (cached := index.load_index(path, stamp, split)) is not None:

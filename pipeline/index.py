@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("alexnet")
 
-VERSION = 4
+VERSION = 4  # of the file
+LISTING = 2  # of what a listing says of the same files; a pack's, which says what its shards say, stays
 ARRAYS = ("labels", "container", "offsets", "lengths")
 
 
@@ -41,7 +42,7 @@ def index_path(root: Path, split: Split) -> Path | None:
 
 def stamp_of(root: Path, split: Split, layout: Layout) -> str:
     """Digest of what a listing depends on: it is made anew when files come or go."""
-    return _digest(json.dumps([VERSION, str(root), split, layout.describe, layout.stamp()]).encode())
+    return _digest(json.dumps([VERSION, LISTING, str(root), split, layout.describe, layout.stamp()]).encode())
 
 
 def save_index(path: Path, stamp: str, dataset: Dataset) -> None:

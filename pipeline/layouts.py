@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .archive import members
+from .classes import CLASS_FILE, sorted_classes
 from .dataset import Dataset, DatasetError, Listing, Split
 from .shards import IMAGE_EXTENSIONS, is_image, list_shards
 from .val_labels import label_files, val_labels
@@ -33,6 +34,7 @@ class Layout:
     describe: str
     list_images: Callable[[], Dataset]
     stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of what would change
+    list_classes: Callable[[], list[str]] | None = None  # where that takes less than to list the images
 
 
 def find_layout(root: Path, split: Split) -> Layout:
@@ -44,15 +46,18 @@ def find_layout(root: Path, split: Split) -> Layout:
             return _shards(root, split, shards)
         if (_subfolders(folder) and folder.name != "test") or _holds_class_folders(folder):
             return Layout(f"class folders in {folder.name}/", lambda: _list_folders(root, split, folder),
-                          lambda: _stamp(root, folder, _with_images(folder)))  # fmt: skip
+                          lambda: _stamp(_with_images(folder)), lambda: _subfolders(folder))  # fmt: skip
         if split == "val":
             return Layout(f"a flat {folder.name}/", lambda: _list_flat(root, folder),
-                          lambda: _stamp(root, folder, [folder, folder / "images"]))  # fmt: skip
+                          lambda: _stamp([folder, folder / "images", *label_files(root, folder)]))  # fmt: skip
         hint = "Each class needs a folder of its own: train/<class>/*.JPEG."
         raise DatasetError(f"{folder} holds no class folders. {hint}")
     if (tar := root / ILSVRC_TARS[split]).is_file():
-        lister = _list_train_tar if split == "train" else _list_val_tar
-        return Layout(f"the archive {tar.name}", lambda: lister(root, tar), lambda: _stamp(root, None, [tar]))
+        if split == "train":
+            return Layout(f"the archive {tar.name}", lambda: _list_train_tar(root, tar),
+                          lambda: _stamp([tar]), lambda: sorted_classes(_class_tars(tar)))  # fmt: skip
+        return Layout(f"the archive {tar.name}", lambda: _list_val_tar(root, tar),
+                      lambda: _stamp([tar, *label_files(root, None)]))  # fmt: skip
     if shards := sorted(p for word in SPLIT_FOLDERS[split] for p in root.glob(f"*{word}*.tar")):
         return _shards(root, split, shards)
     raise DatasetError(_nothing_found(root, split))
@@ -74,11 +79,10 @@ def _kaggle_root(root: Path) -> Path:
     return below if below.is_dir() else root
 
 
-def _stamp(root: Path, folder: Path | None, images: Sequence[str | Path]) -> list[list[Any]]:
-    """Of what holds the images, and of what their labels follow from: label files, the training split's classes."""
-    classes = [root / "train", root / "classes.txt", root / ILSVRC_TARS["train"]]
+def _stamp(paths: Sequence[str | Path]) -> list[list[Any]]:
+    """Of what holds the images, and of what their labels follow from."""
     stamps = []
-    for path in (*images, *classes, *label_files(root, folder)):
+    for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
             found = os.stat(path)  # noqa: PTH116 (of every class folder)
             stamps.append([str(path), found.st_mtime_ns, found.st_size])
@@ -96,7 +100,7 @@ def _with_images(folder: Path) -> list[str]:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted_classes(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     return [name for name in names if name != "images" or len(names) > 1]
 
 
@@ -118,28 +122,12 @@ def _walk(folder: Path) -> Iterator[tuple[str, int]]:
             yield entry.path, entry.stat().st_size
 
 
-def _train_classes(root: Path) -> list[str] | None:
-    """Class names as the training split orders them, where that can be seen without listing images."""
-    if (root / "train").is_dir() and (names := _subfolders(root / "train")):
-        return names
-    if (named := root / "classes.txt").is_file():
-        return [line.strip() for line in named.read_text("utf-8", "surrogateescape").splitlines() if line.strip()]
-    if (tar := root / ILSVRC_TARS["train"]).is_file():
-        return sorted(Path(m.name).stem for m in members(tar))
-    return None
-
-
 def _list_folders(root: Path, split: Split, folder: Path) -> Dataset:
-    present = _subfolders(folder)
-    classes = (_train_classes(root) if split == "val" else None) or present
-    if unknown := sorted(set(present) - set(classes)):
-        raise DatasetError(f"{folder} has classes that train/ does not: {', '.join(unknown[:5])}.")
-    listing, skip = Listing(), len(str(root)) + 1
-    label_of = {name: label for label, name in enumerate(classes)}
-    for name in present:
+    classes, listing, skip = _subfolders(folder), Listing(), len(str(root)) + 1
+    for label, name in enumerate(classes):
         before = len(listing)
         for path, size in _walk(folder / name):
-            listing.add(path[skip:], label_of[name], size)
+            listing.add(path[skip:], label, size)
         if len(listing) == before:
             kinds = " ".join(sorted(IMAGE_EXTENSIONS))
             hint = f"Looked for {kinds}. Remove the folder, or put its images in."
@@ -151,25 +139,38 @@ def _list_flat(root: Path, folder: Path) -> Dataset:
     files = [(path, size) for path, size in _walk(folder)]
     if not files:
         raise DatasetError(f"{folder} holds neither class folders nor images.")
-    classes, label_of = val_labels(root, folder, _train_classes(root), [os.path.basename(p) for p, _ in files])  # noqa: PTH119
-    listing, skip = Listing(), len(str(root)) + 1
-    for path, size in files:
-        listing.add(path[skip:], label_of[os.path.basename(path)], size)  # noqa: PTH119
+    names = [path[len(str(root)) + 1 :] for path, _ in files]
+    classes, labels = _numbered(val_labels(root, folder, names))
+    listing = Listing()
+    for name, label, (_, size) in zip(names, labels, files, strict=True):
+        listing.add(name, label, size)
     return listing.dataset(root, "val", classes)
+
+
+def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Classes, and of each image its class's number, from its class's name."""
+    classes = sorted_classes(set(names))
+    label_of = {name: label for label, name in enumerate(classes)}
+    return classes, [label_of[name] for name in names]
 
 
 # -- archives ----------------------------------------------------------------------------------------------
 
 
-def _list_train_tar(root: Path, tar: Path) -> Dataset:
-    """ILSVRC2012_img_train.tar: one tar a class inside."""
+def _class_tars(tar: Path) -> dict[str, tarfile.TarInfo]:
+    """What ILSVRC2012_img_train.tar holds: a tar a class."""
     inner: dict[str, tarfile.TarInfo] = {}
     for m in members(tar):
         if m.name.endswith(".tar") and inner.setdefault(Path(m.name).stem, m) is not m:
             raise DatasetError(f"{tar} holds {m.name} twice; copy it again.")
-    classes, listing = sorted(inner), Listing()
-    if not classes:
+    if not inner:
         raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")
+    return inner
+
+
+def _list_train_tar(root: Path, tar: Path) -> Dataset:
+    inner, listing = _class_tars(tar), Listing()
+    classes = sorted_classes(inner)
     for label, name in enumerate(classes):
         begin, end, before = inner[name].offset_data, inner[name].offset_data + inner[name].size, len(listing)
         for m in members(tar, begin, end):
@@ -184,13 +185,14 @@ def _list_train_tar(root: Path, tar: Path) -> Dataset:
 
 def _list_val_tar(root: Path, tar: Path) -> Dataset:
     found = sorted((m for m in members(tar) if is_image(m.name)), key=lambda m: m.name)
-    classes, label_of = val_labels(root, None, _train_classes(root), [m.name for m in found])
+    classes, labels = _numbered(val_labels(root, None, [m.name for m in found]))
     listing = Listing()
-    for m in found:
-        listing.add(m.name, label_of[m.name], m.size, container=0, offset=m.offset_data)
+    for m, label in zip(found, labels, strict=True):
+        listing.add(m.name, label, m.size, container=0, offset=m.offset_data)
     return listing.dataset(root, "val", classes, [tar])
 
 
 def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
-    return Layout(f"{len(shards)} shards", lambda: list_shards(root, split, shards, _train_classes(root)),
-                  lambda: _stamp(root, None, shards))  # fmt: skip
+    names = next((p for p in (shards[0].parent / CLASS_FILE, root / CLASS_FILE) if p.is_file()), None)
+    return Layout(f"{len(shards)} shards", lambda: list_shards(root, split, shards, names),
+                  lambda: _stamp([*shards, *([names] if names else [])]))  # fmt: skip

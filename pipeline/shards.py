@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .archive import members
+from .classes import Labels, is_numbered, named, text_of
 from .dataset import Dataset, DatasetError, Listing, Split
 from .index import VERSION, load_index
 
@@ -30,12 +32,12 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
 
 
-def list_shards(root: Path, split: Split, shards: Sequence[Path], classes: Sequence[str] | None) -> Dataset:
-    """The samples of WebDataset shards, from a pack's index where one fits them. Labels count in `classes`; without,
-    classes are numbers."""
+def list_shards(root: Path, split: Split, shards: Sequence[Path], class_file: Path | None) -> Dataset:
+    """The samples of WebDataset shards, from a pack's index where one fits them. Numbers are named by the file."""
     if (packed := load_index(root / f"{split}.index", shard_stamp(shards), split)) is not None:
-        return replace(packed, root=root, containers=tuple(shards), _descriptors={})
-    listing, most = Listing(), -1
+        packed = replace(packed, root=root, containers=tuple(shards), _descriptors={})
+        return named(packed, class_file) if is_numbered(packed.classes) else packed
+    listing, labels = Listing(), Labels()
     encodings = set()
     for number, shard in enumerate(shards):
         with shard.open("rb") as file:
@@ -46,15 +48,12 @@ def list_shards(root: Path, split: Split, shards: Sequence[Path], classes: Seque
                 image = parts[extension]
                 header = _raw_header(file, shard, image) if f".{extension}" == RAW_EXTENSION else 0
                 encodings.add(header > 0)
-                label = _shard_label(file, shard, key, parts)
-                most = max(most, label)
+                label = labels.position(_shard_label(file, shard, key, parts))
                 listing.add(image.name, label, image.size - header, container=number, offset=image.offset_data + header)
     if len(encodings) > 1:
         raise DatasetError(f"The shards in {shards[0].parent} hold both images and .npy arrays. Keep them apart.")
-    classes = classes or [str(i) for i in range(most + 1)]
-    if most >= len(classes):
-        raise DatasetError(f"A sample in {shards[0].parent} has label {most}, but there are {len(classes)} classes.")
-    return listing.dataset(root, split, classes, shards, raw=True in encodings)
+    classes = labels.classes(shards[0].parent)
+    return named(listing.dataset(root, split, classes, shards, raw=True in encodings), class_file)
 
 
 def shard_stamp(shards: Sequence[Path]) -> str:
@@ -93,22 +92,30 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
         yield key, parts
 
 
-def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int:
-    """From `<key>.cls`, or `label` or `cls` in `<key>.json`."""
+def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int | str:
+    """From `<key>.cls`, or `label` or `cls` in `<key>.json`: a number, or in JSON the name of a class."""
 
-    def content(member: tarfile.TarInfo) -> bytes:
+    def content(member: tarfile.TarInfo) -> str:
         file.seek(member.offset_data)
-        return file.read(min(member.size, 1 << 20))
+        return text_of(file.read(min(member.size, 1 << 20)))
 
     try:
         if "cls" in parts:
-            label = int(content(parts["cls"]))
+            label: int | str = int(content(parts["cls"]))
         else:
             record = json.loads(content(parts["json"]))
-            label = int(str(record["label"] if "label" in record else record["cls"]))  # (2.7 is none)
+            label = _number_or_name(record["label"] if "label" in record else record["cls"])
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
         raise DatasetError(f"The sample {key} in {shard} has no label ({error!r}). {hint}") from error
-    if not 0 <= label < MAX_CLASSES:
+    if isinstance(label, int) and not 0 <= label < MAX_CLASSES:
         raise DatasetError(f"The sample {key} in {shard} has label {label}; labels are 0 to {MAX_CLASSES - 1}.")
     return label
+
+
+def _number_or_name(value: object) -> int | str:
+    """A number may be written as text."""
+    if isinstance(value, str) and value.strip():
+        value.encode()  # no half of a surrogate pair
+        return int(value) if re.fullmatch(r"\s*-?\d+\s*", value, re.ASCII) else value
+    return int(str(value))  # neither 2.7 nor true

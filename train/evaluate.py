@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..pipeline.classes import CLASS_FILE, first_difference, is_numbered, relabelled, same_classes
 from ..pipeline.dataset import Dataset
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.graph import Decode
@@ -98,11 +99,11 @@ def evaluate(
 
     The data-parallel ranks share the images; all get the whole result. `progress` is told about how many are done.
 
-    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when the
-    classes are not those the classifiers know.
+    Labels are matched to what the classifiers know by the names of classes; the data set may have fewer of them.
+    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when it has
+    others.
     """
-    for classifier in classifiers:
-        check_classes(classifier.classes, dataset)
+    dataset = in_classes_of(classifiers, dataset)
     training = [c.model.training for c in classifiers]
     for classifier in classifiers:
         classifier.model.eval()
@@ -135,22 +136,24 @@ def evaluate(
     return Evaluation(seen, top1, top5, loss.item() / seen, views, names)
 
 
-def check_classes(classes: Sequence[str], dataset: Dataset) -> None:
-    """The labels of a data set mean something to a classifier only if the class names are the same.
+def common_classes(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
+    """The classes that all of them know; their names, where one of them has names and others numbers."""
+    first = classifiers[0].classes
+    for classifier in classifiers:
+        if not same_classes(first, classifier.classes):
+            difference = first_difference(first, classifier.classes)
+            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
+    return next((c.classes for c in classifiers if not is_numbered(c.classes)), first)
 
-    torchvision's weights name none: theirs are numbers, of the same sorted names, so only their count can differ.
-    """
-    ours, theirs = len(classes), len(dataset.classes)
-    unnamed = tuple(classes) == tuple(map(str, range(ours)))
-    if tuple(classes) == tuple(dataset.classes) or (unnamed and ours == theirs):
-        return
-    if ours != theirs:
-        raise ValueError(f"The checkpoint knows {ours} classes, the data set at {dataset.root} has {theirs}.")
-    first = next(i for i, (a, b) in enumerate(zip(classes, dataset.classes, strict=True)) if a != b)
-    raise ValueError(
-        f"The checkpoint was trained on other classes: class {first} is {classes[first]!r} there and "
-        f"{dataset.classes[first]!r} in {dataset.root}."
-    )
+
+def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Dataset:
+    """The data set, its labels counted in the classes that the classifiers know, which may be more than it has."""
+    classes = common_classes(classifiers)
+    remedy = "Give a data set of these classes."
+    if is_numbered(classes):
+        remedy = ("Weights without names fit data sets whose classes are their numbers, or ImageNet's 1000 synsets; "
+                  f"a {CLASS_FILE} beside a .pth names its classes, one a line in their order.")  # fmt: skip
+    return relabelled(dataset, classes, "the checkpoint", remedy)
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,8 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
             settings: Settings, bad: dict[int, str], decode: Decode = "exact", batch_size: int = 64,
             top: int = 5) -> Iterator[Prediction]:  # fmt: skip
     """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
-    first, names = classifiers[0], classifiers[0].classes
-    if any(c.classes != names for c in classifiers):
-        raise ValueError("These checkpoints know different classes; their predictions cannot be averaged.")
+    names = common_classes(classifiers)
+    namer = next(c for c in classifiers if c.classes == names)
     for classifier in classifiers:
         classifier.model.eval()
     images = np.arange(len(dataset), dtype=np.int64)
@@ -175,4 +177,4 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
             for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])
+                yield Prediction(int(index), [(namer.name_of(i), p) for i, p in zip(ids, values, strict=True)])

@@ -68,10 +68,10 @@ def _match(file: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) ->
 
 
 def _ends(path: str) -> list[str]:
-    """`a/b.JPEG`, `b.JPEG`, and both without the extension."""
+    """`a/b.JPEG`, `a/b`, `b.JPEG`, `b`."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    whole = ["/".join(parts[i:]) for i in range(len(parts))]
-    return [*whole, *(end.rpartition(".")[0] for end in whole)] if is_image(path) else whole
+    ends = ["/".join(parts[i:]) for i in range(len(parts))]
+    return [form for end in ends for form in (end, end.rpartition(".")[0])] if is_image(path) else ends
 
 
 def _text(file: Path) -> str:

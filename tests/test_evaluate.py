@@ -16,7 +16,15 @@ from alexnet.pipeline.dataset import Dataset, from_files, open_dataset
 from alexnet.pipeline.loader import Treatment
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.config import Config
-from alexnet.train.evaluate import Classifier, evaluate, predict, probabilities, topk_correct, views_of
+from alexnet.train.evaluate import (
+    Classifier,
+    evaluate,
+    in_classes_of,
+    predict,
+    probabilities,
+    topk_correct,
+    views_of,
+)
 from alexnet.train.mesh import Mesh
 from alexnet.train.model import AlexNet, initialise
 from alexnet.train.session import load_classifier
@@ -145,13 +153,36 @@ def test_a_bad_image_is_left_out_and_named(colour_tree: Path, tmp_path: Path) ->
 
 def test_other_classes_are_refused(colour_tree: Path) -> None:
     dataset = open_dataset(colour_tree, "val")
-    with pytest.raises(ValueError, match=r"knows 2 classes, the data set at .* has 3"):
+    with pytest.raises(ValueError, match=r"has the classes 'red', which the checkpoint does not .* Give a data set of"):
         run([classifier(1, ("blue", "green"))], dataset)
-    with pytest.raises(ValueError, match="class 1 is 'grey' there and 'green' in"):
+    with pytest.raises(ValueError, match=r"has '0', '1', '2'.. .*; a classes.txt beside a .pth names its classes"):
+        run([classifier(1, ("0", "1", "2"))], dataset)  # as many
+    with pytest.raises(ValueError, match=r"know different classes .class 1: 'green' and 'grey'.: they cannot be"):
         run([classifier(1), classifier(1, ("blue", "grey", "red"))], dataset)
-    with pytest.raises(ValueError, match="know different classes"):
+    with pytest.raises(ValueError, match=r"know different classes .class 0: 'blue' and 'a'.: they cannot be"):
         list(predict([classifier(1), classifier(1, ("a", "b", "c"))], dataset, views=1, device=CPU,
                      settings=ONE_THREAD, bad={}))
+
+
+@pytest.mark.parametrize("known", [("red", "blue", "green"), ("aqua", "blue", "green", "grey", "red", "zinc")])
+def test_classes_are_matched_by_name(colour_tree: Path, known: tuple[str, ...]) -> None:
+    """In another order, and among others: the network's own outputs decide which class an image is of."""
+    dataset, one = open_dataset(colour_tree, "val"), classifier(3, known)
+    expected = np.array([plain_probabilities([one], path, 1) for path in paths_of(dataset)])
+    labels = [known.index(path.parent.name) for path in paths_of(dataset)]
+    found = run([one], dataset)
+    wrong = sum(int(p.argmax()) != label for p, label in zip(expected, labels, strict=True))
+    assert found.top1_error == pytest.approx(wrong / 9)
+    assert found.loss == pytest.approx(-np.log(expected[range(9), labels]).mean(), abs=2e-2)
+
+
+def test_numbers_are_matched_to_more_numbers(colour_tree: Path, tmp_path: Path) -> None:
+    for number, colour in ((2, "blue"), (10, "green"), (9, "red")):
+        shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / f"{number:03d}")
+    labels = in_classes_of([classifier(1, tuple(map(str, range(11))))], open_dataset(tmp_path, "val")).labels
+    assert labels.tolist() == [2] * 3 + [9] * 3 + [10] * 3
+    with pytest.raises(ValueError, match="has the classes '010', which the checkpoint does not have"):
+        in_classes_of([classifier(1, tuple(map(str, range(10))))], open_dataset(tmp_path, "val"))
 
 
 def test_predictions_are_the_probabilities_in_order(colour_tree: Path, tmp_path: Path) -> None:
@@ -183,7 +214,9 @@ def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tm
     network = nn.ModuleDict({"features": features, "classifier": head}).eval()
     torch.save(network.state_dict(), tmp_path / "alexnet.pth")
     loaded = load_classifier(tmp_path / "alexnet.pth", CPU)
-    dataset = open_dataset(colour_tree, "val")
+    for number, colour in enumerate(COLOURS):
+        shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / str(number))
+    dataset = open_dataset(tmp_path, "val")
     expected = []
     for path in paths_of(dataset):
         crop = centre_square(np.asarray(Image.open(path)))[16:240, 16:240] / 255.0
@@ -191,12 +224,10 @@ def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tm
         with torch.no_grad():
             logits = head(features(torch.from_numpy(x.transpose(2, 0, 1)[None]).float()).flatten(1))
         expected.append(logits.double().softmax(1)[0].numpy())
-    labels = [COLOURS.index(path.parent.name) for path in paths_of(dataset)]
+    labels = [int(path.parent.name) for path in paths_of(dataset)]
     found = run([loaded], dataset)
     assert found.top1_error == pytest.approx(np.mean([p.argmax() != k for p, k in zip(expected, labels, strict=True)]))
     assert found.loss == pytest.approx(-np.log(np.array(expected)[range(9), labels]).mean(), rel=0.02)
-    with pytest.raises(ValueError, match="knows 2 classes"):
-        run([Classifier(loaded.model, loaded.treatment, ("0", "1"))], dataset)
 
 
 def test_predictions_say_classes_in_words(colour_tree: Path, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on what it is about to refuse
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
     except Exception as error:  # it raises whatever a strange file makes it meet
         refused = any(what in str(error) for what in ("Unsupported global", "Unsupported class", "TorchScript"))

@@ -21,7 +21,7 @@ from .dataset import Dataset, DatasetError
 CLASS_FILE = "classes.txt"  # one name a line, in the order of the labels
 UNFAITHFUL = re.compile(r"[\\\x00-\x1f\x7f\udc80-\udcff]|^[\s\ufeff]|\s\Z")  # what a line of text cannot hold
 ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
-FIRST_SYNSET, LAST_SYNSET = "n01440764", "n15075141"  # of ImageNet's 1000
+NUM_SYNSETS, FIRST_SYNSET, LAST_SYNSET = 1000, "n01440764", "n15075141"  # of ImageNet
 
 
 def sorted_classes(names: Iterable[str]) -> list[str]:
@@ -147,8 +147,6 @@ def relabelled(dataset: Dataset, classes: Sequence[str], owner: str, remedy: str
 
 def _places(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
     """Where each of our classes stands among theirs."""
-    if same_classes(ours, theirs):
-        return list(range(len(ours)))
     key: Callable[[str], int | str | None] = _as_number if is_numbered(theirs) else str
     place = {key(name): i for i, name in enumerate(theirs)}
     return [place.get(key(name)) for name in ours]
@@ -156,8 +154,9 @@ def _places(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
 
 def _misfit(dataset: Dataset, classes: Sequence[str], unknown: Sequence[str], owner: str, remedy: str) -> str:
     where, theirs = f"The {dataset.split} split of {dataset.root}", _some(classes)
-    if dataset.containers and is_numbered(dataset.classes) and not is_numbered(classes):
-        return f"{where} has numbers for labels, {owner} has names ({theirs}). {_naming(dataset.root)}"
+    if is_numbered(dataset.classes) and not is_numbered(classes):
+        remedy = _naming(dataset.root) if dataset.containers else "Rename its class folders."
+        return f"{where} numbers its classes, {owner} names them ({theirs}). {remedy}"
     return f"{where} has the classes {_some(unknown)}, which {owner} does not have (it has {theirs}). {remedy}"
 
 
@@ -170,22 +169,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + more
 
 
-def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """The same names in the same order; ImageNet's 1000 may go by their numbers, as in torchvision's weights."""
-    if tuple(ours) == tuple(theirs):
-        return True
-    return (is_imagenet(ours) and _is_thousand(theirs)) or (_is_thousand(ours) and is_imagenet(theirs))
-
-
 def is_imagenet(classes: Sequence[str]) -> bool:
     """ImageNet's 1000 synsets in their order, as far as their first, their last and their number can tell."""
-    if len(classes) != 1000 or (classes[0], classes[-1]) != (FIRST_SYNSET, LAST_SYNSET):
+    if len(classes) != NUM_SYNSETS or (classes[0], classes[-1]) != (FIRST_SYNSET, LAST_SYNSET):
         return False
     return list(classes) == sorted(classes) and all(re.fullmatch(r"n\d{8}", name) for name in classes)
-
-
-def _is_thousand(classes: Sequence[str]) -> bool:
-    return len(classes) == 1000 and is_numbered(classes)
 
 
 def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:

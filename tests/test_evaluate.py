@@ -1,6 +1,7 @@
 """Evaluation against a plain second computation: Pillow, `augment.py`, numpy and the network itself."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,23 @@ def test_ten_views_are_the_corners_the_centre_and_their_mirrors() -> None:
         views_of(5)
 
 
+def test_published_weights_know_imagenets_synsets_by_their_order(colour_tree: Path) -> None:
+    """And those of a network that was trained on them; but a network that knows only numbers does not."""
+    synsets = ("n01440764", *(f"n0{1500000 + i}" for i in range(998)), "n15075141")
+    colours, numbers = open_dataset(colour_tree, "val"), tuple(map(str, range(1000)))
+    dataset = replace(colours, classes=synsets, labels=colours.labels + 7, _descriptors={})
+    subset = replace(dataset, classes=synsets[:-1], _descriptors={})
+    network = classifier(1)
+    numbered, named = replace(network, classes=numbers), replace(network, classes=synsets)
+    published = replace(numbered, published=True)
+    for known in ([published], [published, named], [named, published]):
+        assert in_classes_of(known, dataset).labels.tolist() == dataset.labels.tolist()
+    assert in_classes_of([named, published], subset).labels.tolist() == dataset.labels.tolist()
+    for known, images in (([numbered], dataset), ([published], subset), ([numbered, named], dataset)):
+        with pytest.raises(ValueError, match=r"know different classes|which the checkpoint does not have"):
+            in_classes_of(known, images)
+
+
 def test_a_bad_image_is_left_out_and_named(colour_tree: Path, tmp_path: Path) -> None:
     shutil.copytree(colour_tree, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "train")
@@ -199,7 +217,9 @@ def test_predictions_are_the_probabilities_in_order(colour_tree: Path, tmp_path:
         np.testing.assert_allclose([p for _, p in prediction.classes], -np.sort(-expected), atol=5e-3)
 
 
-def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tmp_path: Path) -> None:
+def test_torchvisions_weights_are_evaluated_by_their_order(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file with torchvision's names, and its network written out: the same probabilities after its treatment."""
     torch.manual_seed(3)
     relu, pool = nn.ReLU(), nn.MaxPool2d(3, 2)
@@ -214,6 +234,9 @@ def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tm
     network = nn.ModuleDict({"features": features, "classifier": head}).eval()
     torch.save(network.state_dict(), tmp_path / "alexnet.pth")
     loaded = load_classifier(tmp_path / "alexnet.pth", CPU)
+    assert not loaded.published  # torchvision's have a thousand classes
+    monkeypatch.setattr("alexnet.train.session.NUM_SYNSETS", 3)
+    assert load_classifier(tmp_path / "alexnet.pth", CPU).published
     for number, colour in enumerate(COLOURS):
         shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / str(number))
     dataset = open_dataset(tmp_path, "val")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..pipeline.classes import CLASS_FILE, first_difference, is_numbered, relabelled, same_classes
+from ..pipeline.classes import CLASS_FILE, first_difference, is_imagenet, is_numbered, relabelled
 from ..pipeline.dataset import Dataset
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.graph import Decode
@@ -36,6 +36,7 @@ class Classifier:
     treatment: Treatment
     classes: tuple[str, ...]
     words: Mapping[str, str] = field(default_factory=dict)  # what people call them, as far as known
+    published: bool = False  # torchvision's: its numbers are those of ImageNet's synsets in their order
 
     def name_of(self, label: int) -> str:
         """A class for people: its words, and its name."""
@@ -136,24 +137,25 @@ def evaluate(
     return Evaluation(seen, top1, top5, loss.item() / seen, views, names)
 
 
-def common_classes(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
-    """The classes that all of them know; their names, where one of them has names and others numbers."""
-    first = classifiers[0].classes
-    for classifier in classifiers:
-        if not same_classes(first, classifier.classes):
-            difference = first_difference(first, classifier.classes)
-            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
-    return next((c.classes for c in classifiers if not is_numbered(c.classes)), first)
-
-
 def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Dataset:
     """The data set, its labels counted in the classes that the classifiers know, which may be more than it has."""
-    classes = common_classes(classifiers)
+    lists = (dataset.classes, *(c.classes for c in classifiers))
+    synsets = next((names for names in lists if is_imagenet(names)), None)
+    classes = common_classes([synsets if synsets and c.published else c.classes for c in classifiers])
     remedy = "Give a data set of these classes."
     if is_numbered(classes):
-        remedy = ("Weights without names fit data sets whose classes are their numbers, or ImageNet's 1000 synsets; "
-                  f"a {CLASS_FILE} beside a .pth names its classes, one a line in their order.")  # fmt: skip
+        remedy = ("Weights without names fit data sets whose classes are their numbers, torchvision's also ImageNet's "
+                  f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line.")  # fmt: skip
     return relabelled(dataset, classes, "the checkpoint", remedy)
+
+
+def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The classes of networks that are to be averaged; ValueError where they differ."""
+    for other in lists:
+        if other != lists[0]:
+            difference = first_difference(lists[0], other)
+            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
+    return lists[0]
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,7 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
             settings: Settings, bad: dict[int, str], decode: Decode = "exact", batch_size: int = 64,
             top: int = 5) -> Iterator[Prediction]:  # fmt: skip
     """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
-    names = common_classes(classifiers)
-    namer = next(c for c in classifiers if c.classes == names)
+    first, names = classifiers[0], common_classes([c.classes for c in classifiers])
     for classifier in classifiers:
         classifier.model.eval()
     images = np.arange(len(dataset), dtype=np.int64)
@@ -177,4 +178,4 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
             for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(int(index), [(namer.name_of(i), p) for i, p in zip(ids, values, strict=True)])
+                yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])

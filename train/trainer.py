@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..pca.stats import RgbStats
-from ..pipeline.classes import first_difference, in_training_classes, same_classes
+from ..pipeline.classes import first_difference, in_training_classes
 from ..pipeline.dataset import Dataset
 from ..pipeline.graph import Decode
 from ..pipeline.loader import Batch, BatchSource, Loader
@@ -276,7 +276,7 @@ class Trainer:
         )
 
     def _restore(self, saved: Checkpoint) -> None:
-        if not same_classes(saved.classes, self.train_set.classes):
+        if tuple(saved.classes) != self.train_set.classes:
             difference = first_difference(saved.classes, self.train_set.classes)
             raise TrainingError(
                 f"The checkpoint was trained on other classes than {self.train_set.root} has ({difference}). Give the "

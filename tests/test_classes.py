@@ -240,6 +240,7 @@ def test_ordinary_names_are_written_as_they_are(name: str) -> None:
         (os.fsdecode(b"\xe9"), r"\xe9"),
         ("\\x", r"\\x"),
         ("a\u2029", r"a\xe2\x80\xa9"),
+        ("\ufeffa", r"\xef\xbb\xbfa"),
     ],
 )
 def test_what_a_line_cannot_hold_is_escaped(name: str, expected: str) -> None:

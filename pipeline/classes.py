@@ -48,7 +48,7 @@ def text_of(content: bytes) -> str:
     """The text of a file, with or without a byte order mark; bytes that are no UTF-8 stay what they are."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", "replace")
-    return content.decode("utf-8-sig", "surrogateescape")
+    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def read_classes(file: Path) -> list[str]:

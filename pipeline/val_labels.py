@@ -69,7 +69,7 @@ def _match(file: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) ->
 
 def _ends(path: str) -> list[str]:
     """`a/b.JPEG`, `a/b`, `b.JPEG`, `b`."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
+    parts = path.split("/")
     ends = ["/".join(parts[i:]) for i in range(len(parts))]
     return [form for end in ends for form in (end, end.rpartition(".")[0])] if is_image(path) else ends
 

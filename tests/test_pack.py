@@ -291,6 +291,17 @@ def test_class_names_of_any_kind_read_back_the_same(tiny_tree: Path, tmp_path: P
     assert class_words(tmp_path / "out", names) == words == {"a": "the first letter", "back\\slash": "leans back"}
 
 
+def test_the_numbers_of_a_pack_can_be_named(tiny_tree: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("n01", "n02", "n03")):
+        shutil.copytree(tiny_tree / "train" / name, tmp_path / "tree/train" / str(number))
+    numbered, _ = packed(tmp_path / "tree", tmp_path / "out", RAW)
+    assert numbered.classes == ("0", "1", "2")
+    (tmp_path / "out/classes.txt").write_text("ant\nbee\ncat\n")
+    named = open_dataset(tmp_path / "out", "train")
+    assert named.classes == ("ant", "bee", "cat")
+    assert named.labels.tolist() == numbered.labels.tolist()
+
+
 @pytest.mark.parametrize(
     "forged", [{"container": -1}, {"container": 99}, {"labels": 3}, {"labels": -1}, {"lengths": -5}, {"offsets": -5}]
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .classes import text_of, unescape
 from .dataset import DatasetError
-from .shards import is_image
+from .names import is_image
 
 ANNOTATIONS = "val_annotations.txt"
 SOLUTION = "LOC_val_solution.csv"

@@ -30,6 +30,7 @@ from .train.options import (
     loading_options,
     mesh_options,
     pack_options,
+    rescan_option,
     stats_options,
     take,
     threads_option,
@@ -79,10 +80,11 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
 @click.argument("data", type=ANY_PATH)
 @click.argument("out", type=FOLDER)
 @pack_options
+@rescan_option
 @loading_options
 @json_option
 def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw: bool, quality: int, shard_size: int,
-         as_json: bool, **loading: Any) -> None:  # fmt: skip
+         rescan: bool, as_json: bool, **loading: Any) -> None:  # fmt: skip
     """Down-sample a data set once, as the paper did: 256x256 images in WebDataset shards, for any command's DATA.
 
     ImageNet becomes 34 GB, which memory can hold, and decodes several times faster. After an interruption the same
@@ -90,17 +92,16 @@ def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """
-    from .pipeline.dataset import open_dataset
-    from .pipeline.pack import PackOptions
-    from .pipeline.pack import pack as pack_split
+    from .pipeline import pack as packing
+    from .pipeline.dataset import open_splits
     from .train.loading import settings_of
     from .train.tables import print_packed
 
-    options = PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=loading["decode"])
+    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=loading["decode"])
     results = []
-    for dataset in [open_dataset(data, split) for split in splits or ("train", "val")]:
+    for dataset in open_splits(data, splits, rescan=rescan):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
-            results.append(pack_split(dataset, out, options, settings_of(loading), update))
+            results.append(packing.pack(dataset, out, options, settings_of(loading), update))
     show_json(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
 
 
@@ -150,12 +151,13 @@ def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: i
 @click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT... [DATA]")
 @views_option
 @batch_option
+@rescan_option
 @mesh_options
 @loading_options
 @json_option
 @click.pass_context
-def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, as_json: bool,
-             **given: Any) -> None:  # fmt: skip
+def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, rescan: bool,
+             as_json: bool, **given: Any) -> None:  # fmt: skip
     """Top-1 and top-5 error of checkpoints or run folders on the validation set, every image counted once.
 
     Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
@@ -169,8 +171,8 @@ def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10],
 
     ranks = run.Ranks(**take(RANKS, given))
     checkpoints, data = split_data(paths)
-    result = run.evaluate(checkpoints, data, views=views, batch_size=batch_size, loading=given, ranks=ranks,
-                          arguments=ctx.meta[ARGUMENTS])  # fmt: skip
+    result = run.evaluate(checkpoints, data, views=views, batch_size=batch_size, rescan=rescan, loading=given,
+                          ranks=ranks, arguments=ctx.meta[ARGUMENTS])  # fmt: skip
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
     record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
@@ -238,8 +240,8 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
 @loading_options
 @json_option
 @click.pass_context
-def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float, batch_size: int, seconds: float,
-                rounds: int, execution: str | None, as_json: bool, **given: Any) -> None:  # fmt: skip
+def bench_train(ctx: click.Context, data: Path | None, rescan: bool, preset: str, width: float, batch_size: int,
+                seconds: float, rounds: int, execution: str | None, as_json: bool, **given: Any) -> None:  # fmt: skip
     """Images per second of training on a mesh: the step alone on a cached batch, and with the loader.
 
     Also the share of time that waits for other ranks and for data, and the bytes sent, counted and from the shapes.
@@ -252,8 +254,8 @@ def bench_train(ctx: click.Context, data: Path | None, preset: str, width: float
 
     ranks = run.Ranks(**take(RANKS, given))
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
-    result = run.bench(data, config, seconds=seconds, rounds=rounds, execution=execution, loading=given, ranks=ranks,
-                       arguments=ctx.meta[ARGUMENTS])  # fmt: skip
+    result = run.bench(data, config, seconds=seconds, rounds=rounds, execution=execution, rescan=rescan, loading=given,
+                       ranks=ranks, arguments=ctx.meta[ARGUMENTS])  # fmt: skip
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
     show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)

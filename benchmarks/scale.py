@@ -138,7 +138,7 @@ def _write_header(file: IO[bytes], name: str, size: int) -> None:
 
 
 def make_index(options: argparse.Namespace, found: Found) -> None:
-    """One image in each class folder is real, so that the layout is found and its stamp is that of 21,841 folders."""
+    """One image in each class folder is real, so that the layout is found and the list depends on 21,841 folders."""
     from alexnet.pipeline import index
     from alexnet.pipeline.dataset import Listing
     from alexnet.pipeline.layouts import find_layout
@@ -160,7 +160,9 @@ def make_index(options: argparse.Namespace, found: Found) -> None:
     with _timed(found, "fingerprint, once") as figures:
         assert len(dataset.fingerprint) == 32
     with _timed(found, "save the index") as figures:
-        index.save_index(path, index.stamp_of(root, "train", find_layout(root, "train")), dataset)
+        layout = find_layout(root, "train")
+        layout.list_images(False)  # which reads the folders
+        index.save_index(path, index.stamp_of(root, "train", layout), dataset, layout.folders)
         figures["mib"] = path.stat().st_size // 2**20
 
 
@@ -170,9 +172,9 @@ def open_index(options: argparse.Namespace, found: Found) -> None:
     from alexnet.pipeline.layouts import find_layout
 
     root = options.folder / "release"
-    with _timed(found, "stamp of the class folders"):
+    with _timed(found, "find the layout and its stamp"):
         index.stamp_of(root, "train", find_layout(root, "train"))
-    with _timed(found, "open the cached index, stamp included") as figures:
+    with _timed(found, "open the cached index, a look at each folder included") as figures:
         dataset = open_dataset(root, "train")
         figures["images"] = len(dataset)
     assert len(dataset) == options.images

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .dataset import DatasetError
+from .regular import NotRegular, open_regular
 
 MAX_HEADER = 1 << 20  # bytes of a long name or of extended headers; true ones have a few hundred
 
@@ -25,13 +26,21 @@ class _HeaderFile(io.BufferedReader):
         return super().read(size)
 
 
+def open_archive(path: Path) -> int:
+    """A descriptor of it, to read from."""
+    try:
+        return open_regular(path)
+    except NotRegular as error:
+        raise DatasetError(f"{path} is {error}. Put the archive itself there.") from error
+
+
 def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
     """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute.
 
     Raises `DatasetError` at whatever is not a whole, plain tar.
     """
     end = path.stat().st_size if end is None else end
-    with _HeaderFile(io.FileIO(path)) as file:
+    with _HeaderFile(io.FileIO(open_archive(path))) as file:
         file.seek(start)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:

@@ -3,7 +3,7 @@
 A `Dataset` is a list of extents (container, offset, length, label) and the class names. A plain file is a
 container of its own; a member of a tar archive is a stretch of bytes inside one, read in place. Nothing is
 decoded and nothing is unpacked here. `layouts.py` finds the extents, `index.py` keeps a list of them, `plan.py`
-decides their order.
+decides their order. What should be an image and is no file that can be read has a length of 0, and is not opened.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .cache import can_keep
+from .regular import NotRegular, check_regular, open_regular, read_regular
+
+if TYPE_CHECKING:
+    from .layouts import Layout
 
 Split = Literal["train", "val"]
 
@@ -33,6 +37,10 @@ CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it ta
 
 class DatasetError(ValueError):
     """The data set is not there, or not as it should be; the message says where, what and what to do."""
+
+
+class NoSplit(DatasetError):
+    """There is a data set, and nothing of this split in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +103,18 @@ class Dataset:
     def read(self, i: int) -> NDArray[np.uint8]:
         """The encoded bytes of image i, uint8 (length,). Safe to call from many threads.
 
-        Raises OSError when the file is gone, `DatasetError` when its size is no longer what was listed.
+        Raises OSError when the file is gone, `NotRegular` when it is something else, `DatasetError` when its size is no
+        longer what was listed.
         """
         where, length = int(self.container[i]), int(self.lengths[i])
         if where < 0:
-            data = np.fromfile(os.path.join(self.root, self.names[i]), dtype=np.uint8)  # noqa: PTH118 (hot)
+            data = read_regular(os.path.join(self.root, self.names[i]), listed_as_such=length > 0)  # noqa: PTH118 (hot)
         else:
-            data = np.frombuffer(os.pread(self._descriptor(where), length, int(self.offsets[i])), dtype=np.uint8)
+            data = os.pread(self._descriptor(where), length, int(self.offsets[i]))
         if len(data) != length:
-            raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed")
-        return data
+            hint = "start again with --rescan, which lists it anew"
+            raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed; {hint}")
+        return np.frombuffer(data, np.uint8)
 
     def subset(self, indices: NDArray[np.int64]) -> Dataset:
         """These images alone, in this order."""
@@ -118,7 +128,7 @@ class Dataset:
     def _descriptor(self, where: int) -> int:
         descriptor = self._descriptors.get(where)
         if descriptor is None:
-            opened = os.open(self.containers[where], os.O_RDONLY | os.O_CLOEXEC)
+            opened = open_regular(self.containers[where])
             descriptor = self._descriptors.setdefault(where, opened)
             if descriptor != opened:  # another thread was first
                 os.close(opened)
@@ -184,28 +194,75 @@ def from_files(paths: Sequence[Path]) -> Dataset:
     """Images named one by one, without labels, as a data set."""
     listing = Listing()
     for path in paths:
-        if not path.is_file():
-            raise DatasetError(f"There is no image file {path}.")
+        try:
+            check_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DatasetError(f"There is no image file {path}.") from None
+        except NotRegular as error:
+            raise DatasetError(f"{path} is {error}. Give image files.") from error
         listing.add(str(path), 0, path.stat().st_size)
     return listing.dataset(Path(), "val", ())
 
 
-def open_dataset(data: Path | None, split: Split) -> Dataset:
-    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached."""
-    from . import index  # the modules need each other's types
+def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Dataset:
+    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached.
+
+    The labels of a validation split count in the classes of the training split, where there is one. `rescan` lists
+    anew, as is needed when a file was replaced in place. Raises `NoSplit` where there is nothing of the split.
+    """
+    from .classes import in_training_classes  # the modules need each other's types
     from .layouts import find_layout
 
     root = locate(data)
     layout = find_layout(root, split)
+    dataset = _open_layout(root, split, layout, rescan)
+    if layout.remark:
+        log.info(layout.remark)
+    if left_out := layout.describe_left_out():
+        log.info("%s split of %s: %s", split, root, left_out)
+    if split == "train" or (trained := _training_classes(root)) is None:
+        return dataset
+    return in_training_classes(dataset, trained)
+
+
+def _training_classes(root: Path) -> Sequence[str] | None:
+    from .layouts import find_layout
+
+    try:
+        layout = find_layout(root, "train")
+    except NoSplit:  # a validation split alone
+        return None
+    return layout.list_classes() if layout.list_classes else _open_layout(root, "train", layout).classes
+
+
+def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False) -> Dataset:
+    """A split with classes of its own."""
+    from . import index
+
     path, stamp = index.index_path(root, split), index.stamp_of(root, split, layout)
-    if path and (cached := index.load_index(path, stamp, split)) is not None:
+    if path and not rescan and (cached := index.load_index(path, stamp, split)) is not None:
         return cached
-    dataset = layout.list_images()
+    dataset = layout.list_images(rescan)
     if len(dataset) == 0:
-        raise DatasetError(f"No images under {root} for split '{split}' ({layout.describe}).")
+        where = f"No images under {root} for split '{split}' ({layout.describe})."
+        raise DatasetError(f"{where} {layout.describe_left_out()}".strip())
     if len(dataset) >= CACHE_FROM_IMAGES and can_keep() and path:
-        try:
-            index.save_index(path, stamp, dataset)
-        except OSError as error:
-            log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
+        index.keep_index(path, stamp, dataset, layout.folders)
     return dataset
+
+
+def open_splits(data: Path | None, splits: Sequence[Split], *, rescan: bool = False) -> list[Dataset]:
+    """These splits; where none is named those that there are, with a word of one that is missing."""
+    if splits:
+        return [open_dataset(data, split, rescan=rescan) for split in splits]
+    found, missing = list[Dataset](), list[NoSplit]()
+    for split in get_args(Split):
+        try:
+            found.append(open_dataset(data, split, rescan=rescan))
+        except NoSplit as error:
+            missing.append(error)
+    if not found:
+        raise missing[0]
+    for absent in missing:
+        log.warning("Only the %s split is there. %s", found[0].split, absent)
+    return found

@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from .cache import cache_folder
 from .dataset import Dataset, Split, StringTable
 from .files import whole_file
+from .regular import open_regular
 
 if TYPE_CHECKING:
     from .layouts import Layout
 
 log = logging.getLogger("alexnet")
 
-VERSION = 4
+VERSION = 4  # of the file
+LISTING = 3  # of what a listing says of the same files; a pack's, which says what its shards say, stays
 ARRAYS = ("labels", "container", "offsets", "lengths")
 
 
@@ -40,14 +42,26 @@ def index_path(root: Path, split: Split) -> Path | None:
 
 
 def stamp_of(root: Path, split: Split, layout: Layout) -> str:
-    """Digest of what a listing depends on: it is made anew when files come or go."""
-    return _digest(json.dumps([VERSION, str(root), split, layout.describe, layout.stamp()]).encode())
+    """Digest of what a listing depends on besides the folders that were read for it."""
+    return _digest(json.dumps([VERSION, LISTING, str(root), split, layout.describe, layout.stamp()]).encode())
 
 
-def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
-    """Raises OSError where it cannot be written; what was there before stays."""
+def keep_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
+    """Save it, or say that it cannot be saved."""
+    try:
+        save_index(path, stamp, dataset, folders)
+    except OSError as error:
+        log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
+
+
+def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
+    """Raises OSError where it cannot be written; what was there before stays.
+
+    `folders` are those that were read, with the times of their last change: files that come or go change one of them.
+    """
     facts = {
         "stamp": stamp,
+        "folders": folders or {},
         "root": str(dataset.root),  # Kaggle's lies below the folder given
         "classes": dataset.classes,
         "containers": [str(c) for c in dataset.containers],
@@ -66,13 +80,14 @@ def save_index(path: Path, stamp: str, dataset: Dataset) -> None:
 
 
 def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
-    """The data set as it was saved, or None where there is none of this stamp, or a damaged one."""
+    """The data set as it was saved, or None where there is none of this stamp, a damaged one, or where a folder has
+    changed."""
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123 (a descriptor)
             expected = int(np.load(file))
             start = file.tell()
             facts = json.loads(np.load(file).tobytes())
-            if facts["stamp"] != stamp:
+            if facts["stamp"] != stamp or _changed(facts.get("folders", {})):
                 return None
             blob, ends, *arrays = (_map_array(file) for _ in range(2 + len(ARRAYS)))
             if _checksum(file, start) != expected:
@@ -94,6 +109,14 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
         return None
     vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the cached property would find, from the same arrays
     return dataset
+
+
+def _changed(folders: dict[str, int]) -> bool:
+    """Whether files have come or gone since these folders were read: a look at each, not at what is in them."""
+    try:
+        return any(os.stat(folder).st_mtime_ns != time for folder, time in folders.items())  # noqa: PTH116
+    except OSError:
+        return True
 
 
 def _check(dataset: Dataset) -> None:

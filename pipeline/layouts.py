@@ -7,174 +7,191 @@ go, and how to list its images into a `Dataset`. Archives are never unpacked; me
 from __future__ import annotations
 
 import logging
-import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .archive import members
-from .dataset import Dataset, DatasetError, Listing, Split
-from .shards import IMAGE_EXTENSIONS, is_image, list_shards
+from .classes import CLASS_FILE, sorted_classes
+from .dataset import Dataset, DatasetError, Listing, NoSplit, Split
+from .names import (
+    IMAGE_EXTENSIONS,
+    count_left_out,
+    describe_left_out,
+    is_hidden,
+    is_image,
+    names_both_splits,
+    split_word,
+)
+from .shards import open_shards
+from .splits import ILSVRC_TARS, archives_in, archives_of_split, how_to_get, kaggle_root, nothing_found, split_folder
 from .val_labels import label_files, val_labels
+from .walk import Walk
 
 log = logging.getLogger("alexnet")
-
-SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
-ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a split lies on disk."""
+    """One way in which a split lies on disk. Listing its images fills `folders` and `left_out`."""
 
     describe: str
-    list_images: Callable[[], Dataset]
+    list_images: Callable[[bool], Dataset]  # whether to believe no index that lies beside archives
     stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of what would change
+    list_classes: Callable[[], list[str]] | None = None  # where that takes less than to list the images
+    folders: dict[str, int] = field(default_factory=dict)  # that were read, and when each had changed, in ns
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are no images, by extension
+    remark: str = ""  # what a person should know of the choice
+
+    def describe_left_out(self) -> str:
+        return describe_left_out(self.left_out)
 
 
 def find_layout(root: Path, split: Split) -> Layout:
-    """The first layout that is there; raises DatasetError that says what was looked for and what is there."""
-    root = _kaggle_root(root)
-    folder = next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
-    if folder is not None:
-        if shards := sorted(folder.glob("*.tar")):
-            return _shards(root, split, shards)
-        if (_subfolders(folder) and folder.name != "test") or _holds_class_folders(folder):
-            return Layout(f"class folders in {folder.name}/", lambda: _list_folders(root, split, folder),
-                          lambda: _stamp(root, folder, _with_images(folder)))  # fmt: skip
-        if split == "val":
-            return Layout(f"a flat {folder.name}/", lambda: _list_flat(root, folder),
-                          lambda: _stamp(root, folder, [folder, folder / "images"]))  # fmt: skip
+    """The first layout that is there, folders with images before archives; raises `NoSplit` that says what was looked
+    for and what is there."""
+    root = kaggle_root(root)
+    folder = split_folder(root, split)
+    inside, beside = archives_in(folder) if folder else [], archives_of_split(root, split)
+    tars = inside + beside
+    if folder and (not tars or _hold_images(_class_folders(folder) if split == "train" else [folder])):
+        return _folder_layout(root, split, folder, inside, beside)
+    if original := next((tar for tar in tars if tar.name == ILSVRC_TARS[split]), None):
+        return _original(root, split, original)
+    if tars:
+        return _shards(root, split, inside or beside)
+    raise NoSplit(nothing_found(root, split))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in _subfolders(folder)]
+
+
+def _hold_images(folders: Iterable[Path]) -> bool:
+    return any(True for folder in folders for _ in Walk().images(folder))
+
+
+def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], beside: list[Path]) -> Layout:
+    """`inside` and `beside` are archives, which are left aside."""
+    labels, classes = label_files(root, folder), _class_folders(folder)
+    walk = Walk([*inside, *labels])
+    layout = partial(Layout, folders=walk.folders, left_out=walk.left_out, remark=_left_aside(folder, inside + beside))
+    if classes and (folder.name.lower() != "test" or _hold_images(classes)):
+        return layout(f"class folders in {folder.name}/", lambda _: _list_folders(root, split, folder, walk),
+                      lambda: _stamp([]), lambda: _subfolders(folder))  # fmt: skip
+    if split == "train":
         hint = "Each class needs a folder of its own: train/<class>/*.JPEG."
-        raise DatasetError(f"{folder} holds no class folders. {hint}")
-    if (tar := root / ILSVRC_TARS[split]).is_file():
-        lister = _list_train_tar if split == "train" else _list_val_tar
-        return Layout(f"the archive {tar.name}", lambda: lister(root, tar), lambda: _stamp(root, None, [tar]))
-    if shards := sorted(p for word in SPLIT_FOLDERS[split] for p in root.glob(f"*{word}*.tar")):
-        return _shards(root, split, shards)
-    raise DatasetError(_nothing_found(root, split))
+        raise NoSplit(f"{folder} holds no class folders. {hint}")
+    if not _hold_images([folder]):
+        raise NoSplit(f"{folder} holds neither class folders nor images. {how_to_get(root, split)}".strip())
+    return layout(f"a flat {folder.name}/", lambda _: _list_flat(root, folder, walk), lambda: _stamp(labels))
 
 
-def _nothing_found(root: Path, split: Split) -> str:
-    entries = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
-    found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
-    wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or *{split}*.tar shards"
-    message = f"No {split} images in {root}. Looked for {wanted}; found: {found or 'an empty folder'}."
-    if root.name in SPLIT_FOLDERS["train"] + SPLIT_FOLDERS["val"]:
-        message += f" Did you mean its parent, {root.parent}?"
-    return message
+def _left_aside(folder: Path, archives: list[Path]) -> str:
+    if not archives:
+        return ""
+    more = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
+    return f"Reading the images in {folder}; {archives[0]}{more} is left aside."
 
 
-def _kaggle_root(root: Path) -> Path:
-    """Kaggle's download keeps the two folders three levels down."""
-    below = root / "ILSVRC" / "Data" / "CLS-LOC"
-    return below if below.is_dir() else root
+def _original(root: Path, split: Split, tar: Path) -> Layout:
+    left_out, describe = Counter[str](), f"the archive {tar.name}"
+    if split == "train":
+        return Layout(describe, lambda _: _list_train_tar(root, tar, left_out), lambda: _stamp([tar]),
+                      lambda: sorted_classes(_class_tars(tar)), left_out=left_out)  # fmt: skip
+    return Layout(describe, lambda _: _list_val_tar(root, tar, left_out),
+                  lambda: _stamp([tar, *label_files(root, None)]), left_out=left_out)  # fmt: skip
 
 
-def _stamp(root: Path, folder: Path | None, images: Sequence[str | Path]) -> list[list[Any]]:
-    """Of what holds the images, and of what their labels follow from: label files, the training split's classes."""
-    classes = [root / "train", root / "classes.txt", root / ILSVRC_TARS["train"]]
+def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
+    names = next((p for p in (shards[0].parent / CLASS_FILE, root / CLASS_FILE) if p.is_file()), None)
+    left_out, remark = Counter[str](), ""
+    unclear = [shard.name for shard in shards if names_both_splits(shard.stem)]
+    if unclear and shards[0].parent == root:
+        which = f"{len(unclear)} archives have words of both splits in their names, {unclear[0]} among them"
+        remark = f"{which}; the last word counts: {split_word(unclear[0])}."
+    return Layout(f"{len(shards)} shards", lambda rescan: open_shards(root, split, shards, names, left_out, rescan),
+                  lambda: _stamp([*shards, *([names] if names else [])]), left_out=left_out,
+                  remark=remark)  # fmt: skip
+
+
+def _stamp(paths: Sequence[Path]) -> list[list[Any]]:
+    """Of archives, and of what labels follow from."""
     stamps = []
-    for path in (*images, *classes, *label_files(root, folder)):
+    for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
-            found = os.stat(path)  # noqa: PTH116 (of every class folder)
+            found = path.stat()
             stamps.append([str(path), found.st_mtime_ns, found.st_size])
     return stamps
-
-
-def _with_images(folder: Path) -> list[str]:
-    """The folder, those of its classes, and the images/ in each that some data sets have."""
-    classes = (f"{folder}/{name}" for name in _subfolders(folder))
-    return [str(folder), *(path for c in classes for path in (c, f"{c}/images"))]
 
 
 # -- class folders -----------------------------------------------------------------------------------------
 
 
 def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    return [name for name in names if name != "images" or len(names) > 1]
+    return Walk().subfolders(folder)
 
 
-def _holds_class_folders(folder: Path) -> bool:
-    subfolders = _subfolders(folder)
-    return bool(subfolders) and any(True for _ in _walk(folder / subfolders[0]))
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, int]]:
-    """(path, size) of every image file below, in sorted order; hidden files are left out."""
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda e: e.name)
-    for entry in ordered:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path))
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS:  # noqa: PTH122 (a million times)
-            yield entry.path, entry.stat().st_size
-
-
-def _train_classes(root: Path) -> list[str] | None:
-    """Class names as the training split orders them, where that can be seen without listing images."""
-    if (root / "train").is_dir() and (names := _subfolders(root / "train")):
-        return names
-    if (named := root / "classes.txt").is_file():
-        return [line.strip() for line in named.read_text("utf-8", "surrogateescape").splitlines() if line.strip()]
-    if (tar := root / ILSVRC_TARS["train"]).is_file():
-        return sorted(Path(m.name).stem for m in members(tar))
-    return None
-
-
-def _list_folders(root: Path, split: Split, folder: Path) -> Dataset:
-    present = _subfolders(folder)
-    classes = (_train_classes(root) if split == "val" else None) or present
-    if unknown := sorted(set(present) - set(classes)):
-        raise DatasetError(f"{folder} has classes that train/ does not: {', '.join(unknown[:5])}.")
-    listing, skip = Listing(), len(str(root)) + 1
-    label_of = {name: label for label, name in enumerate(classes)}
-    for name in present:
+def _list_folders(root: Path, split: Split, folder: Path, walk: Walk) -> Dataset:
+    classes, listing, skip = walk.subfolders(folder), Listing(), len(str(root)) + 1
+    for label, name in enumerate(classes):
         before = len(listing)
-        for path, size in _walk(folder / name):
-            listing.add(path[skip:], label_of[name], size)
+        for path, size in walk.images(folder / name):
+            listing.add(path[skip:], label, size)
         if len(listing) == before:
-            kinds = " ".join(sorted(IMAGE_EXTENSIONS))
-            hint = f"Looked for {kinds}. Remove the folder, or put its images in."
-            raise DatasetError(f"The class folder {folder / name} has no images. {hint}")
+            raise DatasetError(_no_images(folder / name))
     return listing.dataset(root, split, classes)
 
 
-def _list_flat(root: Path, folder: Path) -> Dataset:
-    files = [(path, size) for path, size in _walk(folder)]
-    if not files:
-        raise DatasetError(f"{folder} holds neither class folders nor images.")
-    classes, label_of = val_labels(root, folder, _train_classes(root), [os.path.basename(p) for p, _ in files])  # noqa: PTH119
-    listing, skip = Listing(), len(str(root)) + 1
-    for path, size in files:
-        listing.add(path[skip:], label_of[os.path.basename(path)], size)  # noqa: PTH119
+def _no_images(folder: Path) -> str:
+    list((walk := Walk()).images(folder))
+    found = describe_left_out(walk.left_out) or f"Looked for {' '.join(IMAGE_EXTENSIONS)}."
+    return f"The class folder {folder} has no images. {found} Remove the folder, or put its images in."
+
+
+def _list_flat(root: Path, folder: Path, walk: Walk) -> Dataset:
+    files = {path[len(str(root)) + 1 :]: size for path, size in walk.images(folder)}
+    images = [name for name in files if is_image(name)]  # not a folder that may not be read
+    classes, labels = _numbered(val_labels(root, folder, images))
+    label_of, listing = dict(zip(images, labels, strict=True)), Listing()
+    for name, size in files.items():
+        listing.add(name, label_of.get(name, 0), size)
     return listing.dataset(root, "val", classes)
+
+
+def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Classes, and of each image its class's number, from its class's name."""
+    classes = sorted_classes(set(names))
+    label_of = {name: label for label, name in enumerate(classes)}
+    return classes, [label_of[name] for name in names]
 
 
 # -- archives ----------------------------------------------------------------------------------------------
 
 
-def _list_train_tar(root: Path, tar: Path) -> Dataset:
-    """ILSVRC2012_img_train.tar: one tar a class inside."""
+def _class_tars(tar: Path) -> dict[str, tarfile.TarInfo]:
+    """What ILSVRC2012_img_train.tar holds: a tar a class."""
     inner: dict[str, tarfile.TarInfo] = {}
     for m in members(tar):
-        if m.name.endswith(".tar") and inner.setdefault(Path(m.name).stem, m) is not m:
+        if m.name.endswith(".tar") and not is_hidden(m.name) and inner.setdefault(Path(m.name).stem, m) is not m:
             raise DatasetError(f"{tar} holds {m.name} twice; copy it again.")
-    classes, listing = sorted(inner), Listing()
-    if not classes:
+    if not inner:
         raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")
+    return inner
+
+
+def _list_train_tar(root: Path, tar: Path, left_out: Counter[str]) -> Dataset:
+    inner, listing = _class_tars(tar), Listing()
+    classes = sorted_classes(inner)
     for label, name in enumerate(classes):
         begin, end, before = inner[name].offset_data, inner[name].offset_data + inner[name].size, len(listing)
-        for m in members(tar, begin, end):
-            if is_image(m.name):
-                listing.add(f"{name}/{m.name}", label, m.size, container=0, offset=m.offset_data)
+        for m in _images(members(tar, begin, end), left_out):
+            listing.add(f"{name}/{m.name}", label, m.size, container=0, offset=m.offset_data)
         if len(listing) == before:
             raise DatasetError(f"The class archive {name}.tar in {tar} has no images.")
         if label % 100 == 99:
@@ -182,15 +199,20 @@ def _list_train_tar(root: Path, tar: Path) -> Dataset:
     return listing.dataset(root, "train", classes, [tar])
 
 
-def _list_val_tar(root: Path, tar: Path) -> Dataset:
-    found = sorted((m for m in members(tar) if is_image(m.name)), key=lambda m: m.name)
-    classes, label_of = val_labels(root, None, _train_classes(root), [m.name for m in found])
+def _images(found: Iterable[tarfile.TarInfo], left_out: Counter[str]) -> Iterator[tarfile.TarInfo]:
+    for member in found:
+        if is_hidden(member.name):
+            continue
+        if is_image(member.name):
+            yield member
+        else:
+            count_left_out(left_out, [member.name])
+
+
+def _list_val_tar(root: Path, tar: Path, left_out: Counter[str]) -> Dataset:
+    found = sorted(_images(members(tar), left_out), key=lambda m: m.name)
+    classes, labels = _numbered(val_labels(root, None, [m.name for m in found]))
     listing = Listing()
-    for m in found:
-        listing.add(m.name, label_of[m.name], m.size, container=0, offset=m.offset_data)
+    for m, label in zip(found, labels, strict=True):
+        listing.add(m.name, label, m.size, container=0, offset=m.offset_data)
     return listing.dataset(root, "val", classes, [tar])
-
-
-def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
-    return Layout(f"{len(shards)} shards", lambda: list_shards(root, split, shards, _train_classes(root)),
-                  lambda: _stamp(root, None, shards))  # fmt: skip

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .classes import CLASS_FILE, class_lines, escape
 from .dataset import Dataset, DatasetError, Listing
 from .files import only_writer, whole_file, write_atomically
 from .graph import Decode
@@ -102,9 +103,9 @@ class _Record:
         self._all: dict[str, Any] = found | wanted
         self.bad: dict[int, str] = {int(i): why for i, why in found["bad"].get(dataset.split, {}).items()}
         words = class_words(dataset.root, dataset.classes)
-        write_atomically(out / "classes.txt", "".join(f"{name}\n" for name in dataset.classes).encode())
+        write_atomically(out / CLASS_FILE, class_lines(dataset.classes))
         if words:
-            write_atomically(out / "words.txt", "".join(f"{c}\t{w}\n" for c, w in words.items()).encode())
+            write_atomically(out / "words.txt", "".join(f"{escape(c)}\t{w}\n" for c, w in words.items()).encode())
         self.save({})
 
     def save(self, bad: dict[int, str]) -> None:

@@ -8,53 +8,58 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from .archive import members
+from .archive import members, open_archive
+from .classes import Labels, is_numbered, named, text_of
 from .dataset import Dataset, DatasetError, Listing, Split
-from .index import VERSION, load_index
+from .index import VERSION, keep_index, load_index
+from .names import IMAGE_EXTENSIONS, count_left_out, is_hidden, is_image
 
 MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsensical label would make a billion
 RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
-IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 
 
-def is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+def open_shards(root: Path, split: Split, shards: Sequence[Path], class_file: Path | None, left_out: Counter[str],
+                rescan: bool) -> Dataset:  # fmt: skip
+    """The samples of WebDataset shards, from a pack's index where one fits them; `rescan` makes that anew. Numbers are
+    named by the file."""
+    index, stamp = root / f"{split}.index", shard_stamp(shards)
+    if not rescan and (packed := load_index(index, stamp, split)) is not None:
+        packed = replace(packed, root=root, containers=tuple(shards), _descriptors={})
+        return named(packed, class_file) if is_numbered(packed.classes) else packed
+    dataset = named(list_shards(root, split, shards, left_out), class_file)
+    if rescan and index.is_file() and len(dataset):
+        keep_index(index, stamp, dataset)
+    return dataset
 
 
-def list_shards(root: Path, split: Split, shards: Sequence[Path], classes: Sequence[str] | None) -> Dataset:
-    """The samples of WebDataset shards, from a pack's index where one fits them. Labels count in `classes`; without,
-    classes are numbers."""
-    if (packed := load_index(root / f"{split}.index", shard_stamp(shards), split)) is not None:
-        return replace(packed, root=root, containers=tuple(shards), _descriptors={})
-    listing, most = Listing(), -1
+def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Counter[str]) -> Dataset:
+    """With classes as the labels say them; `left_out` counts what samples without an image have."""
+    listing, labels = Listing(), Labels()
     encodings = set()
     for number, shard in enumerate(shards):
-        with shard.open("rb") as file:
+        with open(open_archive(shard), "rb") as file:  # noqa: PTH123 (a descriptor)
             for key, parts in _samples(shard):
-                extension = next((e for e in sorted(parts) if f".{e}" in (*IMAGE_EXTENSIONS, RAW_EXTENSION)), None)
-                if extension is None:
+                if (extension := _image_of(shard, key, parts)) is None:
+                    count_left_out(left_out, (f"{key}.{e}" for e in parts))
                     continue
                 image = parts[extension]
                 header = _raw_header(file, shard, image) if f".{extension}" == RAW_EXTENSION else 0
                 encodings.add(header > 0)
-                label = _shard_label(file, shard, key, parts)
-                most = max(most, label)
+                label = labels.position(_shard_label(file, shard, key, parts))
                 listing.add(image.name, label, image.size - header, container=number, offset=image.offset_data + header)
     if len(encodings) > 1:
         raise DatasetError(f"The shards in {shards[0].parent} hold both images and .npy arrays. Keep them apart.")
-    classes = classes or [str(i) for i in range(most + 1)]
-    if most >= len(classes):
-        raise DatasetError(f"A sample in {shards[0].parent} has label {most}, but there are {len(classes)} classes.")
-    return listing.dataset(root, split, classes, shards, raw=True in encodings)
+    return listing.dataset(root, split, labels.classes(shards[0].parent), shards, raw=True in encodings)
 
 
 def shard_stamp(shards: Sequence[Path]) -> str:
@@ -78,11 +83,14 @@ def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Neighbouring members that share a name up to the first dot are one sample."""
+    """Neighbouring members that share a name up to the first dot of its last part are one sample; without a dot, or
+    with one in front, they are none."""
     key, parts = "", dict[str, tarfile.TarInfo]()
     for member in members(shard):
         folder, _, base = member.name.rpartition("/")
-        stem, _, extension = base.partition(".")
+        stem, dot, extension = base.partition(".")
+        if not dot or is_hidden(member.name):
+            continue
         if (name := f"{folder}/{stem}") != key:
             if parts:
                 yield key, parts
@@ -93,22 +101,42 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
         yield key, parts
 
 
-def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int:
-    """From `<key>.cls`, or `label` or `cls` in `<key>.json`."""
+def _image_of(shard: Path, key: str, parts: Collection[str]) -> str | None:
+    """Which of a sample's extensions is the image: .jpg before .png and so on, and either before seg.png."""
+    images = [e for e in parts if is_image(f".{e}")]
+    plain = [e for e in images if "." not in e]
+    if not plain and len(images) > 1:
+        hint = "Write the shard again, with the one to train on called .jpg, .png or the like."
+        raise DatasetError(f"The sample {key} in {shard} has several images: {', '.join(images)}. {hint}")
+    if plain:
+        return min(plain, key=lambda e: IMAGE_EXTENSIONS.index(f".{e}"))
+    return next((e for e in (*images, RAW_EXTENSION[1:]) if e in parts), None)
 
-    def content(member: tarfile.TarInfo) -> bytes:
+
+def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int | str:
+    """From `<key>.cls`, or `label` or `cls` in `<key>.json`: a number, or in JSON the name of a class."""
+
+    def content(member: tarfile.TarInfo) -> str:
         file.seek(member.offset_data)
-        return file.read(min(member.size, 1 << 20))
+        return text_of(file.read(min(member.size, 1 << 20)))
 
     try:
         if "cls" in parts:
-            label = int(content(parts["cls"]))
+            label: int | str = int(content(parts["cls"]))
         else:
             record = json.loads(content(parts["json"]))
-            label = int(str(record["label"] if "label" in record else record["cls"]))  # (2.7 is none)
+            label = _number_or_name(record["label"] if "label" in record else record["cls"])
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
         raise DatasetError(f"The sample {key} in {shard} has no label ({error!r}). {hint}") from error
-    if not 0 <= label < MAX_CLASSES:
+    if isinstance(label, int) and not 0 <= label < MAX_CLASSES:
         raise DatasetError(f"The sample {key} in {shard} has label {label}; labels are 0 to {MAX_CLASSES - 1}.")
     return label
+
+
+def _number_or_name(value: object) -> int | str:
+    """A number may be written as text."""
+    if isinstance(value, str) and value.strip():
+        value.encode()  # no half of a surrogate pair
+        return int(value) if re.fullmatch(r"\s*-?\d+\s*", value, re.ASCII) else value
+    return int(str(value))  # neither 2.7 nor true

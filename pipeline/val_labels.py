@@ -8,10 +8,13 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from .classes import text_of, unescape
 from .dataset import DatasetError
+from .names import is_image
 
 ANNOTATIONS = "val_annotations.txt"
 SOLUTION = "LOC_val_solution.csv"
@@ -19,20 +22,19 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 
-def val_labels(root: Path, folder: Path | None, trained: list[str] | None, names: list[str],
-               ) -> tuple[list[str], dict[str, int]]:  # fmt: skip
-    """Class names, and the label of every file name; from whichever of the known files is there.
-
-    `trained` are the classes in the order of the training split, where there is one.
-    """
-    class_of = _classes_of_files(root, folder, names)
-    classes = trained or sorted(set(class_of.values()))
-    position = {name: i for i, name in enumerate(classes)}
-    if missing := [n for n in names if n not in class_of]:
-        raise DatasetError(f"{len(missing)} validation images have no label, {missing[0]} among them.")
-    if unknown := sorted({class_of[n] for n in names} - position.keys()):
-        raise DatasetError(f"Validation labels name classes that train/ does not have: {', '.join(unknown[:5])}.")
-    return classes, {n: position[class_of[n]] for n in names}
+def val_labels(root: Path, folder: Path | None, names: Sequence[str]) -> list[str]:
+    """The class of each image, by its path in the data set; from whichever of the known files is there."""
+    for file in label_files(root, folder):
+        if file.name == ANNOTATIONS:  # Tiny ImageNet: name <tab> class <tab> box
+            rows = (line.split("\t") for line in _text(file).split("\n"))
+            return _match(file, [(row[0], row[1].strip()) for row in rows if len(row) >= 2], names)
+        if file.name == SOLUTION:  # Kaggle: ImageId,"class x y x y ..."
+            try:
+                table = [row for row in csv.reader(_text(file).splitlines()) if len(row) >= 2]
+            except csv.Error as error:
+                raise DatasetError(f"{file} cannot be read ({error}); copy it again.") from error
+            return _match(file, [(image, (boxes.split() or [""])[0]) for image, boxes, *_ in table], names)
+    return _devkit_classes(root, names)
 
 
 def label_files(root: Path, folder: Path | None) -> list[Path]:
@@ -43,31 +45,46 @@ def label_files(root: Path, folder: Path | None) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _classes_of_files(root: Path, folder: Path | None, names: list[str]) -> dict[str, str]:
-    for file in label_files(root, folder):
-        if file.name == ANNOTATIONS:  # Tiny ImageNet: name <tab> class <tab> box
-            rows = [line.split("\t") for line in _text(file).split("\n")]
-            return {row[0]: row[1].strip() for row in rows if len(row) >= 2}
-        if file.name == SOLUTION:  # Kaggle: ImageId,"class x y x y ..."
-            try:
-                table = [row for row in csv.reader(_text(file).splitlines()) if len(row) >= 2]
-            except csv.Error as error:
-                raise DatasetError(f"{file} cannot be read ({error}); copy it again.") from error
-            return {f"{image}.JPEG": boxes.split()[0] for image, boxes, *_ in table if boxes.strip()}
-    return _devkit_classes(root, names)
+def _match(file: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) -> list[str]:
+    """The class of each image from rows of image and class.
+
+    A row may say `NAME`, `./NAME`, `val/NAME` or `/anywhere/val/NAME`, with another extension or none: the longest end
+    of the image's path that a row ends in decides.
+    """
+    ending = defaultdict[str, list[int]](list)  # rows by the ends of their paths
+    for i, (path, name) in enumerate(rows):
+        for end in _ends(path) if name else ():
+            ending[end].append(i)
+    found = [next((ending[end] for end in _ends(name) if end in ending), []) for name in names]
+    if missing := [name for name, those in zip(names, found, strict=True) if not those]:
+        raise DatasetError(f"{len(missing)} validation images have no label in {file}, {missing[0]} among them.")
+    image_of: dict[int, str] = {}
+    for name, those in zip(names, found, strict=True):
+        if len(said := sorted({rows[i][1] for i in those})) > 1:
+            raise DatasetError(f"{file} says both {said[0]!r} and {said[1]!r} of {name}. Correct it.")
+        if (other := image_of.setdefault(those[0], name)) != name:
+            raise DatasetError(f"One line of {file} is of both {other} and {name}. Write their folders into it.")
+    return [rows[those[0]][1] for those in found]
+
+
+def _ends(path: str) -> list[str]:
+    """`a/b.JPEG`, `a/b`, `b.JPEG`, `b`."""
+    parts = path.split("/")
+    ends = ["/".join(parts[i:]) for i in range(len(parts))]
+    return [form for end in ends for form in (end, end.rpartition(".")[0])] if is_image(path) else ends
 
 
 def _text(file: Path) -> str:
-    return file.read_text("utf-8", "surrogateescape")
+    return text_of(file.read_bytes())
 
 
-def _devkit_classes(root: Path, names: list[str]) -> dict[str, str]:
+def _devkit_classes(root: Path, names: Sequence[str]) -> list[str]:
     """The devkit gives one number a line, for the images in order of their names; meta.mat names the numbers."""
     truth = _devkit_file(root, GROUND_TRUTH)
     if truth is None:
         wanted = f"{ANNOTATIONS}, {SOLUTION}, {GROUND_TRUTH} or {DEVKIT}.tar.gz"
         raise DatasetError(f"The validation images in {root} have no labels. Put one of these there: {wanted}.")
-    answers = truth.decode("utf-8", "surrogateescape").split()
+    answers = text_of(truth).split()
     if len(answers) != len(names):
         raise DatasetError(f"{GROUND_TRUTH} has {len(answers)} lines for {len(names)} validation images in {root}.")
     if all(a.isdecimal() for a in answers):
@@ -75,7 +92,8 @@ def _devkit_classes(root: Path, names: list[str]) -> dict[str, str]:
         if out := sorted(set(answers) - wnids.keys()):
             raise DatasetError(f"{GROUND_TRUTH} has numbers that meta.mat does not name, {out[0]} among them.")
         answers = [wnids[a] for a in answers]
-    return dict(zip(sorted(names), answers, strict=True))
+    order = sorted(range(len(names)), key=lambda i: names[i].rpartition("/")[2])
+    return [answer for _, answer in sorted(zip(order, answers, strict=True))]
 
 
 def _devkit_wnids(root: Path) -> dict[str, str]:
@@ -125,12 +143,16 @@ WORD_FILES = ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")  # Tiny
 def class_words(root: Path, classes: Sequence[str]) -> dict[str, str]:
     """What people call the classes, where a file in the data set's folder or just above says so.
 
-    Each line is a class and its words, with a tab or a space between.
+    Each line is a class and its words, with a tab between, or else a space.
     """
     for above in (root, *root.parents[:3]):
         for name in WORD_FILES:
             if (path := above / name).is_file():
-                lines = (line.split(None, 1) for line in path.read_text(errors="replace").splitlines())
-                words = {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
-                return {c: words[c] for c in classes if c in words}
+                lines = (line.strip().partition("\t" if "\t" in line else " ") for line in _text(path).split("\n"))
+                words = {unescape(key.strip()): text.strip() for key, _, text in lines if text}
+                return {c: _printable(words[c]) for c in classes if c in words}
     return {}
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -290,26 +290,54 @@ def test_restore_refuses_another_network(saved: Path) -> None:
 
 
 def test_load_model_reads_published_weights(tmp_path: Path) -> None:
-    ours = AlexNet(Config.from_preset("owt"), 5)
-    names = {"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8",
-             "conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
-    published = {name.replace(name[:name.index(".")], names[name[:name.index(".")]]): p
-                 for name, p in ours.state_dict().items()}
-    torch.save(published, tmp_path / "alexnet-owt.pth")
-    model, checkpoint = load_model(tmp_path / "alexnet-owt.pth")
+    ours, path, names = AlexNet(Config.from_preset("owt"), 5), tmp_path / "alexnet-owt.pth", tmp_path / "classes.txt"
+    layers = {"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8",
+              "conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
+    torch.save({name.replace(name[:name.index(".")], layers[name[:name.index(".")]]): p
+                for name, p in ours.state_dict().items()}, path)
+    model, checkpoint = load_model(path)
     assert checkpoint.config.preset == "owt"
     assert checkpoint.classes == ["0", "1", "2", "3", "4"]
     assert all(torch.equal(p, ours.state_dict()[name]) for name, p in model.state_dict().items())
-
-
-def test_load_model_refuses_other_pth_files(tmp_path: Path) -> None:
-    path = tmp_path / "x.pth"
-    for content in ({"conv1.weight": torch.zeros(1)}, Config(), [1]):
-        torch.save(content, path)
-        with pytest.raises(CheckpointError, match="not torchvision's weights"):
-            load_model(path)
-    path.write_bytes(b"junk")
-    with pytest.raises(CheckpointError, match="not torchvision's weights"):
+    names.write_text("ant\nbee\ncat\ndog\nelk\n")
+    assert load_model(path)[1].classes == ["ant", "bee", "cat", "dog", "elk"]
+    names.write_text("ant\nbee\n")
+    with pytest.raises(CheckpointError, match=r"classes.txt has 2 names for the 5 classes of alexnet-owt.pth"):
         load_model(path)
-    with pytest.raises(CheckpointError, match="not torchvision's weights"):
-        load_model(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"conv1.weight": torch.zeros(1)}, "not torchvision's alexnet: classifier.1.bias is missing"),
+        (torch.nn.Linear(2, 2), "save the model's state_dict\\(\\) alone"),
+        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "save the model's state_dict\\(\\) alone"),
+        ([1], "it holds more than tensors"),
+        (b"junk", "cut short, or no file of torch's"),
+        (b"<!DOCTYPE html>", "cut short, or no file of torch's"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_load_model_refuses_other_pth_files(tmp_path: Path, content: Any, zipped: bool, message: str) -> None:
+    path = tmp_path / "x.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < len(str(path)) + 120
+    assert str(caught.value).isprintable(), "torch's advice has several lines, and colours"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_published_weights_cut_short(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"features.0.weight": torch.zeros(1000)}, path, _use_new_zipfile_serialization=zipped)
+    intact = path.read_bytes()
+    for end in (0, 1, 100, len(intact) // 2, len(intact) - 1):
+        path.write_bytes(intact[:end])
+        with pytest.raises(CheckpointError, match=r"cut short, or no file of torch's: copy it again$"):
+            load_model(path)

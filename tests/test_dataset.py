@@ -211,6 +211,18 @@ def test_fingerprint_changes_with_a_name_and_a_label(tmp_path: Path) -> None:
     assert len({before, renamed, open_dataset(tmp_path, "train").fingerprint}) == 3
 
 
+def test_labels_are_part_of_the_fingerprint() -> None:
+    def fingerprint(name: str = "b", label: int = 1, length: int = 3, classes: str = "ab") -> str:
+        listing = Listing()
+        listing.add("a", 0, 2)
+        listing.add(name, label, length)
+        return listing.dataset(Path(), "train", classes).fingerprint
+
+    others = [fingerprint(name="c"), fingerprint(label=0), fingerprint(length=4), fingerprint(classes="ac")]
+    assert len({fingerprint(), *others}) == 5
+    assert fingerprint() == fingerprint()
+
+
 # -- the cached index --------------------------------------------------------------------------------------
 
 
@@ -219,9 +231,9 @@ def count_listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     listings: list[str] = []
     save = index_module.save_index
 
-    def counted(path: Path, stamp: str, dataset: Dataset) -> None:
+    def counted(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
         listings.append(stamp)
-        save(path, stamp, dataset)
+        save(path, stamp, dataset, folders)
 
     monkeypatch.setattr(index_module, "save_index", counted)
     return listings

@@ -1,6 +1,7 @@
 """Evaluation against a plain second computation: Pillow, `augment.py`, numpy and the network itself."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from alexnet.pipeline.dataset import Dataset, from_files, open_dataset
 from alexnet.pipeline.loader import Treatment
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.config import Config
-from alexnet.train.evaluate import Classifier, evaluate, predict, probabilities, topk_correct, views_of
+from alexnet.train.evaluate import (
+    Classifier,
+    evaluate,
+    in_classes_of,
+    predict,
+    probabilities,
+    topk_correct,
+    views_of,
+)
 from alexnet.train.mesh import Mesh
 from alexnet.train.model import AlexNet, initialise
 from alexnet.train.session import load_classifier
@@ -127,6 +136,23 @@ def test_ten_views_are_the_corners_the_centre_and_their_mirrors() -> None:
         views_of(5)
 
 
+def test_published_weights_know_imagenets_synsets_by_their_order(colour_tree: Path) -> None:
+    """And those of a network that was trained on them; but a network that knows only numbers does not."""
+    synsets = ("n01440764", *(f"n0{1500000 + i}" for i in range(998)), "n15075141")
+    colours, numbers = open_dataset(colour_tree, "val"), tuple(map(str, range(1000)))
+    dataset = replace(colours, classes=synsets, labels=colours.labels + 7, _descriptors={})
+    subset = replace(dataset, classes=synsets[:-1], _descriptors={})
+    network = classifier(1)
+    numbered, named = replace(network, classes=numbers), replace(network, classes=synsets)
+    published = replace(numbered, published=True)
+    for known in ([published], [published, named], [named, published]):
+        assert in_classes_of(known, dataset).labels.tolist() == dataset.labels.tolist()
+    assert in_classes_of([named, published], subset).labels.tolist() == dataset.labels.tolist()
+    for known, images in (([numbered], dataset), ([published], subset), ([numbered, named], dataset)):
+        with pytest.raises(ValueError, match=r"know different classes|which the checkpoint does not have"):
+            in_classes_of(known, images)
+
+
 def test_a_bad_image_is_left_out_and_named(colour_tree: Path, tmp_path: Path) -> None:
     shutil.copytree(colour_tree, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "train")
@@ -145,13 +171,36 @@ def test_a_bad_image_is_left_out_and_named(colour_tree: Path, tmp_path: Path) ->
 
 def test_other_classes_are_refused(colour_tree: Path) -> None:
     dataset = open_dataset(colour_tree, "val")
-    with pytest.raises(ValueError, match=r"knows 2 classes, the data set at .* has 3"):
+    with pytest.raises(ValueError, match=r"has the classes 'red', which the checkpoint does not .* Give a data set of"):
         run([classifier(1, ("blue", "green"))], dataset)
-    with pytest.raises(ValueError, match="class 1 is 'grey' there and 'green' in"):
+    with pytest.raises(ValueError, match=r"has '0', '1', '2'.. .*; a classes.txt beside a .pth names its classes"):
+        run([classifier(1, ("0", "1", "2"))], dataset)  # as many
+    with pytest.raises(ValueError, match=r"know different classes .class 1: 'green' and 'grey'.: they cannot be"):
         run([classifier(1), classifier(1, ("blue", "grey", "red"))], dataset)
-    with pytest.raises(ValueError, match="know different classes"):
+    with pytest.raises(ValueError, match=r"know different classes .class 0: 'blue' and 'a'.: they cannot be"):
         list(predict([classifier(1), classifier(1, ("a", "b", "c"))], dataset, views=1, device=CPU,
                      settings=ONE_THREAD, bad={}))
+
+
+@pytest.mark.parametrize("known", [("red", "blue", "green"), ("aqua", "blue", "green", "grey", "red", "zinc")])
+def test_classes_are_matched_by_name(colour_tree: Path, known: tuple[str, ...]) -> None:
+    """In another order, and among others: the network's own outputs decide which class an image is of."""
+    dataset, one = open_dataset(colour_tree, "val"), classifier(3, known)
+    expected = np.array([plain_probabilities([one], path, 1) for path in paths_of(dataset)])
+    labels = [known.index(path.parent.name) for path in paths_of(dataset)]
+    found = run([one], dataset)
+    wrong = sum(int(p.argmax()) != label for p, label in zip(expected, labels, strict=True))
+    assert found.top1_error == pytest.approx(wrong / 9)
+    assert found.loss == pytest.approx(-np.log(expected[range(9), labels]).mean(), abs=2e-2)
+
+
+def test_numbers_are_matched_to_more_numbers(colour_tree: Path, tmp_path: Path) -> None:
+    for number, colour in ((2, "blue"), (10, "green"), (9, "red")):
+        shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / f"{number:03d}")
+    labels = in_classes_of([classifier(1, tuple(map(str, range(11))))], open_dataset(tmp_path, "val")).labels
+    assert labels.tolist() == [2] * 3 + [9] * 3 + [10] * 3
+    with pytest.raises(ValueError, match="has the classes '010', which the checkpoint does not have"):
+        in_classes_of([classifier(1, tuple(map(str, range(10))))], open_dataset(tmp_path, "val"))
 
 
 def test_predictions_are_the_probabilities_in_order(colour_tree: Path, tmp_path: Path) -> None:
@@ -168,7 +217,9 @@ def test_predictions_are_the_probabilities_in_order(colour_tree: Path, tmp_path:
         np.testing.assert_allclose([p for _, p in prediction.classes], -np.sort(-expected), atol=5e-3)
 
 
-def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tmp_path: Path) -> None:
+def test_torchvisions_weights_are_evaluated_by_their_order(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file with torchvision's names, and its network written out: the same probabilities after its treatment."""
     torch.manual_seed(3)
     relu, pool = nn.ReLU(), nn.MaxPool2d(3, 2)
@@ -183,7 +234,12 @@ def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tm
     network = nn.ModuleDict({"features": features, "classifier": head}).eval()
     torch.save(network.state_dict(), tmp_path / "alexnet.pth")
     loaded = load_classifier(tmp_path / "alexnet.pth", CPU)
-    dataset = open_dataset(colour_tree, "val")
+    assert not loaded.published  # torchvision's have a thousand classes
+    monkeypatch.setattr("alexnet.train.session.NUM_SYNSETS", 3)
+    assert load_classifier(tmp_path / "alexnet.pth", CPU).published
+    for number, colour in enumerate(COLOURS):
+        shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / str(number))
+    dataset = open_dataset(tmp_path, "val")
     expected = []
     for path in paths_of(dataset):
         crop = centre_square(np.asarray(Image.open(path)))[16:240, 16:240] / 255.0
@@ -191,12 +247,10 @@ def test_torchvisions_weights_are_evaluated_by_their_order(colour_tree: Path, tm
         with torch.no_grad():
             logits = head(features(torch.from_numpy(x.transpose(2, 0, 1)[None]).float()).flatten(1))
         expected.append(logits.double().softmax(1)[0].numpy())
-    labels = [COLOURS.index(path.parent.name) for path in paths_of(dataset)]
+    labels = [int(path.parent.name) for path in paths_of(dataset)]
     found = run([loaded], dataset)
     assert found.top1_error == pytest.approx(np.mean([p.argmax() != k for p, k in zip(expected, labels, strict=True)]))
     assert found.loss == pytest.approx(-np.log(np.array(expected)[range(9), labels]).mean(), rel=0.02)
-    with pytest.raises(ValueError, match="knows 2 classes"):
-        run([Classifier(loaded.model, loaded.treatment, ("0", "1"))], dataset)
 
 
 def test_predictions_say_classes_in_words(colour_tree: Path, tmp_path: Path) -> None:

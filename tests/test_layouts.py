@@ -301,13 +301,14 @@ def test_an_empty_class_folder(tmp_path: Path) -> None:
 
 def test_a_validation_class_that_training_does_not_have(tmp_path: Path) -> None:
     plant(plant(tmp_path, TRAIN, "train"), {**TRAIN, "n77/a.JPEG": b"a"}, "val")
-    assert "has classes that train/ does not: n77" in error_of(tmp_path, "val")
+    message = error_of(tmp_path, "val")
+    assert "has the classes 'n77', which the training split does not have (it has 'n01', 'n02', 'n03')" in message
 
 
 def test_a_flat_validation_label_that_training_does_not_have(tmp_path: Path) -> None:
     plant(plant(tmp_path, TRAIN, "train"), VAL, "val")
     (tmp_path / "val/val_annotations.txt").write_text("".join(f"{n}\tn77\n" for n in VAL))
-    assert "Validation labels name classes that train/ does not have: n77" in error_of(tmp_path, "val")
+    assert "has the classes 'n77', which the training split does not have" in error_of(tmp_path, "val")
 
 
 def test_missing_labels(tmp_path: Path) -> None:
@@ -316,7 +317,8 @@ def test_missing_labels(tmp_path: Path) -> None:
     assert "have no labels" in message
     assert "val_annotations.txt, LOC_val_solution.csv" in message
     (tmp_path / "val/val_annotations.txt").write_text(f"{VAL_NAMES[0]}\tn01\n")
-    assert f"3 validation images have no label, {VAL_NAMES[1]} among them" in error_of(tmp_path, "val")
+    message = error_of(tmp_path, "val")
+    assert f"3 validation images have no label in {tmp_path}/val/val_annotations.txt, val/{VAL_NAMES[1]}" in message
 
 
 def test_a_solution_without_answers(tmp_path: Path) -> None:
@@ -331,9 +333,9 @@ def test_a_solution_without_answers(tmp_path: Path) -> None:
         (b"1\n2\n", True, "has 2 lines for 4 validation images"),
         (b"1\n2\n3\n9\n", True, "has numbers that meta.mat does not name, 9 among them"),
         (b"1\n2\n3\n" + b"9" * 5000, True, "has numbers that meta.mat does not name, 9999"),
-        (b"1\n2\n3\n\xb2\n", True, "name classes that train/ does not have"),
+        (b"1\n2\n3\n\xb2\n", True, "which the training split does not have"),
         (b"1\n2\n3\n1\n", False, "only the devkit's meta.mat names them"),
-        (b"n01\nn02\nn77\nn01\n", False, "name classes that train/ does not have: n77"),
+        (b"n01\nn02\nn77\nn01\n", False, "'n77', which the training split does not have"),
     ],
 )
 def test_a_devkit_that_does_not_fit(tmp_path: Path, truth: bytes, meta: bool, message: str) -> None:

@@ -29,6 +29,7 @@ from alexnet.pipeline.loader import Loader, Treatment, full_images, squares
 from alexnet.pipeline.pack import Packed, PackOptions, pack
 from alexnet.pipeline.shards import shard_stamp
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
+from alexnet.pipeline.val_labels import class_words
 
 LENIENT = Settings(threads=2, max_bad=0.5)
 RAW = PackOptions(raw=True, images_per_shard=5)
@@ -270,6 +271,35 @@ def test_packs_open_without_their_index_too(tiny_tree: Path, tmp_path: Path, opt
     after = open_dataset(tmp_path / "out", "train")
     assert after.fingerprint == before.fingerprint
     assert (after.raw, after.classes) == (options.raw, before.classes)
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["with its index", "without"])
+def test_class_names_of_any_kind_read_back_the_same(tiny_tree: Path, tmp_path: Path, index: bool) -> None:
+    names = [" leading", "a", "back\\slash", "caf\udce9", "new\nline", "trailing "]  # sorted; a byte that is no UTF-8
+    image = next((tiny_tree / "train").rglob("*.JPEG")).read_bytes()
+    for name in names:
+        (tmp_path / "tree/train" / name).mkdir(parents=True)
+        (tmp_path / "tree/train" / name / "0.JPEG").write_bytes(image)
+    (tmp_path / "tree/words.txt").write_text("a\tthe first letter\nback\\slash\tleans back\n")
+    words = class_words(tmp_path / "tree", names)
+    pack(open_dataset(tmp_path / "tree", "train"), tmp_path / "out", RAW, LENIENT)
+    if not index:
+        (tmp_path / "out/train.index").unlink()
+    dataset = open_dataset(tmp_path / "out", "train")
+    assert list(dataset.classes) == names
+    assert [source_of(dataset, i) for i in range(6)] == dataset.labels.tolist()  # an image a class
+    assert class_words(tmp_path / "out", names) == words == {"a": "the first letter", "back\\slash": "leans back"}
+
+
+def test_the_numbers_of_a_pack_can_be_named(tiny_tree: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("n01", "n02", "n03")):
+        shutil.copytree(tiny_tree / "train" / name, tmp_path / "tree/train" / str(number))
+    numbered, _ = packed(tmp_path / "tree", tmp_path / "out", RAW)
+    assert numbered.classes == ("0", "1", "2")
+    (tmp_path / "out/classes.txt").write_text("ant\nbee\ncat\n")
+    named = open_dataset(tmp_path / "out", "train")
+    assert named.classes == ("ant", "bee", "cat")
+    assert named.labels.tolist() == numbered.labels.tolist()
 
 
 @pytest.mark.parametrize(

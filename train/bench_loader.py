@@ -31,7 +31,7 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
         raise click.UsageError("--preset and --width are of the network that --step trains: add --step.")
     loading = {name: asked[name] for name in LOADING}
     settings, device = settings_of(loading), device_of(loading)
-    dataset = open_or_generate(data)
+    dataset = open_or_generate(data, asked["rescan"])
     bench = Bench(dataset=dataset, settings=settings, batch_size=min(asked["batch_size"], len(dataset)),
                   rounds=asked["rounds"], seconds=asked["seconds"], decode=asked["decode"], seed=asked["seed"],
                   half=device.type == "cuda")  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import logging
 import platform
 import shutil
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
+from ..pipeline.classes import CLASS_FILE, read_classes
 from ..pipeline.files import whole_file
 from .config import Config
 from .model import AlexNet, from_torchvision
@@ -240,10 +242,31 @@ def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
 
 
 def _load_torchvision(path: Path) -> Checkpoint:
-    """Weights only, by torch's restricted reader. The file names no classes, so they are numbers."""
+    """Weights, which name no classes: a `classes.txt` beside them does, or they are numbers."""
     try:
-        model = from_torchvision(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # the reader raises whatever a strange file makes it meet
-        raise CheckpointError(f"{path}: not torchvision's weights: {error}") from error
-    classes = [str(label) for label in range(len(model["fc8.bias"]))]
+        model = from_torchvision(_read_tensors(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    num_classes, names = model["fc8.bias"].numel(), path.with_name(CLASS_FILE)
+    classes = read_classes(names) if names.is_file() else [str(label) for label in range(num_classes)]
+    if len(classes) != num_classes:
+        raise CheckpointError(f"{names} has {len(classes)} names for the {num_classes} classes of {path.name}: "
+                              "correct it, or keep the weights elsewhere")
     return Checkpoint(config=Config.from_preset("owt"), classes=classes, epoch=0, step=0, model=model)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """What torch's restricted reader takes; where it gives a page of advice, one line."""
+    objects = "it holds more than tensors, and nothing else is ever loaded: save the model's state_dict() alone"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on what it is about to refuse
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    except Exception as error:  # it raises whatever a strange file makes it meet
+        refused = any(what in str(error) for what in ("Unsupported global", "Unsupported class", "TorchScript"))
+        raise ValueError(objects if refused else "cut short, or no file of torch's: copy it again") from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ValueError(objects)
+    return {str(name): tensor for name, tensor in found.items()}

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..pipeline.classes import CLASS_FILE, first_difference, is_imagenet, is_numbered, relabelled
 from ..pipeline.dataset import Dataset
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.graph import Decode
@@ -35,6 +36,7 @@ class Classifier:
     treatment: Treatment
     classes: tuple[str, ...]
     words: Mapping[str, str] = field(default_factory=dict)  # what people call them, as far as known
+    published: bool = False  # torchvision's: its numbers are those of ImageNet's synsets in their order
 
     def name_of(self, label: int) -> str:
         """A class for people: its words, and its name."""
@@ -98,11 +100,11 @@ def evaluate(
 
     The data-parallel ranks share the images; all get the whole result. `progress` is told about how many are done.
 
-    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when the
-    classes are not those the classifiers know.
+    Labels are matched to what the classifiers know by the names of classes; the data set may have fewer of them.
+    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when it has
+    others.
     """
-    for classifier in classifiers:
-        check_classes(classifier.classes, dataset)
+    dataset = in_classes_of(classifiers, dataset)
     training = [c.model.training for c in classifiers]
     for classifier in classifiers:
         classifier.model.eval()
@@ -135,22 +137,25 @@ def evaluate(
     return Evaluation(seen, top1, top5, loss.item() / seen, views, names)
 
 
-def check_classes(classes: Sequence[str], dataset: Dataset) -> None:
-    """The labels of a data set mean something to a classifier only if the class names are the same.
+def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Dataset:
+    """The data set, its labels counted in the classes that the classifiers know, which may be more than it has."""
+    lists = (dataset.classes, *(c.classes for c in classifiers))
+    synsets = next((names for names in lists if is_imagenet(names)), None)
+    classes = common_classes([synsets if synsets and c.published else c.classes for c in classifiers])
+    remedy = "Give a data set of these classes."
+    if is_numbered(classes):
+        remedy = ("Weights without names fit data sets whose classes are their numbers, torchvision's also ImageNet's "
+                  f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line.")  # fmt: skip
+    return relabelled(dataset, classes, "the checkpoint", remedy)
 
-    torchvision's weights name none: theirs are numbers, of the same sorted names, so only their count can differ.
-    """
-    ours, theirs = len(classes), len(dataset.classes)
-    unnamed = tuple(classes) == tuple(map(str, range(ours)))
-    if tuple(classes) == tuple(dataset.classes) or (unnamed and ours == theirs):
-        return
-    if ours != theirs:
-        raise ValueError(f"The checkpoint knows {ours} classes, the data set at {dataset.root} has {theirs}.")
-    first = next(i for i, (a, b) in enumerate(zip(classes, dataset.classes, strict=True)) if a != b)
-    raise ValueError(
-        f"The checkpoint was trained on other classes: class {first} is {classes[first]!r} there and "
-        f"{dataset.classes[first]!r} in {dataset.root}."
-    )
+
+def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The classes of networks that are to be averaged; ValueError where they differ."""
+    for other in lists:
+        if other != lists[0]:
+            difference = first_difference(lists[0], other)
+            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
+    return lists[0]
 
 
 @dataclass(frozen=True)
@@ -165,9 +170,7 @@ def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, 
             settings: Settings, bad: dict[int, str], decode: Decode = "exact", batch_size: int = 64,
             top: int = 5) -> Iterator[Prediction]:  # fmt: skip
     """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
-    first, names = classifiers[0], classifiers[0].classes
-    if any(c.classes != names for c in classifiers):
-        raise ValueError("These checkpoints know different classes; their predictions cannot be averaged.")
+    first, names = classifiers[0], common_classes([c.classes for c in classifiers])
     for classifier in classifiers:
         classifier.model.eval()
     images = np.arange(len(dataset), dtype=np.int64)

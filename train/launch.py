@@ -75,6 +75,8 @@ class Place:
             raise RankLost(_explain_absence(found, error)) from error
         place = cls(rank, size, found.local_rank, found.local_size, restarts, store)
         _joined.append(place)
+        if rank > 0:
+            log.setLevel(logging.WARNING)  # what there is to know of a data set the first rank says
         return place
 
     @contextmanager

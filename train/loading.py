@@ -49,10 +49,10 @@ def settings_of(loading: Options, device: torch.device | None = None, num_ranks:
     )
 
 
-def open_or_generate(data: Path | None) -> Dataset:
+def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
     """The training set of DATA; where there is none, generated JPEGs."""
     if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
-        return open_dataset(data, "train")
+        return open_dataset(data, "train", rescan=rescan)
     say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
     with bars("images") as progress:
         return generated_dataset(NUM_GENERATED, progress=lambda done, total: progress("drawing", done, total))

@@ -109,7 +109,9 @@ def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return apply
 
 
-data_argument = click.argument("data", required=False, type=ANY_PATH)
+rescan_option = click.option("--rescan", is_flag=True, help="List the images of DATA anew, for a replaced file; "
+                             "new ones are noticed.")  # fmt: skip
+data_argument = together(click.argument("data", required=False, type=ANY_PATH), rescan_option)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 threads_option = click.option("--threads", type=click.IntRange(1), default=CORES, show_default="all cores",
                               help="Threads that decode.")  # fmt: skip

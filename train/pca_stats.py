@@ -16,8 +16,9 @@ from .loading import Options, compute_statistics, example_square, settings_of
 from .session import stats_path
 
 
-def run_pca_stats(data: Path | None, loading: Options, *, out: Path | None, region: Region, parts: Sequence[Path],
-                  part: tuple[int, int] | None, plot: Path | None) -> tuple[RgbStats, Path] | None:  # fmt: skip
+def run_pca_stats(data: Path | None, loading: Options, *, rescan: bool, out: Path | None, region: Region,
+                  parts: Sequence[Path], part: tuple[int, int] | None, plot: Path | None,
+                  ) -> tuple[RgbStats, Path] | None:  # fmt: skip
     """The statistics and the file they are saved in, drawn into `plot`; None on a rank that does not have the whole."""
     place = Place.join()
     _check_usage(data, out, parts, part, place)
@@ -27,7 +28,8 @@ def run_pca_stats(data: Path | None, loading: Options, *, out: Path | None, regi
     else:
         if out is None:
             needed_cache("Without --out FILE the statistics go there.")
-        dataset = open_dataset(data, "train")
+        with place.main_first("data"):
+            dataset = open_dataset(data, "train", rescan=rescan and place.rank == 0)
         out = out or stats_path(dataset, region)
         stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], place, part or (0, 1))
         example = example_square(dataset, loading) if plot else None

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from ..pipeline.dataset import open_dataset
+from ..pipeline.dataset import Split, open_dataset
 from ..pipeline.stream import name_bad
 from . import evaluate as evaluation
 from .bench_train import TrainBench, bench_train
@@ -67,6 +67,7 @@ class TrainingJob:
     """What the user asked of `alexnet train`; its options, unresolved."""
 
     data: Path | None
+    rescan: bool
     preset: str | None
     overrides: dict[str, Any]
     run_dir: Path | None
@@ -89,7 +90,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     dims, devices = choose_devices(place, config.towers, mesh=job.ranks.mesh, devices=job.ranks.devices,
                                    device=job.loading["device"])  # fmt: skip
     with place.main_first("data"):
-        train_set, val_set = open_dataset(job.data, "train"), open_dataset(job.data, "val")
+        train_set, val_set = (open_dataset(job.data, split, rescan=job.rescan and place.rank == 0)
+                              for split in get_args(Split))  # fmt: skip
     check_split(config, train_set.num_classes, dims)
     device = devices[place.local_rank]
     check_memory(config, train_set.num_classes, device, dims, devices.count(device))
@@ -99,7 +101,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
                                place, dims.num_ranks)  # fmt: skip
     if dims.num_ranks > 1 and place.size == 1:
         say(f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, devices))}")
-        return job.ranks.launch([*arguments, "--run", str(run_dir), "--mesh", str(dims)], dims.num_ranks)
+        arguments = [*_without_rescan(arguments), "--run", str(run_dir), "--mesh", str(dims)]
+        return job.ranks.launch(arguments, dims.num_ranks)
     with job.ranks.joined(dims, place, devices) as mesh:
         how = RunOptions(run_dir=run_dir, settings=settings, mesh=mesh, decode=job.loading["decode"],
                          checkpoint_every=job.checkpoint_every, keep=job.keep, log_every=job.log_every,
@@ -112,6 +115,11 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
                 if not saved and (note := rate_note(config)):
                     say(note)
             return _fit(Trainer(config, train_set, val_set, stats, how, display, saved))
+
+
+def _without_rescan(arguments: Sequence[str]) -> list[str]:
+    """What the first rank lists anew it need not list again."""
+    return [argument for argument in arguments if argument != "--rescan"]
 
 
 def _fit(trainer: Trainer) -> int:
@@ -133,7 +141,7 @@ def _fit(trainer: Trainer) -> int:
     return code
 
 
-def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1, 10], batch_size: int,
+def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1, 10], batch_size: int, rescan: bool,
              loading: Options, ranks: Ranks, arguments: Sequence[str]) -> Evaluation | int:  # fmt: skip
     """The errors, on the first rank; on the others, and where ranks were started by `arguments`, an exit code."""
     place = Place.join()
@@ -141,7 +149,7 @@ def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1
     if dims.num_ranks > 1 and place.size == 1:
         return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
     with place.main_first("data"):
-        dataset = open_dataset(data, "val")
+        dataset = open_dataset(data, "val", rescan=rescan and place.rank == 0)
     files = find_networks(checkpoints, place)
     with ranks.joined(dims, place, devices) as mesh:
         classifiers = [load_classifier(path, mesh.device) for path in files]
@@ -155,8 +163,8 @@ def evaluate(checkpoints: Sequence[Path], data: Path | None, *, views: Literal[1
     return result if mesh.is_main else 0
 
 
-def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, execution: str | None, loading: Options,
-          ranks: Ranks, arguments: Sequence[str]) -> TrainBench | int:  # fmt: skip
+def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, execution: str | None, rescan: bool,
+          loading: Options, ranks: Ranks, arguments: Sequence[str]) -> TrainBench | int:  # fmt: skip
     """Speeds, on the first rank; on the others, and where ranks were started by `arguments`, an exit code.
 
     No statistics are needed: images are standardised by ImageNet's colours, at the same cost.
@@ -165,12 +173,12 @@ def bench(data: Path | None, config: Config, *, seconds: float, rounds: int, exe
     dims, devices = choose_devices(place, config.towers, mesh=ranks.mesh, devices=ranks.devices,
                                    device=loading["device"])  # fmt: skip
     with place.main_first("data"):
-        dataset = open_or_generate(data)
+        dataset = open_or_generate(data, rescan and place.rank == 0)
     check_split(config, dataset.num_classes, dims)
     device = devices[place.local_rank]
     check_memory(config, dataset.num_classes, device, dims, devices.count(device))
     if dims.num_ranks > 1 and place.size == 1:
-        return ranks.launch([*arguments, "--mesh", str(dims)], dims.num_ranks)
+        return ranks.launch([*_without_rescan(arguments), "--mesh", str(dims)], dims.num_ranks)
     with ranks.joined(dims, place, devices) as mesh:
         how = RunOptions(run_dir=Path(), settings=settings_of(loading, mesh.device, place.local_size), mesh=mesh,
                          decode=loading["decode"], execution=execution)  # fmt: skip

@@ -18,6 +18,7 @@ import torch
 from ..pca.stats import RgbStats
 from ..pipeline import hardware
 from ..pipeline.cache import cache_folder, can_keep, needed_cache
+from ..pipeline.classes import NUM_SYNSETS, is_numbered
 from ..pipeline.dataset import Dataset
 from ..pipeline.files import can_write_into
 from ..pipeline.loader import Treatment
@@ -172,7 +173,8 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cpu":
         use_fast_layers(model, conv1=False)
-    return Classifier(model, treatment, tuple(saved.classes), saved.words)
+    published = not saved.arrays and is_numbered(saved.classes) and len(saved.classes) == NUM_SYNSETS
+    return Classifier(model, treatment, tuple(saved.classes), saved.words, published)
 
 
 def check_memory(config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK,

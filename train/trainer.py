@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..pca.stats import RgbStats
+from ..pipeline.classes import first_difference, in_training_classes
 from ..pipeline.dataset import Dataset
 from ..pipeline.graph import Decode
 from ..pipeline.loader import Batch, BatchSource, Loader
@@ -81,7 +82,8 @@ class Trainer:
                  options: RunOptions, listener: Callable[[Record], None] = lambda record: None,
                  resume: Checkpoint | None = None) -> None:  # fmt: skip
         self.config, self.options, self.listener = config, options, listener
-        self.train_set, self.val_set, self.stats = train_set, val_set, stats
+        self.train_set, self.val_set = train_set, in_training_classes(val_set, train_set.classes)
+        self.stats = stats
         self.mesh = options.mesh
         self.mesh.check_same("configuration", config.to_json())
         self.mesh.check_same("data set", [train_set.fingerprint, val_set.fingerprint])
@@ -274,6 +276,12 @@ class Trainer:
         )
 
     def _restore(self, saved: Checkpoint) -> None:
+        if tuple(saved.classes) != self.train_set.classes:
+            difference = first_difference(saved.classes, self.train_set.classes)
+            raise TrainingError(
+                f"The checkpoint was trained on other classes than {self.train_set.root} has ({difference}). Give the "
+                "data set it was trained on, or start a new run."
+            )
         if saved.dataset_fingerprint != self.train_set.fingerprint:
             raise TrainingError(
                 f"The checkpoint was written while training on another data set than {self.train_set.root} (its "

@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,8 +15,13 @@ from alexnet.train import demo
 
 def test_its_commands_are_those_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, typed = tmp_path / "a folder's name", list[list[str]]()
+
+    def record(words: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        typed.append(words)
+        return subprocess.CompletedProcess(words, 0)
+
     monkeypatch.setattr(demo, "generate_tree", lambda root, **_: root)
-    monkeypatch.setattr(subprocess, "run", lambda words, **_: typed.append(words) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr(subprocess, "run", record)
     result = CliRunner().invoke(main, ["demo", "--folder", str(folder), "--threads", "1"])
     assert result.exit_code == 0, result.output
     shown = [shlex.split(line[2:]) for line in result.stderr.splitlines() if line.startswith("$ ")]

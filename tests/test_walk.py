@@ -20,7 +20,8 @@ from types import FrameType
 import pytest
 
 from alexnet.pipeline.dataset import Dataset, DatasetError, from_files, open_dataset
-from alexnet.pipeline.encoded import BadImage, read_image
+from alexnet.pipeline.encoded import read_image
+from alexnet.pipeline.formats import BadImage
 from alexnet.pipeline.regular import NotRegular, open_regular
 from alexnet.pipeline.walk import Walk
 

@@ -119,7 +119,7 @@ def test_a_bad_image_is_named_once_and_counted(noise_tree: Path, tmp_path: Path,
     bench = Bench(dataset=open_dataset(root, "train"), settings=Settings(threads=1, max_bad=0.1), batch_size=BATCH_SIZE,
                   rounds=1, seconds=0.01)  # fmt: skip
     assert bench_loader(bench).dataset["num_bad"] == 1
-    assert caplog.text.count("Bad image train/0/4.JPEG: not an image") == 1
+    assert caplog.text.count("Bad image train/0/4.JPEG: text, not an image") == 1
 
 
 def test_a_processor_whose_name_looks_like_mathematics(result: BenchResult, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ read gigabytes, go backwards, or take the damage for the end of the archive.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +35,20 @@ def open_archive(path: Path) -> int:
         raise DatasetError(f"{path} is {error}. Put the archive itself there.") from error
 
 
+def archive_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        os.close(open_archive(path))  # says what is there instead
+        raise
+
+
 def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
     """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute.
 
     Raises `DatasetError` at whatever is not a whole, plain tar.
     """
-    end = path.stat().st_size if end is None else end
+    end = archive_size(path) if end is None else end
     with _HeaderFile(io.FileIO(open_archive(path))) as file:
         file.seek(start)
         try:

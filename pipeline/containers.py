@@ -31,7 +31,8 @@ class Picture(NamedTuple):
 
 PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_PNG_HEAD, _PNG_SIZE, _PNG_SUM = Struct(">I4s"), Struct(">II"), Struct(">I")
+_PNG_HEAD, _PNG_HEADER, _PNG_SUM = Struct(">I4s"), Struct(">I4sIIBB"), Struct(">I")
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # bits, by type of colour
 
 
 def read_png(data: Bytes) -> Picture:
@@ -46,11 +47,13 @@ def read_png(data: Bytes) -> Picture:
                     raise BadImage(f"damaged (a PNG: the checksum of its {name.decode()})")
                 parts.append(data[at:end])
             at = end
-        width, height = _PNG_SIZE.unpack_from(view, len(PNG) + 8)
+        length, name, width, height, depth, colour = _PNG_HEADER.unpack_from(view, len(PNG))
     except error:
         raise BadImage("truncated (a PNG without its end, IEND)") from None
-    if view[12:16] != b"IHDR":
+    if name != b"IHDR":
         raise BadImage("damaged (a PNG that does not begin with its header, IHDR)")
+    if length != 13 or depth not in _PNG_DEPTHS.get(colour, ()):  # DALI can crash over these
+        raise BadImage(f"damaged (a PNG: its header of {length} bytes, {depth} bits, colours of type {colour})")
     return Picture(_joined(data[:at], parts), height, width)
 
 
@@ -71,11 +74,12 @@ def read_webp(data: Bytes) -> Picture:
             raise BadImage("damaged (a WebP whose picture has another size than its header)")
     except (IndexError, error):
         raise BadImage("damaged (a WebP without a picture)") from None
-    if chunks[0][0] != b"VP8X":
+    if data[12:16].tobytes() in (b"VP8 ", b"VP8L"):  # no decoder looks at what follows
         return Picture(data, height, width)
     header = chunks[0][1].copy()
-    header[_RIFF_HEAD.size] &= _ALPHA | _ANIMATION
-    body = np.concatenate([header, *(_even(chunk) for _, chunk in chunks[1:])])
+    if chunks[0][0] == b"VP8X":
+        header[_RIFF_HEAD.size] &= _ALPHA | _ANIMATION
+    body = np.concatenate([_even(header), *(_even(chunk) for _, chunk in chunks[1:])])
     riff = np.frombuffer(_RIFF.pack(b"RIFF", 4 + len(body), b"WEBP"), np.uint8)
     return Picture(np.concatenate([riff, body]), height, width)
 

@@ -25,7 +25,9 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
     """Encoded bytes and (height, width) of one image, as DALI decodes it; raises `BadImage` with the reason."""
     try:
         data = dataset.read(index)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadImage(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
         raise BadImage(str(error)) from error
     if dataset.raw:
         return data.reshape(SHORT_SIDE, SHORT_SIDE, 3), (SHORT_SIDE, SHORT_SIDE)

@@ -21,6 +21,7 @@ from .classes import CLASS_FILE, sorted_classes
 from .dataset import Dataset, DatasetError, Listing, NoSplit, Split
 from .names import (
     IMAGE_EXTENSIONS,
+    SPLIT_NAMES,
     count_left_out,
     describe_left_out,
     is_hidden,
@@ -32,6 +33,8 @@ from .shards import open_shards
 from .splits import ILSVRC_TARS, archives_in, archives_of_split, how_to_get, kaggle_root, nothing_found, split_folder
 from .val_labels import label_files, val_labels
 from .walk import Walk
+
+TEST = SPLIT_NAMES["val"][-1]
 
 log = logging.getLogger("alexnet")
 
@@ -58,6 +61,8 @@ def find_layout(root: Path, split: Split) -> Layout:
     root = kaggle_root(root)
     folder = split_folder(root, split)
     inside, beside = archives_in(folder) if folder else [], archives_of_split(root, split)
+    if folder and _is_test(folder) and beside and split_word(beside[0].stem) != TEST:
+        folder, inside = None, []  # the first word of the split wins, be it a folder's or an archive's
     tars = inside + beside
     if folder and (not tars or _hold_images(_class_folders(folder) if split == "train" else [folder])):
         return _folder_layout(root, split, folder, inside, beside)
@@ -80,8 +85,9 @@ def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], b
     """`inside` and `beside` are archives, which are left aside."""
     labels, classes = label_files(root, folder), _class_folders(folder)
     walk = Walk([*inside, *labels])
-    layout = partial(Layout, folders=walk.folders, left_out=walk.left_out, remark=_left_aside(folder, inside + beside))
-    if classes and (folder.name.lower() != "test" or _hold_images(classes)):
+    layout = partial(Layout, folders=walk.folders, left_out=walk.left_out,
+                     remark=_left_aside(folder, inside + beside, classes))  # fmt: skip
+    if classes and (not _is_test(folder) or _hold_images(classes)):
         return layout(f"class folders in {folder.name}/", lambda _: _list_folders(root, split, folder, walk),
                       lambda: _stamp([]), lambda: _subfolders(folder))  # fmt: skip
     if split == "train":
@@ -89,14 +95,25 @@ def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], b
         raise NoSplit(f"{folder} holds no class folders. {hint}")
     if not _hold_images([folder]):
         raise NoSplit(f"{folder} holds neither class folders nor images. {how_to_get(root, split)}".strip())
+    if _is_test(folder) and not labels:
+        raise NoSplit(f"The images in {folder} have no labels. {how_to_get(root, split)}".strip())
     return layout(f"a flat {folder.name}/", lambda _: _list_flat(root, folder, walk), lambda: _stamp(labels))
 
 
-def _left_aside(folder: Path, archives: list[Path]) -> str:
+def _is_test(folder: Path) -> bool:
+    """It may be the images of a competition, which have no labels."""
+    return folder.name.lower() == TEST
+
+
+def _left_aside(folder: Path, archives: list[Path], classes: Sequence[Path]) -> str:
     if not archives:
         return ""
     more = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
-    return f"Reading the images in {folder}; {archives[0]}{more} is left aside."
+    said = f"Reading the images in {folder}; {archives[0]}{more} is left aside."
+    of_class = [tar for tar in archives if tar.parent == folder and not split_word(tar.stem)]
+    if packed := [tar.stem for tar in of_class if tar.with_suffix("") not in classes]:  # a script was interrupted
+        said += f" {len(packed)} of these may be classes not unpacked: there is no folder {packed[0]}, for one."
+    return said
 
 
 def _original(root: Path, split: Split, tar: Path) -> Layout:

@@ -13,7 +13,8 @@ from .dataset import Split
 # crash nvimgcodec's.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
-MACOS_FOLDER = "__MACOSX"  # beside it, and in it, ._NAME holds what macOS knows of NAME
+# macOS's, with a ._NAME for each NAME; a Synology's thumbnails; what a file system found again
+FOREIGN_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found"})
 SIDE_FILES = re.compile(r".*_boxes\.txt|val_annotations\.txt|Thumbs\.db|desktop\.ini")  # Tiny ImageNet's, Windows'
 KINDS_NAMED = 5
 
@@ -26,8 +27,8 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file, or a member of an archive, is none of the user's: `.NAME`, or what macOS adds."""
-    return path[path.rfind("/") + 1 :].startswith(".") or MACOS_FOLDER in path.split("/")
+    """Whether a file, or a member of an archive, is none of the user's: `.NAME`, or what systems add."""
+    return path[path.rfind("/") + 1 :].startswith(".") or not FOREIGN_FOLDERS.isdisjoint(path.split("/"))
 
 
 def split_word(name: str) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .archive import members, open_archive
+from .archive import archive_size, members, open_archive
 from .classes import Labels, is_numbered, named, text_of
 from .dataset import Dataset, DatasetError, Listing, Split
 from .index import VERSION, keep_index, load_index
@@ -64,7 +64,7 @@ def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Coun
 
 def shard_stamp(shards: Sequence[Path]) -> str:
     """What the index of a pack is valid for: shards of these names and sizes, wherever they are moved."""
-    return json.dumps([VERSION, *([shard.name, shard.stat().st_size] for shard in shards)])
+    return json.dumps([VERSION, *([shard.name, archive_size(shard)] for shard in shards)])
 
 
 def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -> int:
@@ -91,7 +91,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
         stem, dot, extension = base.partition(".")
         if not dot or is_hidden(member.name):
             continue
-        if (name := f"{folder}/{stem}") != key:
+        if (name := f"{folder}/{stem}" if folder else stem) != key:
             if parts:
                 yield key, parts
             key, parts = name, {}
@@ -120,15 +120,18 @@ def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str
         file.seek(member.offset_data)
         return text_of(file.read(min(member.size, 1 << 20)))
 
+    hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
+    if (source := next((extension for extension in ("cls", "json") if extension in parts), None)) is None:
+        hint = f"{hint} An archive of plain images is to be unpacked into class folders."
+        raise DatasetError(f"The sample {key} in {shard} has no label, only {', '.join(parts)}. {hint}")
     try:
-        if "cls" in parts:
-            label: int | str = int(content(parts["cls"]))
+        if source == "cls":
+            label: int | str = int(content(parts[source]))
         else:
-            record = json.loads(content(parts["json"]))
+            record = json.loads(content(parts[source]))
             label = _number_or_name(record["label"] if "label" in record else record["cls"])
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
-        raise DatasetError(f"The sample {key} in {shard} has no label ({error!r}). {hint}") from error
+        raise DatasetError(f"The sample {key} in {shard} has no label in its {source} ({error}). {hint}") from error
     if isinstance(label, int) and not 0 <= label < MAX_CLASSES:
         raise DatasetError(f"The sample {key} in {shard} has label {label}; labels are 0 to {MAX_CLASSES - 1}.")
     return label

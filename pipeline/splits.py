@@ -40,19 +40,42 @@ def archives_of_split(root: Path, split: Split) -> list[Path]:
 
 
 def nothing_found(root: Path, split: Split) -> str:
-    entries = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+    entries = sorted(_described(path) for path in root.iterdir() if not is_hidden(path.name))
     found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
-    wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or *{split}*.tar shards"
+    wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or shards such as x-{split}-0.tar"
     message = f"No {split} images in {root}. Looked for {wanted}; found: {found or 'an empty folder'}."
     if split_word(root.name) == root.name.lower():
         return f"{message} Did you mean its parent, {root.parent}?"
+    if inner := _holds(root, split):
+        return f"{message} Did you mean {inner}?"
     return f"{message} {how_to_get(root, split)}".strip()
+
+
+def _described(path: Path) -> str:
+    """A folder ends in a slash, what is packed again has its remedy, and a link may lead nowhere."""
+    if path.is_dir():
+        return f"{path.name}/"
+    if path.name.endswith((".tar.gz", ".tgz")) and split_word(path.name):
+        return f"{path.name} (gunzip it)"
+    return path.name if path.exists() else f"{path.name} (a link that leads nowhere)"
+
+
+def _holds(root: Path, split: Split) -> Path | None:
+    """A folder right below that has the split, and is none of another."""
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not split_word(path.name))
+    return next((path for path in folders if split_folder(path, split) or archives_of_split(path, split)), None)
 
 
 def how_to_get(root: Path, split: Split) -> str:
     """What to do for a validation set where there are images to train on."""
-    if split == "val" and split_folder(root, "train"):
-        return "Set some aside: move a few images of each class from train/<class>/ to val/<class>/."
-    if split == "val" and len(archives_of_split(root, "train")) > 1:
+    folder = split_folder(root, "train")
+    archives = [*(archives_in(folder) if folder else []), *archives_of_split(root, "train")]
+    if split == "train" or not (folder or archives):
+        return ""
+    if folder and any(path.is_dir() and not is_hidden(path.name) for path in folder.iterdir()):
+        archives = []  # the class folders win
+    if len(archives) > 1:
         return "Set some aside: move a few of the train archives into a folder val/."
-    return ""
+    if archives:
+        return "Put images of each class into val/<class>/ beside it."
+    return "Set some aside: move a few images of each class from train/<class>/ to val/<class>/."

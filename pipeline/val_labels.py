@@ -57,7 +57,8 @@ def _match(file: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) ->
             ending[end].append(i)
     found = [next((ending[end] for end in _ends(name) if end in ending), []) for name in names]
     if missing := [name for name, those in zip(names, found, strict=True) if not those]:
-        raise DatasetError(f"{len(missing)} validation images have no label in {file}, {missing[0]} among them.")
+        which = f"{len(missing)} of {len(names)} validation images have no label in {file}, {missing[0]} among them"
+        raise DatasetError(f"{which}. Add them to it, or remove the images.")
     image_of: dict[int, str] = {}
     for name, those in zip(names, found, strict=True):
         if len(said := sorted({rows[i][1] for i in those})) > 1:
@@ -86,7 +87,8 @@ def _devkit_classes(root: Path, names: Sequence[str]) -> list[str]:
         raise DatasetError(f"The validation images in {root} have no labels. Put one of these there: {wanted}.")
     answers = text_of(truth).split()
     if len(answers) != len(names):
-        raise DatasetError(f"{GROUND_TRUTH} has {len(answers)} lines for {len(names)} validation images in {root}.")
+        counts = f"{GROUND_TRUTH} has {len(answers)} lines for {len(names)} validation images in {root}"
+        raise DatasetError(f"{counts}. Put all the images there, and nothing else.")
     if all(a.isdecimal() for a in answers):
         wnids = _devkit_wnids(root)
         if out := sorted(set(answers) - wnids.keys()):

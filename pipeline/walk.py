@@ -40,7 +40,9 @@ class Walk:
             kind = self._kind_of(entry)
             if kind == "folder":
                 names.append(entry.name)
-            elif kind == "file" or is_image(entry.name):
+            elif is_image(entry.name):
+                self.left_out["outside of class folders"] += 1
+            elif kind == "file":
                 self._leave_out(entry)
             else:
                 hint = "A class folder may be missing; mend the link or remove it."

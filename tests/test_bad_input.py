@@ -19,6 +19,7 @@ from runs import ALEXNET, alexnet, outcome, records, trainer
 
 from alexnet.cli import main
 from alexnet.pca.stats import RgbStats
+from alexnet.train import run as run_module
 from alexnet.train import session
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 
@@ -260,12 +261,16 @@ def test_run_folders_that_are_taken(run_dir: Path, colour_tree: Path, tmp_path: 
     assert "0.JPEG/run cannot be written. Choose another by --run DIR." in message
 
 
-def test_resuming_with_other_numbers_or_another_data_set(run_dir: Path, tree: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_numbers_or_another_data_set(
+    run_dir: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = shutil.copytree(run_dir, tmp_path / "run")
     message = failure("train", tree, "--run", run, "--resume", "--lr", 0.5, "--batch-size", 4, *THREADS)
     assert "lr is 0.01 there, 0.5 was asked for. Leave these options out" in message
     (tree / "train/red/5.JPEG").unlink()
-    message = failure("train", tree, "--run", run, "--resume", *THREADS)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "stats_for_training", lambda *_: pytest.fail("statistics of the wrong data set"))
+        message = failure("train", tree, "--run", run, "--resume", *THREADS)
     assert f"written while training on another data set than {tree}" in message
     assert "Give the one it was trained on, or start a new run" in message
     for split in ("train", "val"):

@@ -313,7 +313,7 @@ def test_rows_find_their_images(tmp_path: Path, file: str, encoding: str, row: s
         (["1.jpg", "1.png"], {"1.jpg": "x"}, "is of both val/1.jpg and val/1.png"),
         (["1.JPEG"], {"1": "x", "./1": "y"}, "says both 'x' and 'y' of val/1.JPEG"),
         (["1.JPEG"], {"a/1.JPEG": "x", "b/1.JPEG": "y"}, "says both 'x' and 'y' of val/1.JPEG"),
-        (["1.JPEG", "2.JPEG"], {"1": "x"}, "1 validation images have no label in .*, val/2.JPEG among them"),
+        (["1.JPEG", "2.JPEG"], {"1": "x"}, "1 of 2 validation images have no label in .*, val/2.JPEG among them"),
     ],
 )
 def test_rows_that_may_mean_several_images(

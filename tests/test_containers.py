@@ -46,6 +46,12 @@ def in_png(part: bytes) -> bytes:
     return PLAIN_PNG[:33] + part + PLAIN_PNG[33:]
 
 
+def headed_png(depth: int, colour: int, more: bytes = b"") -> bytes:
+    """With another header, its checksum right."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, colour, 0, 0, 0) + more
+    return PLAIN_PNG[:8] + png_part(b"IHDR", header) + PLAIN_PNG[33:]
+
+
 PNGS = {
     "RGB": PLAIN_PNG,
     "palette": save(PICTURE.convert("P"), "PNG"),
@@ -66,6 +72,10 @@ BAD_PNGS = {
     "damaged pixels": (PLAIN_PNG[: IDAT + 30] + b"\0\0" + PLAIN_PNG[IDAT + 32 :], "checksum of its IDAT"),
     "damaged header": (PLAIN_PNG[:20] + b"\1" + PLAIN_PNG[21:], "checksum of its IHDR"),
     "no header": (PLAIN_PNG[:8] + PLAIN_PNG[33:], "does not begin with its header"),
+    "a depth that is none": (headed_png(5, 0), "5 bits"),
+    "a depth of other colours": (headed_png(4, 2), "4 bits, colours of type 2"),
+    "colours that are none": (headed_png(8, 5), "colours of type 5"),
+    "a header too long": (headed_png(8, 2, b"x"), "header of 14 bytes"),
 }
 
 
@@ -193,6 +203,12 @@ def test_every_cut_is_refused(read: Read) -> None:
     for length in range(12, len(image) - 1):
         with pytest.raises(BadImage):
             read(data[:length])
+
+
+@pytest.mark.parametrize("parts", [[VP8], [canvas(EXIF), VP8]])
+def test_a_webp_that_begins_with_what_is_not_needed(parts: list[bytes]) -> None:
+    late = read_webp(np.frombuffer(riff(webp_part(b"EXIF", b"abc"), *parts), np.uint8))
+    assert_pillows(*whole_and_region([late.data]), PLAIN_WEBP)
 
 
 def test_what_needs_no_change_is_not_copied() -> None:

@@ -46,9 +46,10 @@ def test_images_are_told_by_their_last_extension() -> None:
             if is_image(n)] == ["a.JPEG", "b.v2.jfif", "c.webp", "d/e.PnG"]  # fmt: skip
 
 
-def test_what_macos_adds_is_hidden() -> None:
+def test_what_systems_add_is_hidden() -> None:
     names = ["._a.jpg", "__MACOSX/a.jpg", "x/__MACOSX/n01/._a.jpg", ".a", "../../a.jpg", "./a.jpg", "a__MACOSX/b.jpg"]
     assert [n for n in names if is_hidden(n)] == names[:4]
+    assert all(map(is_hidden, ("train/@eaDir/a.jpg", "lost+found")))
 
 
 def test_what_is_left_out_is_told_in_one_line() -> None:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
-from ..pipeline.classes import CLASS_FILE, read_classes
+from ..pipeline.classes import CLASS_FILE, first_difference, read_classes
+from ..pipeline.dataset import Dataset
 from ..pipeline.files import whole_file
 from .config import Config
 from .model import AlexNet, from_torchvision
@@ -205,6 +206,18 @@ def prune(newest: Path, keep: int) -> None:
     kept = saved[: saved.index(newest) + 1][-keep:]
     for path in (*(p for p in saved if p not in kept), *newest.parent.glob(".step-*")):
         path.unlink(missing_ok=True)
+
+
+def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """CheckpointError unless the run can go on with this training set."""
+    if tuple(checkpoint.classes) != dataset.classes:
+        difference = first_difference(checkpoint.classes, dataset.classes)
+        raise CheckpointError(f"The checkpoint was trained on other classes than {dataset.root} has ({difference}). "
+                              "Give the data set it was trained on, or start a new run.")
+    if checkpoint.dataset_fingerprint != dataset.fingerprint:
+        raise CheckpointError(f"The checkpoint was written while training on another data set than {dataset.root} "
+                              "(its images, their sizes or their classes differ). Give the one it was trained on, or "
+                              "start a new run.")
 
 
 def momentum_by_name(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

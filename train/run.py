@@ -18,6 +18,7 @@ from ..pipeline.dataset import Split, open_dataset
 from ..pipeline.stream import name_bad
 from . import evaluate as evaluation
 from .bench_train import TrainBench, bench_train
+from .checkpoint import check_trained_on
 from .config import Config
 from .console import TrainingDisplay, bar, stop_on_signals
 from .devices import choose_devices
@@ -92,6 +93,8 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     with place.main_first("data"):
         train_set, val_set = (open_dataset(job.data, split, rescan=job.rescan and place.rank == 0)
                               for split in get_args(Split))  # fmt: skip
+    if saved:
+        check_trained_on(saved, train_set)  # before the statistics of a large set
     check_split(config, train_set.num_classes, dims)
     device = devices[place.local_rank]
     check_memory(config, train_set.num_classes, device, dims, devices.count(device))

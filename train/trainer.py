@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..pca.stats import RgbStats
-from ..pipeline.classes import first_difference, in_training_classes
+from ..pipeline.classes import in_training_classes
 from ..pipeline.dataset import Dataset
 from ..pipeline.graph import Decode
 from ..pipeline.loader import Batch, BatchSource, Loader
@@ -276,17 +276,7 @@ class Trainer:
         )
 
     def _restore(self, saved: Checkpoint) -> None:
-        if tuple(saved.classes) != self.train_set.classes:
-            difference = first_difference(saved.classes, self.train_set.classes)
-            raise TrainingError(
-                f"The checkpoint was trained on other classes than {self.train_set.root} has ({difference}). Give the "
-                "data set it was trained on, or start a new run."
-            )
-        if saved.dataset_fingerprint != self.train_set.fingerprint:
-            raise TrainingError(
-                f"The checkpoint was written while training on another data set than {self.train_set.root} (its "
-                "images, their sizes or their classes differ). Give the one it was trained on, or start a new run."
-            )
+        checkpoints.check_trained_on(saved, self.train_set)
         mp = self.mesh.mp
         part = replace(saved, model=own_part(saved.model, mp), momentum=own_part(saved.momentum, mp))
         checkpoints.restore(part, self.model, self.optimizer)

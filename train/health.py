@@ -20,7 +20,7 @@ from .config import Config
 from .mesh import Axis
 
 AT_CHANCE = 0.98  # of the loss of guessing: plateaus of slow starts lie between this and 1
-HAS_LEARNED = 0.9  # of it: a loss that was below this and comes back has jumped
+HAS_LEARNED = 0.8  # of it: a loss that was below this and comes halfway back has jumped
 MOST_DEAD = 0.95  # share of a layer's units; in runs that learn up to half of them rest for a window
 PATIENCE = 200, 2000  # steps at chance, at least and at most; between them a tenth of the run
 SPAN = 20  # steps that are judged together, however short the windows
@@ -123,14 +123,12 @@ class Watch:
         return new
 
     def _signs(self, loss: float) -> Iterable[tuple[str, str | None]]:
-        at_chance = loss >= AT_CHANCE * self._chance
-        learned = self._lowest < HAS_LEARNED * self._chance
-        if at_chance and learned:
+        if self._lowest < HAS_LEARNED * self._chance and loss > (self._lowest + self._chance) / 2:
             yield "jumped back", (
-                f"The loss has jumped back to {loss:.3f}, which guessing reaches, from {self._lowest:.3f}. "
+                f"The loss has jumped back to {loss:.3f} from {self._lowest:.3f}; guessing reaches {self._chance:.3f}. "
                 f"The rate is too high: {self._remedy()}."
             )
-        elif at_chance and self._position >= self._patience:
+        elif loss >= AT_CHANCE * self._chance and self._position >= self._patience:
             yield "at chance", (
                 f"After {self._position:,} steps the loss is {loss:.3f}, and guessing reaches {self._chance:.3f}: "
                 f"nothing is learned yet. If it stays there, {self._remedy()}."

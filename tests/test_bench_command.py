@@ -95,6 +95,9 @@ def test_loading_options_reach_the_settings() -> None:
     assert settings_of(usual | {"threads": 16}).readers == 16
     changed = settings_of(usual | {"readers": 1, "prefetch": 7})
     assert (changed.readers, changed.prefetch) == (1, 7)
+    shared = settings_of(usual | {"threads": 16}, num_ranks=2)
+    assert (shared.threads, shared.readers) == (8, 8)
+    assert settings_of(usual, num_ranks=8).threads == 1
 
 
 def test_every_command_that_loads_takes_the_recommended_options() -> None:

@@ -150,6 +150,11 @@ def test_what_cannot_do_without_says_so_first(no_home: None, colour_tree: Path) 
     assert result.stderr == f"Error: {NO_HOME}. Without --out FILE the statistics go there. {advice}\n"
 
 
+def test_what_must_be_written_needs_more_than_reading(read_only: Path) -> None:
+    assert cache_folder() == read_only
+    assert refused(lambda: needed_cache("It is needed.")).startswith(f"The cache folder {read_only} cannot be written.")
+
+
 def test_the_doctor_says_so(no_home: None) -> None:
     finding = doctor._examine("cache folder", doctor.PROBES["cache folder"])
     assert (finding.status, finding.found) == ("missing", NO_HOME)

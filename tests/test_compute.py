@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from alexnet.pca import compute
 from alexnet.pca.checked import StatsError
 from alexnet.pca.compute import compute_stats, compute_stats_sharded, merge_stats
 from alexnet.pca.moments import RgbMoments
+from alexnet.pca.state import SAMPLE_PER_IMAGE
 from alexnet.pca.stats import RgbStats
 from alexnet.pipeline.loader import Decoded
 from alexnet.pipeline.stream import Settings, TooManyBadFiles
@@ -119,6 +121,21 @@ def test_adds_up_what_was_decoded(tmp_path: Path) -> None:
     assert done == [0, 7, 14, 21, 28, 35, 42, 49, 56, 60]
 
 
+def test_the_sample_does_not_depend_on_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "MAX_SAMPLE", SAMPLE_PER_IMAGE * COUNT // 3)
+    one, other = (run(tmp_path / str(size), Source(batch_size=size)).self_check for size in (7, COUNT))
+    assert one is not None
+    assert one == other
+    assert one.num_images == COUNT // 3
+
+
+def test_each_image_has_a_sample_of_its_own() -> None:
+    image = np.dstack([*np.mgrid[:200, :200], np.zeros((200, 200))]).astype(np.uint8)  # pixels say where they are
+    first, second = compute._sample(1, image), compute._sample(2, image)
+    assert len(np.unique(first, axis=0)) > 30
+    assert not (first == second).all(axis=1).any()
+
+
 def test_scikit_learn_agrees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check = run(tmp_path, Source()).self_check
     assert check is not None
@@ -211,6 +228,15 @@ def test_kill_9_goes_on_to_the_same_bits(tmp_path: Path, unbroken: list[bytes]) 
     assert len(list(work.iterdir())) <= 3  # the state, and what a kill may have left half-written
 
 
+def test_a_finished_pass_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little time it took; other ranks wait for it."""
+    monkeypatch.setattr(compute, "SAVE_SECONDS", 1e9)
+    run(tmp_path, Source())
+    again = Source()
+    run(tmp_path, again)
+    assert again.asked == []
+
+
 # -- states that cannot be used ----------------------------------------------------------------------------
 
 
@@ -243,6 +269,14 @@ def test_state_of_another_pass_is_not_used(tmp_path: Path, other: dict[str, Any]
     assert source.asked[0] == 0
 
 
+def test_state_of_other_decoders_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, Source())
+    monkeypatch.setattr(compute, "tool_versions", lambda: {"nvidia-dali-cuda120": "99"})
+    source = Source()
+    run(tmp_path, source)
+    assert source.asked == list(range(COUNT))
+
+
 # -- bad files ---------------------------------------------------------------------------------------------
 
 
@@ -254,12 +288,12 @@ def test_too_many_bad_files_end_the_pass_early(tmp_path: Path) -> None:
     assert isinstance(caught.value, ValueError)
 
 
-def test_repaired_files_are_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [7, COUNT])  # too many before the end, and at the end
+def test_repaired_files_are_tried_again(tmp_path: Path, batch_size: int) -> None:
     """A disk that was away for a while must not spoil the pass for ever."""
-    with pytest.raises(TooManyBadFiles):
-        run(tmp_path / "work", Source(bad=dict.fromkeys(range(40), "Input/output error")))
-    with pytest.raises(TooManyBadFiles):
-        run(tmp_path / "work", Source(bad=dict.fromkeys(range(30), "Input/output error")))
+    for count in (40, 30):
+        with pytest.raises(TooManyBadFiles):
+            run(tmp_path / "work", Source(batch_size, dict.fromkeys(range(count), "Input/output error")))
     done: list[int] = []
     stats = run(tmp_path / "work", Source(batch_size=4, bad={3: "empty"}), progress=done.append)
     assert [bad.name for bad in stats.bad_files] == ["n01/0003.JPEG"]
@@ -273,6 +307,11 @@ def test_only_bad_files_or_no_share_allowed(tmp_path: Path) -> None:
         run(tmp_path / "a", Source(bad={5: "empty"}), settings=Settings(max_bad=0.0))
     with pytest.raises(StatsError, match="no image could be used"):
         run(tmp_path / "b", Source(bad=dict.fromkeys(range(COUNT), "empty")), settings=Settings(max_bad=1.0))
+
+
+def test_the_limit_is_a_share_of_the_whole_data_set(tmp_path: Path) -> None:
+    """Bad files lie together, and a slice may have most of them."""
+    assert run(tmp_path, Source(bad=dict.fromkeys(range(10), "empty")), shard=(0, 4)).num_images == 5
 
 
 def test_image_source_that_breaks_its_promise_is_noticed(tmp_path: Path) -> None:
@@ -313,6 +352,16 @@ def test_missing_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     compute_stats_sharded(dataset, rank=2, images=Source(), **options)
     with pytest.raises(TimeoutError, match="part of rank 1, 3 of 4"):
         compute_stats_sharded(dataset, rank=0, images=Source(), **options)
+
+
+def test_the_wait_is_as_long_as_a_rank_gets_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, done = [0.0], list[int]()
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + 6))
+    monkeypatch.setattr(compute, "time", clock)
+    positions = iter([0, 0, 20, 20, 40, 40, COUNT])
+    late: Any = SimpleNamespace(dataset=FakeDataset(), stop=COUNT, saved_position=lambda: next(positions))
+    compute._wait([late], 10.0, done.append)
+    assert done == [0, 0, 20, 20, 40, 40, COUNT]
 
 
 def test_more_shards_than_images(tmp_path: Path) -> None:

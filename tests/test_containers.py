@@ -139,12 +139,19 @@ def bmp(bits: int, packing: int = 0, *, header: int = 40, height: int = HEIGHT, 
     return start + info + bytes(header - 40) + masks + palette + rows
 
 
+def os2_bmp() -> bytes:
+    """With the oldest header, in which sizes have two bytes."""
+    rows = np.random.default_rng(2).integers(0, 256, (WIDTH * 24 + 31) // 32 * 4 * HEIGHT, np.uint8).tobytes()
+    return b"BM" + struct.pack("<IHHIIHHHH", 26 + len(rows), 0, 0, 26, 12, WIDTH, HEIGHT, 1, 24) + rows
+
+
 BGRX, OTHER = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF), struct.pack("<III", 0xFF, 0xFF00, 0xFF0000)
 BMPS = {
     **{f"{bits} bits": bmp(bits) for bits in (1, 4, 8, 24, 32)},
     "from the top": bmp(24, height=-HEIGHT),
     "version 4": bmp(24, header=108),
     "version 5": bmp(24, header=124),
+    "of OS/2": os2_bmp(),
     "the usual masks": bmp(32, 3, masks=BGRX),
     "grey, by Pillow": save(PICTURE.convert("L"), "BMP"),
     "bytes after its end": bmp(24) + b"more",

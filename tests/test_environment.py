@@ -39,6 +39,7 @@ def test_a_task_of_slurm() -> None:
         "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "gpu07",
         "MASTER_PORT": "23456"}  # fmt: skip
     assert slurm_environment(STEP | {"MASTER_ADDR": "10.0.0.1"})["MASTER_ADDR"] == "10.0.0.1"
+    assert slurm_environment(STEP | {"MASTER_PORT": "7"})["MASTER_PORT"] == "7"
     assert numbers(STEP | MEETING) == (9, 16, 1, 8)
     assert numbers(STEP | MEETING | {"WORLD_SIZE": "16"}) == (9, 16, 1, 8)  # exported by the script, as many do
 

@@ -169,6 +169,23 @@ def test_a_bad_image_is_left_out_and_named(colour_tree: Path, tmp_path: Path) ->
         run([classifier(1)], open_dataset(tmp_path, "val"), max_bad=0.1)
 
 
+def test_no_image_that_can_be_used(colour_tree: Path, tmp_path: Path) -> None:
+    """However many may be bad."""
+    (tmp_path / "val/red").mkdir(parents=True)
+    (tmp_path / "val/red/0.JPEG").write_text("no picture")
+    with pytest.raises(TooManyBadFiles, match=r"1 of 1 images .*0.JPEG"):
+        run([classifier(1)], open_dataset(tmp_path, "val"), max_bad=1.0)
+
+
+def test_a_network_that_is_wholly_sure_of_a_wrong_class_has_a_loss(colour_tree: Path) -> None:
+    one = classifier(1)
+    with torch.no_grad():
+        one.model.fc8.bias.copy_(torch.tensor([1e4, 0, 0]))
+    found = run([one], open_dataset(colour_tree, "val"))
+    assert found.top1_error == pytest.approx(2 / 3)
+    assert 100 < found.loss < 1e4
+
+
 def test_other_classes_are_refused(colour_tree: Path) -> None:
     dataset = open_dataset(colour_tree, "val")
     with pytest.raises(ValueError, match=r"has the classes 'red', which the checkpoint does not .* Give a data set of"):

@@ -82,6 +82,10 @@ def test_a_loss_at_chance_is_told_once_patience_is_over() -> None:
     json.dumps(warning)
 
 
+def test_patience_has_an_end_however_long_the_run() -> None:
+    assert told(watch(epochs=10_000), windows([GUESS] * 201)) == [(199, "at chance")]
+
+
 def test_short_windows_are_judged_together() -> None:
     alone = windows([GUESS * (0.5 if i % 2 else 1.6) for i in range(400)], steps=1)
     assert told(watch(), alone) == [(199, "at chance")]
@@ -141,6 +145,18 @@ def test_live_units_are_those_that_any_image_of_the_window_switched_on() -> None
     (layer(torch.zeros(1, 8)).relu() * 0).sum().backward()
     units.add()
     assert units.flush() == {"dead_fc6": 1.0}
+
+
+def test_the_other_towers_units_are_counted() -> None:
+    class Pair(Axis):
+        def sum(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.tensor([4.0, 6.0], dtype=x.dtype)  # 4 of its 6 units live
+
+    layer = torch.nn.Linear(1, 4)
+    units = LiveUnits({"fc6": layer}, Pair())
+    layer(torch.ones(1, 1))[:, :3].sum().backward()
+    units.add()
+    assert units.flush() == {"dead_fc6": 0.3}
 
 
 def test_a_run_whose_units_die_says_so_in_its_metrics(colour_tree: Path, tmp_path: Path) -> None:

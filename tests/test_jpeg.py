@@ -77,6 +77,12 @@ def grey(seed: int) -> bytes:
     return file.getvalue()
 
 
+def arithmetic(process: int, scan: bytes, data: str) -> bytes:
+    """In libjpeg-turbo's arithmetic code, which Pillow reads and does not write: the same sizes, other colours."""
+    frame = bytes([0xFF, process]) + FRAME[2:]
+    return SOI + JFIF + QUANTISATION + SEGMENTS[2] + frame + scan + bytes.fromhex(data) + EOI
+
+
 AFTER_THE_END = {
     "zeros": bytes(99),
     "text": b"trailing text",
@@ -97,6 +103,13 @@ PLAIN = {
     "without JFIF": SOI + b"".join(SEGMENTS[1:]) + DATA,
     "a thumbnail": after_first(THUMBNAIL),
     "the standard's own tables": SOI + JFIF + QUANTISATION + SEGMENTS[2] + FRAME + SCAN + DATA,
+    "arithmetic": arithmetic(
+        0xC9, SCAN, "ff0064e8c1b035bea212690c6be8827a66ef027e29dd4ada418c6fd003ff00e9b26607a126f12ee0e680"
+    ),
+    "arithmetic and progressive": arithmetic(
+        0xCA, bytes.fromhex("ffda000c03010002100310000000"),
+        "ff00648ff52a9b7eee46f1d4c641b1ae8ff14b9cfa4abaa1516ec24da7faccd1707f29065a8dee9f",
+    ),
     "number of lines": after_first(b"\xff\xdc\x00\x04\x00\x32"),
     "a comment at the end": jpeg()[:-2] + b"\xff\xfe\x00\x04\xff\xd9" + EOI,
     "fill before the end": jpeg()[:-2] + b"\xff\xff" + EOI,

@@ -42,7 +42,10 @@ def test_one_sigma_moves_an_image_along_its_axis() -> None:
 
 def test_axis_colours_pass_through_the_mean() -> None:
     stats = some_stats(32)
-    np.testing.assert_allclose(axis_colours(stats, 1, num=3)[1], stats.mean, atol=0.5)
+    for axis in range(3):
+        step = 2 * stats.strengths("std")[axis] * stats.eigenvectors[:, axis]
+        expected = [stats.mean - step, stats.mean, stats.mean + step]
+        np.testing.assert_allclose(axis_colours(stats, axis, num=3, reach=2), expected, atol=0.5)
 
 
 def test_no_window_system_is_touched() -> None:

@@ -129,6 +129,15 @@ def test_errors_of_usage_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Error: No such option: --a\\nb\n" in CliRunner().invoke(main, ["doctor"]).stderr
 
 
+def test_a_library_that_logs_too_repeats_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    terminal.set_up()
+    logging.getLogger("alexnet").warning("once")
+    assert capsys.readouterr().err == "once\n"
+
+
 def test_a_traceback_keeps_its_lines() -> None:
     record = logging.LogRecord("alexnet", logging.ERROR, "", 0, "a\nb", (), None)
     try:

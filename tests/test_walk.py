@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -223,6 +224,22 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     assert expected in found_without_rights(root)
     for path in ("train/b", "train/a/sub"):
         (root / path).chmod(0o755)
+
+
+def test_a_file_that_comes_while_its_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be missing from the list, so the list must count as old."""
+    scan = os.scandir
+    os.utime(plant(tmp_path, "0.JPEG"), ns=(10**18, 10**18))
+
+    def overtaken(folder: str) -> Any:
+        entries = scan(folder)
+        plant(tmp_path, "1.JPEG")
+        return entries
+
+    monkeypatch.setattr(os, "scandir", overtaken)
+    walk = Walk()
+    assert list(walk.images(tmp_path))
+    assert walk.folders == {str(tmp_path): 10**18}
 
 
 def test_files_that_are_no_images_are_counted_once(tmp_path: Path) -> None:

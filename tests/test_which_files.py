@@ -191,6 +191,17 @@ def test_the_validation_archive_inside_or_beside_its_folder(
     assert ("is left aside" if extracted else "Left out 1 file: 1 .me") in said.text
 
 
+def test_a_folder_called_like_a_shard(tmp_path: Path) -> None:
+    """Some unpack each archive into a folder of its name."""
+    plant(shards(tmp_path, "x-train-0"), "x-train-1.tar/0.jpg")
+    assert images(open_dataset(tmp_path, "train")) == ["x-train-0"]
+
+
+def test_the_usual_name_of_a_folder_wins(tmp_path: Path) -> None:
+    plant(tmp_path, "VAL/a/large.JPEG", "val/a/small.JPEG", "validation/a/long.JPEG")
+    assert images(open_dataset(tmp_path, "val")) == ["small"]
+
+
 @pytest.mark.parametrize("folders", [["train/a"], ["train/a/b"], ["train"]])
 def test_empty_folders_do_not_win(tmp_path: Path, folders: list[str]) -> None:
     plant(tmp_path, **{"ILSVRC2012_img_train.tar": CLASS_TARS})
@@ -248,6 +259,14 @@ def test_a_new_file_is_noticed_at_any_depth(tmp_path: Path, place: str, caching:
     if place == "c":
         (tmp_path / "train/c").rmdir()
     assert len(open_dataset(tmp_path, "train")) == 4
+
+
+def test_a_folder_that_became_older_is_noticed(tmp_path: Path, caching: None) -> None:
+    """As where a backup is put back, or another folder is moved into its place."""
+    plant(tmp_path, "train/a/0.JPEG")
+    assert len(open_dataset(tmp_path, "train")) == 1
+    age(plant(tmp_path, "train/a/1.JPEG"))
+    assert len(open_dataset(tmp_path, "train")) == 2
 
 
 def test_opening_a_kept_list_looks_at_folders_only(

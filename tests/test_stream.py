@@ -295,7 +295,7 @@ def test_files_that_change_after_they_were_listed(tmp_path: Path) -> None:
     taken = squares_of(dataset, requests, 3)
     check_squares(dataset, requests, taken, {1, 3, 4})
     reasons = dict(b for _, feed in taken for b in feed.bad)
-    assert "No such file" in reasons[1]
+    assert reasons[1] == "cannot be read (No such file or directory)"
     assert f"has {len(jpeg(3)) + 4} bytes where {len(jpeg(3))} were listed" in reasons[3]
     assert "has 0 bytes" in reasons[4]
 

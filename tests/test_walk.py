@@ -216,7 +216,7 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     (root / "train/a/1.JPEG").chmod(0)
     (root / "train/a/sub").chmod(0)
     assert found_without_rights(root) == {
-        "train/a/1.JPEG": "cannot be read (Permission denied)",
+        "train/a/1.JPEG": f"[Errno 13] Permission denied: '{root}/train/a/1.JPEG'",
         "train/a/sub": "a folder that may not be read",
     }
     (root / "train/b").chmod(0)

@@ -358,8 +358,8 @@ def test_the_wait_is_as_long_as_a_rank_gets_on(monkeypatch: pytest.MonkeyPatch) 
     now, done = [0.0], list[int]()
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + 6))
     monkeypatch.setattr(compute, "time", clock)
-    positions = iter([0, 0, 20, 20, 40, 40, COUNT])
-    late: Any = SimpleNamespace(dataset=FakeDataset(), stop=COUNT, saved_position=lambda: next(positions))
+    position = iter([0, 0, 20, 20, 40, 40, COUNT]).__next__
+    late: Any = SimpleNamespace(dataset=FakeDataset(), work_dir=None, stop=COUNT, saved_position=position)
     compute._wait([late], 10.0, done.append)
     assert done == [0, 0, 20, 20, 40, 40, COUNT]
 

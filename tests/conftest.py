@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 import tarfile
 import tempfile
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -179,3 +181,18 @@ def noise_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(256, size=(96, 72, 3), dtype=np.uint8)).save(path)
     return root
+
+
+@pytest.fixture
+def time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test that hangs fails; what it caches is its own."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("no end after 60 s")
+
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -24,22 +22,7 @@ from alexnet.pipeline.dataset import DatasetError, open_dataset
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
 LABELS = {f"<{i}>".encode(): (i * 7) % 5 for i in range(4)}  # of each image, by its content
-SECONDS = 60
-
-
-@pytest.fixture(autouse=True)
-def time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A test that hangs fails."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"no end after {SECONDS} s")
-
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 def sealed(header: bytearray) -> bytes:

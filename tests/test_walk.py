@@ -9,13 +9,10 @@ import inspect
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -26,22 +23,7 @@ from alexnet.pipeline.formats import BadImage
 from alexnet.pipeline.regular import NotRegular, open_regular
 from alexnet.pipeline.walk import Walk
 
-SECONDS = 30
-
-
-@pytest.fixture(autouse=True)
-def time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A test that hangs fails."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"no end after {SECONDS} s")
-
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 def plant(root: Path, *names: str) -> Path:
@@ -205,7 +187,7 @@ except ValueError as error:
 def found_without_rights(root: Path) -> dict[str, str] | str:
     """What cannot be read, or the error, where root too may read only what it is allowed to."""
     command = [*WITHOUT_RIGHTS, sys.executable, "-c", SCRIPT, str(root), str(Path(__file__).parent)]
-    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
+    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     found: dict[str, str] | str = json.loads(child.stdout)
     return found
 

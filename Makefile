@@ -21,6 +21,7 @@ test: lint types  ## lint, types and tests: what must pass before a change lands
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
 
 types: $(INSTALLED)  ## mypy, which names modules by folder: it is shown the checkout as "alexnet"
 	dir=$$(mktemp -d) && trap 'rm -r $$dir' EXIT && ln -s "$(CURDIR)" $$dir/alexnet && cd $$dir && \

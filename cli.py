@@ -83,8 +83,17 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
 @rescan_option
 @loading_options
 @json_option
-def pack(data: Path, out: Path, splits: tuple[Literal["train", "val"], ...], raw: bool, quality: int, shard_size: int,
-         rescan: bool, as_json: bool, **loading: Any) -> None:  # fmt: skip
+def pack(
+    data: Path,
+    out: Path,
+    splits: tuple[Literal["train", "val"], ...],
+    raw: bool,
+    quality: int,
+    shard_size: int,
+    rescan: bool,
+    as_json: bool,
+    **loading: Any,
+) -> None:
     """Down-sample a data set once, as the paper did: 256x256 images in WebDataset shards, for any command's DATA.
 
     ImageNet becomes 34 GB, which memory can hold, and decodes several times faster. After an interruption the same
@@ -156,8 +165,15 @@ def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: i
 @loading_options
 @json_option
 @click.pass_context
-def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10], batch_size: int, rescan: bool,
-             as_json: bool, **given: Any) -> None:  # fmt: skip
+def evaluate(
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    views: Literal[1, 10],
+    batch_size: int,
+    rescan: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Top-1 and top-5 error of checkpoints or run folders on the validation set, every image counted once.
 
     Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
@@ -171,8 +187,16 @@ def evaluate(ctx: click.Context, paths: tuple[Path, ...], views: Literal[1, 10],
 
     ranks = run.Ranks(**take(RANKS, given))
     checkpoints, data = split_data(paths)
-    result = run.evaluate(checkpoints, data, views=views, batch_size=batch_size, rescan=rescan, loading=given,
-                          ranks=ranks, arguments=ctx.meta[ARGUMENTS])  # fmt: skip
+    result = run.evaluate(
+        checkpoints,
+        data,
+        views=views,
+        batch_size=batch_size,
+        rescan=rescan,
+        loading=given,
+        ranks=ranks,
+        arguments=ctx.meta[ARGUMENTS],
+    )
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
     record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
@@ -198,9 +222,15 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
 
     files, device = from_files(images), device_of(loading)
     bad: dict[int, str] = {}
-    found = evaluation.predict([load_classifier(checkpoint, device)], files, views=views, device=device,
-                               settings=settings_of(loading | {"max_bad": 1.0}), bad=bad,
-                               decode=loading["decode"])  # fmt: skip
+    found = evaluation.predict(
+        [load_classifier(checkpoint, device)],
+        files,
+        views=views,
+        device=device,
+        settings=settings_of(loading | {"max_bad": 1.0}),
+        bad=bad,
+        decode=loading["decode"],
+    )
     predictions = [(files.name(p.index), dict(p.classes)) for p in found]
     record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}
     show_json(json.dumps(record)) if as_json else print_predictions(predictions)
@@ -240,8 +270,19 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
 @loading_options
 @json_option
 @click.pass_context
-def bench_train(ctx: click.Context, data: Path | None, rescan: bool, preset: str, width: float, batch_size: int,
-                seconds: float, rounds: int, execution: str | None, as_json: bool, **given: Any) -> None:  # fmt: skip
+def bench_train(
+    ctx: click.Context,
+    data: Path | None,
+    rescan: bool,
+    preset: str,
+    width: float,
+    batch_size: int,
+    seconds: float,
+    rounds: int,
+    execution: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Images per second of training on a mesh: the step alone on a cached batch, and with the loader.
 
     Also the share of time that waits for other ranks and for data, and the bytes sent, counted and from the shapes.
@@ -254,8 +295,17 @@ def bench_train(ctx: click.Context, data: Path | None, rescan: bool, preset: str
 
     ranks = run.Ranks(**take(RANKS, given))
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
-    result = run.bench(data, config, seconds=seconds, rounds=rounds, execution=execution, rescan=rescan, loading=given,
-                       ranks=ranks, arguments=ctx.meta[ARGUMENTS])  # fmt: skip
+    result = run.bench(
+        data,
+        config,
+        seconds=seconds,
+        rounds=rounds,
+        execution=execution,
+        rescan=rescan,
+        loading=given,
+        ranks=ranks,
+        arguments=ctx.meta[ARGUMENTS],
+    )
     if isinstance(result, int):  # the first rank prints
         ctx.exit(result)
     show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)

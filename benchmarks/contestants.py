@@ -45,14 +45,16 @@ CONTESTANTS = {
     "alexnet-fast": Contestant("the same with `--decode fast`", "with_alexnet", "run_fast"),
     "alexnet-decode": Contestant("its ceiling: DALI decodes whole images", "with_alexnet", "run_decoder"),
     "pillow": Contestant("DataLoader, Pillow: resize, then crop", "with_pillow", workers="processes"),
-    "pillow-region": Contestant("DataLoader, Pillow: resize the crop alone", "with_pillow", "run_region",
-                                workers="processes"),
+    "pillow-region": Contestant(
+        "DataLoader, Pillow: resize the crop alone", "with_pillow", "run_region", workers="processes"
+    ),
     "opencv": Contestant("DataLoader, OpenCV: resize the crop alone", "with_opencv", workers="processes"),
     "spdl": Contestant("SPDL: FFmpeg resizes the crop alone", "with_spdl", workers="threads"),
     "ffcv": Contestant("FFCV: resize the crop alone", "with_ffcv", workers="threads"),
-    "alexnet-pack": Contestant("this project's loader, JPEGs of 256x256", "with_alexnet", images="pack",
-                               against="alexnet"),
+    "alexnet-pack": Contestant(
+        "this project's loader, JPEGs of 256x256", "with_alexnet", images="pack", against="alexnet"
+    ),
     "alexnet-pack-decode": Contestant("its ceiling", "with_alexnet", "run_decoder", images="pack"),
     "ffcv-pack": Contestant("FFCV, the same JPEGs of 256x256", "with_ffcv", images="pack", workers="threads"),
     "alexnet-raw": Contestant("this project's loader, raw 256x256", "with_alexnet", images="raw", against="alexnet"),
-}  # fmt: skip
+}

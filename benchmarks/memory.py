@@ -130,8 +130,9 @@ def training(data: Path, epochs: int, ended: Callable[[], None]) -> None:
     stats = compute_stats(train_set, work_dir=data.parent / "passes", settings=_settings())
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(run_dir=Path(folder), settings=_settings(), checkpoint_every=30)
-        Trainer(config, train_set, val_set, stats, options,
-                lambda record: ended() if record["kind"] == "val" else None).fit()  # fmt: skip
+        Trainer(
+            config, train_set, val_set, stats, options, lambda record: ended() if record["kind"] == "val" else None
+        ).fit()
 
 
 def _loader(data: Path) -> Any:
@@ -140,8 +141,14 @@ def _loader(data: Path) -> Any:
     from alexnet.pipeline.dataset import open_dataset
     from alexnet.pipeline.loader import Loader, Treatment
 
-    return Loader(dataset=open_dataset(data, "train"), treatment=Treatment(mean=np.zeros(3, np.float32)),
-                  batch_size=BATCH, seed=0, settings=_settings(), bad={})  # fmt: skip
+    return Loader(
+        dataset=open_dataset(data, "train"),
+        treatment=Treatment(mean=np.zeros(3, np.float32)),
+        batch_size=BATCH,
+        seed=0,
+        settings=_settings(),
+        bad={},
+    )
 
 
 def _settings() -> Any:

@@ -41,11 +41,33 @@ def main(data: Path, meshes: str, rounds: int, as_json: bool, options: tuple[str
     names = ("step_images_per_second", "images_per_second", "exchange_share", "waiting_share")
     middle = {mesh: [median(r[name] for r in results) for name in names] for mesh, results in found.items()}
     first = next(iter(middle.values()))[0]
-    rows = [(mesh, f"{step:,.1f}", f"{step / first:.2f}", f"{whole:,.1f}", f"{exchange:.1%}", f"{waiting:.1%}",
-             *(f"{found[mesh][0]['sent'][kind]:,}" for kind in ("exchange", "gradients", "images")))
-            for mesh, (step, whole, exchange, waiting) in middle.items()]  # fmt: skip
-    print_table("Medians", ("mesh", "step images/s", "over the first", "with loader", "blocked by ranks",
-                            "waiting for data", "bytes exchange", "gradients", "images"), rows)  # fmt: skip
+    rows = [
+        (
+            mesh,
+            f"{step:,.1f}",
+            f"{step / first:.2f}",
+            f"{whole:,.1f}",
+            f"{exchange:.1%}",
+            f"{waiting:.1%}",
+            *(f"{found[mesh][0]['sent'][kind]:,}" for kind in ("exchange", "gradients", "images")),
+        )
+        for mesh, (step, whole, exchange, waiting) in middle.items()
+    ]
+    print_table(
+        "Medians",
+        (
+            "mesh",
+            "step images/s",
+            "over the first",
+            "with loader",
+            "blocked by ranks",
+            "waiting for data",
+            "bytes exchange",
+            "gradients",
+            "images",
+        ),
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -28,8 +28,16 @@ BATCH, ROUNDS = 128, 3
 def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
     rank, num_ranks = (mesh.mp.index, mesh.mp.size) if halves else (0, 1)
     treatment = Treatment(mean=np.array([124, 117, 104], np.float32))
-    loader = Loader(dataset=open_dataset(data, "train"), treatment=treatment, batch_size=BATCH, seed=0, bad={},
-                    settings=Settings(threads=1, readers=1), rank=rank, num_ranks=num_ranks)  # fmt: skip
+    loader = Loader(
+        dataset=open_dataset(data, "train"),
+        treatment=treatment,
+        batch_size=BATCH,
+        seed=0,
+        bad={},
+        settings=Settings(threads=1, readers=1),
+        rank=rank,
+        num_ranks=num_ranks,
+    )
     source = PairLoader(loader, mesh) if halves else loader
     return source.batches(0, 0, 1000, lambda epoch: False)
 
@@ -51,9 +59,17 @@ def main(data: Path, count: int) -> None:
     rounds = [(seconds(data, mesh, True, count), seconds(data, mesh, False, count)) for _ in range(ROUNDS)]
     if mesh.is_main:
         halves, whole = np.median(rounds, axis=0)
-        print(json.dumps({"batch": BATCH, "cpu_ms_per_image": {"halves": halves * 1e3, "whole": whole * 1e3},
-                          "ratio": whole / halves, "bytes_sent_per_image": mesh.mp.bytes_sent / ROUNDS / BATCH,
-                          "rounds": rounds}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "batch": BATCH,
+                    "cpu_ms_per_image": {"halves": halves * 1e3, "whole": whole * 1e3},
+                    "ratio": whole / halves,
+                    "bytes_sent_per_image": mesh.mp.bytes_sent / ROUNDS / BATCH,
+                    "rounds": rounds,
+                }
+            )
+        )
     leave_mesh()
 
 

@@ -17,8 +17,10 @@ from alexnet.pipeline.stream import Settings
 def packed(dataset: Dataset, raw: bool) -> Dataset:
     """What `alexnet pack` makes of it, JPEGs or raw."""
     settings = Settings(threads=num_cores())
-    root = cached(f"{dataset.fingerprint}-pack{'-raw' if raw else ''}",
-                  lambda draft: pack(dataset, draft, PackOptions(raw=raw), settings))  # fmt: skip
+    root = cached(
+        f"{dataset.fingerprint}-pack{'-raw' if raw else ''}",
+        lambda draft: pack(dataset, draft, PackOptions(raw=raw), settings),
+    )
     return open_dataset(root, "train")
 
 

@@ -20,8 +20,17 @@ from alexnet.pipeline.dataset import Dataset
 from contestants import Images
 
 PACKAGES = ("pillow", "opencv-", "ffcv", "numba", "spdl-io")  # what their names begin with
-COLUMNS = ("loader", "what", "workers", "images/s", "slowest-fastest", "compared with", "which is times as fast",
-           "CPU ms an image, least", "grey levels from ours, mean / max")  # fmt: skip
+COLUMNS = (
+    "loader",
+    "what",
+    "workers",
+    "images/s",
+    "slowest-fastest",
+    "compared with",
+    "which is times as fast",
+    "CPU ms an image, least",
+    "grey levels from ours, mean / max",
+)
 
 
 @dataclass

@@ -62,8 +62,18 @@ def _options() -> argparse.Namespace:
 
 def _run(stage: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One stage in a process of its own, with a cache of its own."""
-    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder),
-               "--images", str(options.images), "--files", str(options.files)]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        "--stage",
+        stage,
+        "--folder",
+        str(folder),
+        "--images",
+        str(options.images),
+        "--files",
+        str(options.files),
+    ]
     environment = os.environ | {"ALEXNET_CACHE": str(folder / "cache"), "STARTED": str(time.time())}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout.splitlines()[-1], flush=True)

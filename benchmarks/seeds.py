@@ -32,13 +32,24 @@ def train(data: Path, stats: Path, seed: int, aten: str, onednn: str, options: l
     env = {k: v for k, v in (os.environ | isa).items() if k not in isa or v} | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "alexnet.cli", "train", str(data), "--stats", str(stats), "--run", folder]
-        subprocess.run([*command, *options, "--seed", str(seed), "--threads", "1"], env=env, stderr=subprocess.PIPE,
-                       text=True, check=True)  # fmt: skip
+        subprocess.run(
+            [*command, *options, "--seed", str(seed), "--threads", "1"],
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
         records = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     validations = [r for r in records if r["kind"] == "val"]
-    return {"seed": seed, "aten": aten, "onednn": onednn, "top1_error": validations[-1]["top1_error"],
-            "top5_error": validations[-1]["top5_error"], "by_epoch": [round(v["top1_error"], 4) for v in validations],
-            "warnings": [r["text"] for r in records if r["kind"] == "warning"]}  # fmt: skip
+    return {
+        "seed": seed,
+        "aten": aten,
+        "onednn": onednn,
+        "top1_error": validations[-1]["top1_error"],
+        "top5_error": validations[-1]["top5_error"],
+        "by_epoch": [round(v["top1_error"], 4) for v in validations],
+        "warnings": [r["text"] for r in records if r["kind"] == "warning"],
+    }
 
 
 @click.command()
@@ -51,8 +62,11 @@ def train(data: Path, stats: Path, seed: int, aten: str, onednn: str, options: l
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def main(data: Path, out: Path, seeds: int, jobs: int, aten: str, onednn: str, options: tuple[str, ...]) -> None:
     stats = out.with_suffix(".stats.json")
-    subprocess.run([sys.executable, "-m", "alexnet.cli", "pca-stats", str(data), "--out", str(stats)],
-                   stdout=subprocess.DEVNULL, check=True)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "alexnet.cli", "pca-stats", str(data), "--out", str(stats)],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     cells = list(product(aten.split(","), onednn.split(",")))
     done = {(r["seed"], r["aten"], r["onednn"]) for r in read(out)}
     missing = [(s, *cell) for s in range(seeds) for cell in cells if (s, *cell) not in done]
@@ -72,12 +86,20 @@ def read(out: Path) -> list[dict[str, Any]]:
 def show(runs: list[dict[str, Any]]) -> None:
     """Median and range of the errors, by instructions and of all."""
     cells = sorted({(r["aten"], r["onednn"]) for r in runs})
-    groups = {f"{aten or 'unset'}, {onednn or 'unset'}": [r for r in runs if (r["aten"], r["onednn"]) == (aten, onednn)]
-              for aten, onednn in cells} | {"all": runs}  # fmt: skip
-    rows = [(name, len(group), *(_spread([r[key] for r in group]) for key in ("top1_error", "top5_error")))
-            for name, group in groups.items() if group]  # fmt: skip
-    print_table("Errors of the last epoch: median (lowest to highest)",
-                ("ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA", "runs", "top-1", "top-5"), rows)  # fmt: skip
+    groups = {
+        f"{aten or 'unset'}, {onednn or 'unset'}": [r for r in runs if (r["aten"], r["onednn"]) == (aten, onednn)]
+        for aten, onednn in cells
+    } | {"all": runs}
+    rows = [
+        (name, len(group), *(_spread([r[key] for r in group]) for key in ("top1_error", "top5_error")))
+        for name, group in groups.items()
+        if group
+    ]
+    print_table(
+        "Errors of the last epoch: median (lowest to highest)",
+        ("ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA", "runs", "top-1", "top-5"),
+        rows,
+    )
 
 
 def _spread(errors: list[float]) -> str:

@@ -40,14 +40,29 @@ CONTESTANTS = {  # channels_last, and what is done for speed
 
 def torchvision_alexnet() -> nn.Module:
     """Its layers said again, with the names that the optimizer wants; its weights are not needed here."""
+
     def conv(*shape: int) -> list[nn.Module]:
         return [nn.Conv2d(*shape), nn.ReLU(inplace=True)]
 
     return nn.Sequential(
-        *conv(3, 64, 11, 4, 2), nn.MaxPool2d(3, 2), *conv(64, 192, 5, 1, 2), nn.MaxPool2d(3, 2),
-        *conv(192, 384, 3, 1, 1), *conv(384, 256, 3, 1, 1), *conv(256, 256, 3, 1, 1), nn.MaxPool2d(3, 2),
-        nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(inplace=True),
-        nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Linear(4096, 1000))  # fmt: skip
+        *conv(3, 64, 11, 4, 2),
+        nn.MaxPool2d(3, 2),
+        *conv(64, 192, 5, 1, 2),
+        nn.MaxPool2d(3, 2),
+        *conv(192, 384, 3, 1, 1),
+        *conv(384, 256, 3, 1, 1),
+        *conv(256, 256, 3, 1, 1),
+        nn.MaxPool2d(3, 2),
+        nn.AdaptiveAvgPool2d(6),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(9216, 4096),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(inplace=True),
+        nn.Linear(4096, 1000),
+    )
 
 
 def build(name: str, config: Config, device: torch.device) -> Callable[[], None]:
@@ -99,8 +114,9 @@ def shares(name: str, config: Config, images_per_second: float) -> tuple[float, 
 @click.option("--steps", default=50, show_default=True, help="Of a window.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON.")
-def main(names: tuple[str, ...], sizes: tuple[int, ...], preset: str, width: float, steps: int, rounds: int,
-         out: Path | None) -> None:  # fmt: skip
+def main(
+    names: tuple[str, ...], sizes: tuple[int, ...], preset: str, width: float, steps: int, rounds: int, out: Path | None
+) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = [n for n in names or CONTESTANTS if device.type == "cuda" or not CONTESTANTS[n][1].graph]
     found = []
@@ -115,12 +131,30 @@ def main(names: tuple[str, ...], sizes: tuple[int, ...], preset: str, width: flo
                 windows[name].append(rate(step, steps, size))
         for name, rates in windows.items():
             operations, moved = shares(name, config, median(rates))
-            found.append({"contestant": name, "batch_size": size, "images_per_second": median(rates),
-                          "share_of_flops": operations, "share_of_bytes": moved, "windows": rates})  # fmt: skip
-    print_table(f"Training step on {torch.cuda.get_device_name() if device.type == 'cuda' else 'a CPU'}",
-                ("contestant", "batch", "images/s", "of 790 TFLOP/s", "of 4.3 TB/s"),
-                [(str(f["contestant"]), str(f["batch_size"]), f"{f['images_per_second']:,.1f}",
-                  f"{f['share_of_flops']:.2%}", f"{f['share_of_bytes']:.2%}") for f in found])  # fmt: skip
+            found.append(
+                {
+                    "contestant": name,
+                    "batch_size": size,
+                    "images_per_second": median(rates),
+                    "share_of_flops": operations,
+                    "share_of_bytes": moved,
+                    "windows": rates,
+                }
+            )
+    print_table(
+        f"Training step on {torch.cuda.get_device_name() if device.type == 'cuda' else 'a CPU'}",
+        ("contestant", "batch", "images/s", "of 790 TFLOP/s", "of 4.3 TB/s"),
+        [
+            (
+                str(f["contestant"]),
+                str(f["batch_size"]),
+                f"{f['images_per_second']:,.1f}",
+                f"{f['share_of_flops']:.2%}",
+                f"{f['share_of_bytes']:.2%}",
+            )
+            for f in found
+        ],
+    )
     if out:
         out.write_text(json.dumps({"torch": torch.__version__, "device": str(device), "results": found}, indent=2))
 

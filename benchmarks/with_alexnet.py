@@ -29,12 +29,28 @@ def run_decoder(job: Job) -> Batches:
     """Whole images, decoded and left inside DALI: the batches are empty."""
     loader = _loader(job, "exact")
     requests, build = loader.requests(list(range(EPOCHS)), 0, lit=False), partial(image_graph, decode="exact")
-    with ImageStream(job.dataset, requests, build, IMAGE_INPUTS, batch_size=job.batch_size, crop=None,
-                     on_bad="replace", settings=loader.settings, bad={}) as stream:  # fmt: skip
+    with ImageStream(
+        job.dataset,
+        requests,
+        build,
+        IMAGE_INPUTS,
+        batch_size=job.batch_size,
+        crop=None,
+        on_bad="replace",
+        settings=loader.settings,
+        bad={},
+    ) as stream:
         for _, feed in stream:
             yield torch.empty(0), feed.indices
 
 
 def _loader(job: Job, decode: Decode) -> Loader:
-    return Loader(dataset=job.dataset, treatment=Treatment(mean=MEAN), batch_size=job.batch_size, seed=job.seed,
-                  settings=Settings(threads=job.cores), bad={}, decode=decode)  # fmt: skip
+    return Loader(
+        dataset=job.dataset,
+        treatment=Treatment(mean=MEAN),
+        batch_size=job.batch_size,
+        seed=job.seed,
+        settings=Settings(threads=job.cores),
+        bad={},
+        decode=decode,
+    )

@@ -120,8 +120,12 @@ def _plot_lighting(figure: SubFigure, stats: RgbStats, example: NDArray[np.uint8
     shifts = SIGMA * stats.strengths("std")
     figure.suptitle(
         f"Lighting: alpha ~ N(0, {SIGMA:g}) times the standard deviation, along each axis alone",
-        x=0.005, ha="left", fontsize=11, fontweight="bold", color=INK,
-    )  # fmt: skip
+        x=0.005,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+        color=INK,
+    )
     for i, row in enumerate(grid):
         for cell, step in zip(row, STEPS, strict=True):
             cell.imshow(lit(example, stats, i, step))

@@ -53,8 +53,9 @@ def crop_and_flip(square: Pixels, top: int, left: int, flip: bool) -> Pixels:
     return crop[:, ::-1] if flip else crop
 
 
-def lighting_offset(draws: Floats, eigenvectors: NDArray[np.floating], strengths: NDArray[np.floating],
-                    sigma: float) -> Floats:  # fmt: skip
+def lighting_offset(
+    draws: Floats, eigenvectors: NDArray[np.floating], strengths: NDArray[np.floating], sigma: float
+) -> Floats:
     """What lighting adds to every pixel of an image: [p1 p2 p3] (sigma * draws * strengths), float32 (..., 3).
 
     `draws` (..., 3) are standard normal; `strengths` (3,) in grey levels are, one per column of `eigenvectors`
@@ -63,8 +64,9 @@ def lighting_offset(draws: Floats, eigenvectors: NDArray[np.floating], strengths
     return ((draws * (sigma * strengths)) @ eigenvectors.T).astype(np.float32)
 
 
-def normalise(crop: Pixels, mean: NDArray[np.floating], offset: Floats,
-              divisor: float | NDArray[np.floating]) -> Floats:  # fmt: skip
+def normalise(
+    crop: Pixels, mean: NDArray[np.floating], offset: Floats, divisor: float | NDArray[np.floating]
+) -> Floats:
     """(x - mean + offset) / divisor, float32 (224, 224, 3).
 
     `mean` is the centre 224x224 of the mean image, wherever the crop was taken and never mirrored
@@ -74,7 +76,8 @@ def normalise(crop: Pixels, mean: NDArray[np.floating], offset: Floats,
     return ((crop - mean + offset) / divisor).astype(np.float32)
 
 
-def treat(image: Pixels, *, top: int, left: int, flip: bool, mean: NDArray[np.floating], offset: Floats,
-          divisor: float = 1.0) -> Floats:  # fmt: skip
+def treat(
+    image: Pixels, *, top: int, left: int, flip: bool, mean: NDArray[np.floating], offset: Floats, divisor: float = 1.0
+) -> Floats:
     """One training image from decoded pixels to what the network sees, float32 (224, 224, 3)."""
     return normalise(crop_and_flip(centre_square(image), top, left, flip), mean, offset, divisor)

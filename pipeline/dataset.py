@@ -158,8 +158,9 @@ class Listing:
         self._container.append(container)
         self._offsets.append(offset)
 
-    def dataset(self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = (),
-                raw: bool = False) -> Dataset:  # fmt: skip
+    def dataset(
+        self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = (), raw: bool = False
+    ) -> Dataset:
         return Dataset(
             root=root,
             split=split,

@@ -51,9 +51,16 @@ def new_pipeline(batch_size: int, threads: int, device_id: int | None, prefetch:
     )
 
 
-def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDArray[np.float32],
-                divisor: NDArray[np.float32], half: bool, hw_decoder_load: float = HW_DECODER_LOAD,
-                ) -> None:  # fmt: skip
+def train_graph(
+    pipeline: Pipeline,
+    source: Source,
+    *,
+    decode: Decode,
+    mean: NDArray[np.float32],
+    divisor: NDArray[np.float32],
+    half: bool,
+    hw_decoder_load: float = HW_DECODER_LOAD,
+) -> None:
     """Outputs images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
 
     `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift`
@@ -78,16 +85,18 @@ def train_graph(pipeline: Pipeline, source: Source, *, decode: Decode, mean: NDA
     pipeline.set_outputs(images)
 
 
-def square_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
-                 hw_decoder_load: float = HW_DECODER_LOAD) -> None:  # fmt: skip
+def square_graph(
+    pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
+) -> None:
     """Outputs the central squares, uint8 (256, 256, 3)."""
     inputs = _inputs(SQUARE_INPUTS, source)
     region = _decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load)
     pipeline.set_outputs(_resample(region, inputs, SHORT_SIDE))
 
 
-def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
-                hw_decoder_load: float = HW_DECODER_LOAD) -> None:  # fmt: skip
+def image_graph(
+    pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
+) -> None:
     """Outputs whole images, uint8 (H, W, 3)."""
     (encoded,) = _inputs(IMAGE_INPUTS, source).values()
     if decode != "raw":
@@ -95,8 +104,9 @@ def image_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
     pipeline.set_outputs(encoded)
 
 
-def region_graph(pipeline: Pipeline, source: Source, *, decode: Decode,
-                 hw_decoder_load: float = HW_DECODER_LOAD) -> None:  # fmt: skip
+def region_graph(
+    pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
+) -> None:
     """Outputs what is decoded of each image for a crop, uint8 (h, w, 3)."""
     inputs = _inputs(REGION_INPUTS, source)
     pipeline.set_outputs(_decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load))

@@ -20,11 +20,17 @@ from .compiled import load
 from .formats import BadImage
 
 WHAT_IS_WRONG = (
-    "", "truncated (a JPEG without its end)", "damaged (a JPEG without a picture)",
-    "damaged (a JPEG in which another begins before its end)", "damaged (a JPEG with marker {:02X} in a wrong place)",
-    "damaged (a JPEG with two frames)", "damaged (a JPEG: its frame's header)", "damaged (a JPEG: a scan's header)",
-    "damaged (a JPEG with more scans than its frame has)", "damaged (a JPEG: a segment's length)",
-)  # fmt: skip
+    "",
+    "truncated (a JPEG without its end)",
+    "damaged (a JPEG without a picture)",
+    "damaged (a JPEG in which another begins before its end)",
+    "damaged (a JPEG with marker {:02X} in a wrong place)",
+    "damaged (a JPEG with two frames)",
+    "damaged (a JPEG: its frame's header)",
+    "damaged (a JPEG: a scan's header)",
+    "damaged (a JPEG with more scans than its frame has)",
+    "damaged (a JPEG: a segment's length)",
+)
 DECODED = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # frames: baseline, extended, progressive; the last two arithmetically coded
 LOSSLESS = (0xC3, 0xCB)
 
@@ -42,9 +48,10 @@ class _Jpeg(ctypes.Structure):
     """What `jpeg.c` says of one."""
 
     _fields_ = (
-        ("end", ctypes.c_int64), ("num_parts", ctypes.c_int64),
+        ("end", ctypes.c_int64),
+        ("num_parts", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in ("plain", "process", "bits", "height", "width", "components", "marker")),
-    )  # fmt: skip
+    )
 
 
 def read_jpeg(data: NDArray[np.uint8]) -> Jpeg:

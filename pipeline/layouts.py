@@ -85,11 +85,16 @@ def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], b
     """`inside` and `beside` are archives, which are left aside."""
     labels, classes = label_files(root, folder), _class_folders(folder)
     walk = Walk([*inside, *labels])
-    layout = partial(Layout, folders=walk.folders, left_out=walk.left_out,
-                     remark=_left_aside(folder, inside + beside, classes))  # fmt: skip
+    layout = partial(
+        Layout, folders=walk.folders, left_out=walk.left_out, remark=_left_aside(folder, inside + beside, classes)
+    )
     if classes and (not _is_test(folder) or _hold_images(classes)):
-        return layout(f"class folders in {folder.name}/", lambda _: _list_folders(root, split, folder, walk),
-                      lambda: _stamp([]), lambda: _subfolders(folder))  # fmt: skip
+        return layout(
+            f"class folders in {folder.name}/",
+            lambda _: _list_folders(root, split, folder, walk),
+            lambda: _stamp([]),
+            lambda: _subfolders(folder),
+        )
     if split == "train":
         hint = "Each class needs a folder of its own: train/<class>/*.JPEG."
         raise NoSplit(f"{folder} holds no class folders. {hint}")
@@ -119,10 +124,19 @@ def _left_aside(folder: Path, archives: list[Path], classes: Sequence[Path]) -> 
 def _original(root: Path, split: Split, tar: Path) -> Layout:
     left_out, describe = Counter[str](), f"the archive {tar.name}"
     if split == "train":
-        return Layout(describe, lambda _: _list_train_tar(root, tar, left_out), lambda: _stamp([tar]),
-                      lambda: sorted_classes(_class_tars(tar)), left_out=left_out)  # fmt: skip
-    return Layout(describe, lambda _: _list_val_tar(root, tar, left_out),
-                  lambda: _stamp([tar, *label_files(root, None)]), left_out=left_out)  # fmt: skip
+        return Layout(
+            describe,
+            lambda _: _list_train_tar(root, tar, left_out),
+            lambda: _stamp([tar]),
+            lambda: sorted_classes(_class_tars(tar)),
+            left_out=left_out,
+        )
+    return Layout(
+        describe,
+        lambda _: _list_val_tar(root, tar, left_out),
+        lambda: _stamp([tar, *label_files(root, None)]),
+        left_out=left_out,
+    )
 
 
 def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
@@ -132,9 +146,13 @@ def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
     if unclear and shards[0].parent == root:
         which = f"{len(unclear)} archives have words of both splits in their names, {unclear[0]} among them"
         remark = f"{which}; the last word counts: {split_word(unclear[0])}."
-    return Layout(f"{len(shards)} shards", lambda rescan: open_shards(root, split, shards, names, left_out, rescan),
-                  lambda: _stamp([*shards, *([names] if names else [])]), left_out=left_out,
-                  remark=remark)  # fmt: skip
+    return Layout(
+        f"{len(shards)} shards",
+        lambda rescan: open_shards(root, split, shards, names, left_out, rescan),
+        lambda: _stamp([*shards, *([names] if names else [])]),
+        left_out=left_out,
+        remark=remark,
+    )
 
 
 def _stamp(paths: Sequence[Path]) -> list[list[Any]]:

@@ -126,15 +126,25 @@ class Loader:
             for output, feed in _resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
                 yield self._batch(output.half() if self.half else output, feed)
 
-    def levels(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool],
-               ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:  # fmt: skip
+    def levels(
+        self,
+        epoch: int,
+        step: int,
+        num_epochs: int,
+        lit: Callable[[int], bool],
+    ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
         """The same on the CPU before the treatment: images are uint8, beside them the lighting of each, (B, 3)."""
         for stream, _ in self._streams(epoch, step, num_epochs, lit):
             for output, feed in _resampled(stream, CROP, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
 
-    def _streams(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool],
-                 ) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:  # fmt: skip
+    def _streams(
+        self,
+        epoch: int,
+        step: int,
+        num_epochs: int,
+        lit: Callable[[int], bool],
+    ) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:
         """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
         for lighting_on, group in groupby(range(epoch, num_epochs), key=lit):
             epochs = list(group)
@@ -148,23 +158,35 @@ class Loader:
     def stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
         """From `step` of the first epoch to the end of the last; outputs inside DALI: float (B, 224, 224, 3) on a GPU,
         regions on the CPU."""
-        train = partial(train_graph, mean=self.treatment.mean, divisor=self.treatment.divisor_when(lit),
-                        half=self.half)  # fmt: skip
+        train = partial(train_graph, mean=self.treatment.mean, divisor=self.treatment.divisor_when(lit), half=self.half)
         build: Any
         build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
         rows = share(self.batch_size, self.rank, self.num_ranks)
         build = partial(build, **decoding(self.dataset, self.decode, self.settings))
         return ImageStream(
-            self.dataset, self.requests(epochs, step, lit), build, inputs,
-            batch_size=rows.stop - rows.start, crop=CROP, on_bad="replace", settings=self.settings, bad=self.bad,
-        )  # fmt: skip
+            self.dataset,
+            self.requests(epochs, step, lit),
+            build,
+            inputs,
+            batch_size=rows.stop - rows.start,
+            crop=CROP,
+            on_bad="replace",
+            settings=self.settings,
+            bad=self.bad,
+        )
 
     def requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
         """The plan of these epochs, batch by batch, for this rank."""
         rows = share(self.batch_size, self.rank, self.num_ranks)
         basis = self.treatment.basis if lit and self.treatment.basis is not None else np.zeros((3, 3), np.float32)
-        draw = partial(draw_epoch, len(self.dataset), self.seed, run=self.run,
-                       random_crop=self.random_crop, random_flip=self.random_flip)  # fmt: skip
+        draw = partial(
+            draw_epoch,
+            len(self.dataset),
+            self.seed,
+            run=self.run,
+            random_crop=self.random_crop,
+            random_flip=self.random_flip,
+        )
         for epoch, plan in zip(epochs, draw_ahead(draw, epochs), strict=True):
             for step in range(first_step if epoch == epochs[0] else 0, len(self)):
                 begin = step * self.batch_size
@@ -193,8 +215,15 @@ class SyntheticLoader:
                 yield Batch(self.batch.images, self.batch.labels, self.batch.indices, e, s)
 
 
-def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
-            decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
+def squares(
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    *,
+    batch_size: int,
+    settings: Settings,
+    decode: Decode = "exact",
+    bad: dict[int, str] | None = None,
+) -> Iterator[Decoded]:
     """The central 256-squares of images, as torch tensors uint8 (b, 256, 256, 3) on the decoding device.
 
     Every index comes once, in order: in a batch's `indices`, or in its `bad`. A batch may be short or empty.
@@ -207,8 +236,15 @@ def squares(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, se
         yield Decoded(feed.indices, pixels, feed.bad)
 
 
-def full_images(dataset: Dataset, indices: NDArray[np.int64], *, batch_size: int, settings: Settings,
-                decode: Decode = "exact", bad: dict[int, str] | None = None) -> Iterator[Decoded]:  # fmt: skip
+def full_images(
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    *,
+    batch_size: int,
+    settings: Settings,
+    decode: Decode = "exact",
+    bad: dict[int, str] | None = None,
+) -> Iterator[Decoded]:
     """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
     build = partial(image_graph, **decoding(dataset, decode, settings))
     with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
@@ -223,17 +259,31 @@ def decoding(dataset: Dataset, decode: Decode, settings: Settings) -> dict[str, 
     return {"decode": "raw" if dataset.raw else decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
-def _in_order(dataset: Dataset, indices: NDArray[np.int64], build: Any, inputs: tuple[str, ...], crop: int | None,
-              batch_size: int, settings: Settings, bad: dict[int, str] | None) -> ImageStream:  # fmt: skip
+def _in_order(
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    build: Any,
+    inputs: tuple[str, ...],
+    crop: int | None,
+    batch_size: int,
+    settings: Settings,
+    bad: dict[int, str] | None,
+) -> ImageStream:
     corner = np.zeros((batch_size, 2), np.int64)
     parts = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
     requests = (Request(part, corner[: len(part)]) for part in parts)
-    return ImageStream(dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop",
-                       settings=settings, bad=bad)  # fmt: skip
+    return ImageStream(
+        dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop", settings=settings, bad=bad
+    )
 
 
-def _resampled(stream: ImageStream, size: int, settings: Settings, mean: NDArray[np.float32] | None = None,
-               divisor: NDArray[np.float32] | None = None) -> Iterator[tuple[torch.Tensor, Feed]]:  # fmt: skip
+def _resampled(
+    stream: ImageStream,
+    size: int,
+    settings: Settings,
+    mean: NDArray[np.float32] | None = None,
+    divisor: NDArray[np.float32] | None = None,
+) -> Iterator[tuple[torch.Tensor, Feed]]:
     """What a stream comes to, (b, size, size, 3). On the CPU each batch is resampled while the one before is used."""
     if settings.on_gpu:
         yield from _in_use(stream, size)

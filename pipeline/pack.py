@@ -66,8 +66,13 @@ class Packed:
     bad: dict[str, str]  # what was left out, with reasons
 
 
-def pack(dataset: Dataset, out: Path, options: PackOptions, settings: Settings,
-         progress: Callable[[int], None] = lambda done: None) -> Packed:  # fmt: skip
+def pack(
+    dataset: Dataset,
+    out: Path,
+    options: PackOptions,
+    settings: Settings,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Packed:
     """Write one split as shards into the folder `out`, or go on where an earlier call was interrupted.
 
     Raises DatasetError where `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
@@ -129,8 +134,9 @@ def _plan(dataset: Dataset, out: Path, options: PackOptions) -> dict[Path, NDArr
     return {out / f"{dataset.split}-{i:06d}.tar": order[first : first + size] for i, first in enumerate(starts)}
 
 
-def _encode(dataset: Dataset, images: NDArray[np.int64], options: PackOptions, settings: Settings,
-            pool: ThreadPoolExecutor) -> Iterator[Encoded]:  # fmt: skip
+def _encode(
+    dataset: Dataset, images: NDArray[np.int64], options: PackOptions, settings: Settings, pool: ThreadPoolExecutor
+) -> Iterator[Encoded]:
     """These images in this order, several at a time. How many of them may be bad is not decided here."""
 
     def encoded(pixels: NDArray[np.uint8]) -> bytes:
@@ -149,8 +155,15 @@ def _encode(dataset: Dataset, images: NDArray[np.int64], options: PackOptions, s
         done += len(found)
 
 
-def _write_shard(path: Path, dataset: Dataset, images: Iterator[Encoded], options: PackOptions, record: _Record,
-                 done: int, progress: Callable[[int], None]) -> int:  # fmt: skip
+def _write_shard(
+    path: Path,
+    dataset: Dataset,
+    images: Iterator[Encoded],
+    options: PackOptions,
+    record: _Record,
+    done: int,
+    progress: Callable[[int], None],
+) -> int:
     """One shard, its index and the images it lacks; returns how many are done."""
     bad, index = dict[int, str](), list[str]()
     with whole_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:

@@ -31,8 +31,13 @@ class Resampler:
     levels. What comes out does not depend on the number of threads.
     """
 
-    def __init__(self, size: int, threads: int, mean: NDArray[np.float32] | None = None,
-                 divisor: NDArray[np.float32] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        size: int,
+        threads: int,
+        mean: NDArray[np.float32] | None = None,
+        divisor: NDArray[np.float32] | None = None,
+    ) -> None:
         shape = (size, size, 3)
         self._run, self._size, self._threads = _library(), size, threads
         self._mean = None if mean is None else np.ascontiguousarray(np.broadcast_to(mean, shape), np.float32)

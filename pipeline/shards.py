@@ -28,8 +28,9 @@ MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsensical label would m
 RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
 
 
-def open_shards(root: Path, split: Split, shards: Sequence[Path], class_file: Path | None, left_out: Counter[str],
-                rescan: bool) -> Dataset:  # fmt: skip
+def open_shards(
+    root: Path, split: Split, shards: Sequence[Path], class_file: Path | None, left_out: Counter[str], rescan: bool
+) -> Dataset:
     """The samples of WebDataset shards, from a pack's index where one fits them; `rescan` makes that anew. Numbers are
     named by the file."""
     index, stamp = root / f"{split}.index", shard_stamp(shards)

@@ -89,10 +89,19 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     resumed run has met less.
     """
 
-    def __init__(self, dataset: Dataset, requests: Iterable[Request], build: Callable[[Any, Source], None],
-                 inputs: tuple[str, ...], *, batch_size: int, crop: int | None,
-                 on_bad: Literal["replace", "drop"], settings: Settings, bad: dict[int, str] | None = None,
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self,
+        dataset: Dataset,
+        requests: Iterable[Request],
+        build: Callable[[Any, Source], None],
+        inputs: tuple[str, ...],
+        *,
+        batch_size: int,
+        crop: int | None,
+        on_bad: Literal["replace", "drop"],
+        settings: Settings,
+        bad: dict[int, str] | None = None,
+    ) -> None:
         self.bad: dict[int, str] = {} if bad is None else bad
         self._dataset, self._build, self._names, self._crop = dataset, build, inputs, crop
         self._batch_size, self._replace, self._settings = batch_size, on_bad == "replace", settings

@@ -36,9 +36,16 @@ NUM_GOOD, NUM_MUTANTS, BATCH = 3, 21, 8
 SECONDS_A_ROUND = 60.0  # more is a hang
 FORMATS = ("PNG", "BMP", "WEBP")
 JPEGS: tuple[dict[str, Any], ...] = (
-    {}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"subsampling": "4:4:4"}, {"subsampling": "4:1:1"},
-    {"restart_marker_blocks": 3}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08" + bytes(20)}, {"quality": 100},
-)  # fmt: skip
+    {},
+    {"progressive": True},
+    {"mode": "L"},
+    {"mode": "CMYK"},
+    {"subsampling": "4:4:4"},
+    {"subsampling": "4:1:1"},
+    {"restart_marker_blocks": 3},
+    {"exif": b"Exif\0\0MM\0*\0\0\0\x08" + bytes(20)},
+    {"quality": 100},
+)
 END = b"\xff\xd9"  # of a JPEG
 REFUSED = ("TIFF", "JPEG2000", "PPM")
 
@@ -160,9 +167,19 @@ def _after_the_end(data: bytearray, rng: Random) -> bytearray:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    _header_byte, _header_byte, _any_byte, _marker, _frame, _frame, _double, _splice, _cut, _junk_inside,
-    _disorder, _after_the_end,
-)  # fmt: skip
+    _header_byte,
+    _header_byte,
+    _any_byte,
+    _marker,
+    _frame,
+    _frame,
+    _double,
+    _splice,
+    _cut,
+    _junk_inside,
+    _disorder,
+    _after_the_end,
+)
 
 
 def _pick(choices: Sequence[Any], rng: Random) -> Any:
@@ -222,8 +239,16 @@ def check(folder: Path, images: Sequence[bytes], good: Sequence[int]) -> int:
         assert np.array_equal(pixels, again[i]), f"image {i} has other pixels the second time"
     for i in good:
         assert np.array_equal(found[i], _squares(dataset, [i], how)[0][i]), f"image {i} has another's pixels"
-    loader = Loader(dataset=dataset, treatment=Treatment(mean=np.zeros(3, np.float32)), settings=how, seed=0, bad={},
-                    batch_size=min(BATCH, len(images)), random_crop=False, random_flip=False)  # fmt: skip
+    loader = Loader(
+        dataset=dataset,
+        treatment=Treatment(mean=np.zeros(3, np.float32)),
+        settings=how,
+        seed=0,
+        bad={},
+        batch_size=min(BATCH, len(images)),
+        random_crop=False,
+        random_flip=False,
+    )
     for batch in loader.batches(0, 0, 1, lambda epoch: False):
         assert batch.labels.tolist() == batch.indices.tolist(), "a label of another image"
         assert bool(batch.images.isfinite().all())

@@ -84,8 +84,11 @@ def take_steps(run: Trainer, count: int) -> dict[str, Any]:
 def state(run: Trainer) -> dict[str, Tensor]:
     momentum = checkpoints.momentum_by_name(run.model, run.optimizer)
     parts = {"model": run.model.state_dict(), "momentum": momentum}
-    return {f"{kind}/{name}": tensor for kind, part in parts.items()
-            for name, tensor in whole_state(part, run.model, run.mesh.mp).items()}  # fmt: skip
+    return {
+        f"{kind}/{name}": tensor
+        for kind, part in parts.items()
+        for name, tensor in whole_state(part, run.model, run.mesh.mp).items()
+    }
 
 
 def write(folder: Path, mesh: Mesh, name: str, found: dict[str, Any]) -> None:
@@ -103,8 +106,12 @@ def measure_traffic(folder: Path, mesh: Mesh) -> None:
     """Bytes sent by this rank in a step: counted, and from the shapes."""
     for name in ("paper", "apart", "without-conv3") if mesh.mp.size > 1 else ("paper", "one-gpu"):
         result = bench_train(trainer(folder, mesh, name, kind=Trainer), seconds=0.01, rounds=1)
-        write(folder, mesh, f"traffic-{name}", {"sent": list(asdict(result.sent).values()),
-                                                "expected": list(asdict(result.expected).values())})  # fmt: skip
+        write(
+            folder,
+            mesh,
+            f"traffic-{name}",
+            {"sent": list(asdict(result.sent).values()), "expected": list(asdict(result.expected).values())},
+        )
         assert result.images_per_second > 0
 
 
@@ -141,8 +148,14 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
     for turn, (dims, rank_there, port) in enumerate(meshes_of(rank)):
         size = dims.num_ranks
         here, there = str(rank_there), str(size)
-        os.environ |= {"RANK": here, "WORLD_SIZE": there, "LOCAL_RANK": here, "LOCAL_WORLD_SIZE": there,
-                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[port]}  # fmt: skip
+        os.environ |= {
+            "RANK": here,
+            "WORLD_SIZE": there,
+            "LOCAL_RANK": here,
+            "LOCAL_WORLD_SIZE": there,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": ports[port],
+        }
         mesh = build_mesh(dims, Place.join(), [CPU] * size, 120)
         if turn < 2:
             compute_variants(folder, mesh)

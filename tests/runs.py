@@ -30,14 +30,22 @@ def options(run_dir: Path, **changes: Any) -> RunOptions:
     return RunOptions(run_dir=run_dir, **(usual | changes))
 
 
-def trainer(tree: Path, run_dir: Path, numbers: dict[str, Any], *, preset: str = "paper",
-            resume: Checkpoint | None = None, listener: Callable[[Record], None] = lambda record: None,
-            **how: Any) -> Trainer:
+def trainer(
+    tree: Path,
+    run_dir: Path,
+    numbers: dict[str, Any],
+    *,
+    preset: str = "paper",
+    resume: Checkpoint | None = None,
+    listener: Callable[[Record], None] = lambda record: None,
+    **how: Any,
+) -> Trainer:
     """A trainer of a small network on a tree of images, in float32 on the CPU."""
     train_set, val_set = open_dataset(tree, "train"), open_dataset(tree, "val")
     config = Config.from_preset(preset, **{**SMALL, **numbers})
-    stats = compute_stats(train_set, work_dir=needed_cache("") / "passes",
-                          settings=Settings(threads=1, readers=1, max_bad=0.5))
+    stats = compute_stats(
+        train_set, work_dir=needed_cache("") / "passes", settings=Settings(threads=1, readers=1, max_bad=0.5)
+    )
     return Trainer(config, train_set, val_set, stats, options(run_dir, **how), listener, resume)
 
 

@@ -92,7 +92,7 @@ GOOD = (stored("a.jpg", b"<0>"), stored("a.cls", b"0"))
         (shard(header("a.jpg", 0, tarfile.LNKTYPE, "b.jpg"), GOOD[1]), "No images"),
         (shard(header("a.jpg", 0, tarfile.CHRTYPE), header("a.png", 0, tarfile.FIFOTYPE)), "No images"),
     ],
-)  # fmt: skip
+)
 def test_headers_and_labels_that_lie(tmp_path: Path, tar: bytes, said: str) -> None:
     message = message_of(tmp_path, tar)
     assert re.search(said, message), message
@@ -143,10 +143,24 @@ edits = st.one_of(
     st.tuples(st.integers(0, BLOCK - 1), st.binary(min_size=1, max_size=12)),
 )
 records = st.tuples(
-    st.sampled_from(["size", "path", "linkpath", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.map",
-                     "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.name", "hdrcharset", "mtime", "uid"]),
+    st.sampled_from(
+        [
+            "size",
+            "path",
+            "linkpath",
+            "GNU.sparse.major",
+            "GNU.sparse.minor",
+            "GNU.sparse.map",
+            "GNU.sparse.size",
+            "GNU.sparse.realsize",
+            "GNU.sparse.name",
+            "hdrcharset",
+            "mtime",
+            "uid",
+        ]
+    ),
     st.sampled_from(["1", "0", "-512", "99999999999999999999", "x", "", "0,5", "3,a", "../x.jpg", "BINARY", "1e400"]),
-)  # fmt: skip
+)
 
 
 def written(labels: Sequence[tuple[bytes, int]], form: int, extended: Sequence[tuple[str, str]]) -> bytes:

@@ -84,8 +84,12 @@ def damage(folder: Path, name: str) -> Path:
     return path
 
 
-DAMAGE = {"truncated": "truncated", "empty": "the file is empty", "text": "not an image",
-          "huge": r"claims 20000x20000 pixels, more than --max-pixels 100000000"}
+DAMAGE = {
+    "truncated": "truncated",
+    "empty": "the file is empty",
+    "text": "not an image",
+    "huge": r"claims 20000x20000 pixels, more than --max-pixels 100000000",
+}
 
 
 # -- data sets ----------------------------------------------------------------------------------------------
@@ -94,8 +98,10 @@ DAMAGE = {"truncated": "truncated", "empty": "the file is empty", "text": "not a
 @pytest.mark.parametrize("command", [["pca-stats"], ["train"], ["bench-loader"]])
 def test_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     missing = tmp_path / "nowhere"
-    assert re.match(rf"Error: No data set at {missing} \(given\). Pass the folder .* or set ALEXNET_DATA",
-                    failure(*command, missing))
+    assert re.match(
+        rf"Error: No data set at {missing} \(given\). Pass the folder .* or set ALEXNET_DATA",
+        failure(*command, missing),
+    )
     monkeypatch.setenv("ALEXNET_DATA", str(missing))
     assert f"No data set at {missing} (from $ALEXNET_DATA)" in failure(*command)
 
@@ -146,8 +152,11 @@ def test_statistics_leave_bad_images_out(tree: Path, tmp_path: Path, kind: str) 
 def test_too_many_bad_images_end_the_pass(tree: Path, tmp_path: Path, kind: str) -> None:
     path = damage(tree / "train/green", kind)
     message = failure("pca-stats", tree, "--out", tmp_path / "stats.json", "--max-bad", 0.05, *THREADS)
-    assert re.search(rf"1 of 18 images \(5.56%\) cannot be used, more than --max-bad 0.05 allows. "
-                     rf"{path.relative_to(tree)}: .*{DAMAGE[kind]}", message)  # fmt: skip
+    assert re.search(
+        rf"1 of 18 images \(5.56%\) cannot be used, more than --max-bad 0.05 allows. "
+        rf"{path.relative_to(tree)}: .*{DAMAGE[kind]}",
+        message,
+    )
     assert not (tmp_path / "stats.json").exists()
 
 
@@ -177,8 +186,12 @@ def test_training_and_evaluation_survive_every_kind(tree: Path, tmp_path: Path) 
 
 
 def test_predict_names_what_it_cannot_use(tree: Path, run_dir: Path) -> None:
-    bad = {kind: damage(tree / split / colour, kind) for kind, (split, colour) in zip(
-        DAMAGE, (("val", "red"), ("val", "blue"), ("val", "green"), ("train", "red")), strict=True)}
+    bad = {
+        kind: damage(tree / split / colour, kind)
+        for kind, (split, colour) in zip(
+            DAMAGE, (("val", "red"), ("val", "blue"), ("val", "green"), ("train", "red")), strict=True
+        )
+    }
     good = tree / "val/red/1.JPEG"
     result = invoke("predict", run_dir, *bad.values(), good, *THREADS, code=1)
     assert str(good) in result.stdout
@@ -229,8 +242,11 @@ def test_checkpoints_of_others_or_damaged(run_dir: Path, tiny_tree: Path, colour
     cut.write_bytes(good.read_bytes()[:-500])
     text.write_text("hello")
     for path, problem in ((cut, "cut short"), (text, "not a checkpoint of alexnet")):
-        for command in (("evaluate", path, colour_tree), ("predict", path, colour_tree / "val/red/0.JPEG"),
-                        ("train", colour_tree, "--resume", path)):
+        for command in (
+            ("evaluate", path, colour_tree),
+            ("predict", path, colour_tree / "val/red/0.JPEG"),
+            ("train", colour_tree, "--resume", path),
+        ):
             assert f"{path}: {problem}" in failure(*command)
     broken = bytearray(good.read_bytes())
     broken[len(broken) // 2] ^= 255
@@ -239,8 +255,10 @@ def test_checkpoints_of_others_or_damaged(run_dir: Path, tiny_tree: Path, colour
     with np.load(good) as archive:
         entries = {name: archive[name] for name in archive.files}
     np.savez(text, **(entries | {"model/fc8.weight": np.zeros((3, 5), np.float32)}))
-    assert re.search(rf"{text}: model fc8.weight: expected shape .* found \(3, 5\): another network\?",
-                     failure("evaluate", text, colour_tree))  # fmt: skip
+    assert re.search(
+        rf"{text}: model fc8.weight: expected shape .* found \(3, 5\): another network\?",
+        failure("evaluate", text, colour_tree),
+    )
     missing = tmp_path / "missing.npz"
     assert f"There is no checkpoint or run folder {missing}" in failure("predict", missing, good)
     assert f"--resume: there is no {missing}. Nothing was started" in failure("train", colour_tree, "--resume", missing)
@@ -311,8 +329,14 @@ def test_a_limit_on_file_sizes_is_met_like_a_full_disk(run_dir: Path, colour_tre
     saved_checkpoints(run)[-1].unlink()
     limit = earlier.stat().st_size // 2
     command = [*ALEXNET, "train", str(colour_tree), "--run", str(run), "--resume", *THREADS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False,
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "cannot write" in done.stderr
@@ -343,15 +367,21 @@ def test_too_little_memory(colour_tree: Path, tmp_path: Path, monkeypatch: pytes
 def test_no_gpu(colour_tree: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     image = colour_tree / "val/red/0.JPEG"
-    for command in (("pca-stats", colour_tree), ("train", colour_tree), ("evaluate", run_dir, colour_tree),
-                    ("predict", run_dir, image), ("bench-loader", colour_tree)):
+    for command in (
+        ("pca-stats", colour_tree),
+        ("train", colour_tree),
+        ("evaluate", run_dir, colour_tree),
+        ("predict", run_dir, image),
+        ("bench-loader", colour_tree),
+    ):
         message = failure(*command, "--device", "gpu")
         assert "No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere." in message, command
 
 
 def test_wrong_numbers_are_explained(colour_tree: Path) -> None:
     assert "epoch_log = (5, 4, 6, 7, 8, 9): list the epochs in rising order" in failure(
-        "train", colour_tree, "--epoch-log", "5,4,6,7,8,9")
+        "train", colour_tree, "--epoch-log", "5,4,6,7,8,9"
+    )
     assert "lr = -1.0" in failure("train", colour_tree, "--lr", -1)
 
 

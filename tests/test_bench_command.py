@@ -32,8 +32,22 @@ BENCH = ("--seconds", 0.05, "--rounds", 1, "--batch-size", 6, "--threads", 1)
 
 
 def test_bench_loader_measures_the_step_and_draws(colour_tree: Path, tmp_path: Path) -> None:
-    result = invoke("bench-loader", colour_tree, *BENCH, "--step", "--width", 0.02, "--preset", "one-gpu", "--prefetch",
-                    1, "--readers", 2, "--plot", tmp_path / "loader.png")  # fmt: skip
+    result = invoke(
+        "bench-loader",
+        colour_tree,
+        *BENCH,
+        "--step",
+        "--width",
+        0.02,
+        "--preset",
+        "one-gpu",
+        "--prefetch",
+        1,
+        "--readers",
+        2,
+        "--plot",
+        tmp_path / "loader.png",
+    )
     assert "training step, cached batch" in result.stdout
     assert "oading is" in result.stdout or "It cannot be told" in result.stdout
     assert (tmp_path / "loader.png").read_bytes().startswith(b"\x89PNG")
@@ -88,8 +102,16 @@ def test_bench_loader_refuses_what_makes_no_sense(colour_tree: Path, options: li
 
 
 def test_loading_options_reach_the_settings() -> None:
-    usual = {"threads": 3, "device": "cpu", "decode": "exact", "readers": None, "prefetch": 2, "hw_decoder_load": None,
-             "max_bad": 0.01, "max_pixels": 100}  # fmt: skip
+    usual = {
+        "threads": 3,
+        "device": "cpu",
+        "decode": "exact",
+        "readers": None,
+        "prefetch": 2,
+        "hw_decoder_load": None,
+        "max_bad": 0.01,
+        "max_pixels": 100,
+    }
     assert set(usual) == set(LOADING)
     assert settings_of(usual) == Settings(threads=3, readers=4, max_pixels=100)
     assert settings_of(usual | {"threads": 16}).readers == 16
@@ -107,8 +129,9 @@ def test_every_command_that_loads_takes_the_recommended_options() -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_numbers_stay_whole_on_a_narrow_terminal(columns: int, capsys: pytest.CaptureFixture[str],
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_numbers_stay_whole_on_a_narrow_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     header = ("stage", "images a second", "slowest and fastest window", "", "what it is")

@@ -25,8 +25,13 @@ NUM_IMAGES, BATCH_SIZE = 32, 8
 @pytest.fixture(scope="module")
 def result(noise_tree: Path) -> BenchResult:
     """With everything that can be asked for."""
-    bench = Bench(dataset=open_dataset(noise_tree, "train"), settings=Settings(threads=1, readers=1),
-                  batch_size=BATCH_SIZE, rounds=1, seconds=0.02)  # fmt: skip
+    bench = Bench(
+        dataset=open_dataset(noise_tree, "train"),
+        settings=Settings(threads=1, readers=1),
+        batch_size=BATCH_SIZE,
+        rounds=1,
+        seconds=0.02,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "num_cores", lambda: 1)
         patch.setattr(sweep, "FACTORS", {"threads": (1, 2), "readers": (1, 2), "prefetch": (0.5, 1)})
@@ -51,8 +56,13 @@ def test_json_is_one_object_with_everything(result: BenchResult) -> None:
 
 
 def test_only_what_is_asked_for(noise_tree: Path) -> None:
-    bench = Bench(dataset=open_dataset(noise_tree, "train"), settings=Settings(threads=1), batch_size=BATCH_SIZE,
-                  rounds=1, seconds=0.01)  # fmt: skip
+    bench = Bench(
+        dataset=open_dataset(noise_tree, "train"),
+        settings=Settings(threads=1),
+        batch_size=BATCH_SIZE,
+        rounds=1,
+        seconds=0.01,
+    )
     found = bench_loader(bench)
     assert (found.comparison, found.bottleneck, found.sweep) == (None, None, None)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("alexnet")]
@@ -67,8 +77,9 @@ LESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("less", LESS)
-def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, tmp_path: Path,
-                                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_picture_and_tables_show_what_there_is(
+    result: BenchResult, less: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = replace(result, **LESS[less])
     path = tmp_path / "new/folder/loader.png"
     plot_bench(shown, path)
@@ -78,8 +89,11 @@ def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, t
         assert len(picture.convert("L").getcolors() or []) > 20  # something is drawn
     print_loader_bench(shown)
     printed = capsys.readouterr().out
-    for part, title in (("comparison", "Beside torch"), ("bottleneck", "Is loading the bottleneck?"),
-                        ("sweep", "Recommended: ")):  # fmt: skip
+    for part, title in (
+        ("comparison", "Beside torch"),
+        ("bottleneck", "Is loading the bottleneck?"),
+        ("sweep", "Recommended: "),
+    ):
         assert (title in printed) == (asdict(shown)[part] is not None)
     for figure in (f"{result.stages[0].images_per_second:,.0f}", "From disk: ", "hand-off"):
         assert figure in printed
@@ -94,8 +108,9 @@ def test_picture_and_tables_show_what_there_is(result: BenchResult, less: str, t
         ({"resident_warm": 0.5}, "Only 50% of them were in memory"),
     ],
 )
-def test_what_could_not_be_dropped_is_said(result: BenchResult, cache: dict[str, Any], says: str,
-                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_what_could_not_be_dropped_is_said(
+    result: BenchResult, cache: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     known = {"resident_warm": 1.0, "resident_cold": 0.0} | cache
     print_loader_bench(replace(result, page_cache=replace(result.page_cache, **known)))
     assert says in capsys.readouterr().out
@@ -103,8 +118,14 @@ def test_what_could_not_be_dropped_is_said(result: BenchResult, cache: dict[str,
 
 @pytest.mark.gpu
 def test_gpu(noise_tree: Path) -> None:
-    bench = Bench(dataset=open_dataset(noise_tree, "train"), settings=Settings(threads=2, device_id=0),
-                  batch_size=BATCH_SIZE, rounds=1, seconds=0.05, half=True)  # fmt: skip
+    bench = Bench(
+        dataset=open_dataset(noise_tree, "train"),
+        settings=Settings(threads=2, device_id=0),
+        batch_size=BATCH_SIZE,
+        rounds=1,
+        seconds=0.05,
+        half=True,
+    )
     found = bench_loader(bench, compare=True, train_step=lambda batch: None, sweeps=True)
     assert "NVIDIA" in found.machine["device"]
     assert all(stage.gpu_megabytes > 0 for stage in found.stages)
@@ -112,12 +133,18 @@ def test_gpu(noise_tree: Path) -> None:
     assert "hw_decoder_load" in {point.option for point in found.sweep.points}
 
 
-def test_a_bad_image_is_named_once_and_counted(noise_tree: Path, tmp_path: Path,
-                                               caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_a_bad_image_is_named_once_and_counted(
+    noise_tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = shutil.copytree(noise_tree, tmp_path / "damaged")
     (root / "train/0/4.JPEG").write_bytes(b"this is not a picture")
-    bench = Bench(dataset=open_dataset(root, "train"), settings=Settings(threads=1, max_bad=0.1), batch_size=BATCH_SIZE,
-                  rounds=1, seconds=0.01)  # fmt: skip
+    bench = Bench(
+        dataset=open_dataset(root, "train"),
+        settings=Settings(threads=1, max_bad=0.1),
+        batch_size=BATCH_SIZE,
+        rounds=1,
+        seconds=0.01,
+    )
     assert bench_loader(bench).dataset["num_bad"] == 1
     assert caplog.text.count("Bad image train/0/4.JPEG: text, not an image") == 1
 

@@ -25,8 +25,13 @@ def measured(tree: Path, step_seconds: float, seen: list[Batch] | None = None, r
         if seen is not None:
             seen.append(batch)
 
-    bench = Bench(dataset=open_dataset(tree, "train"), settings=Settings(threads=1), batch_size=BATCH_SIZE,
-                  rounds=rounds, seconds=0.1)  # fmt: skip
+    bench = Bench(
+        dataset=open_dataset(tree, "train"),
+        settings=Settings(threads=1),
+        batch_size=BATCH_SIZE,
+        rounds=rounds,
+        seconds=0.1,
+    )
     return measure_bottleneck(bench, step, lambda *report: None)
 
 

@@ -29,8 +29,16 @@ pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 UNKNOWN_UID = "12345"
 # Another user with no rights to write; to read as root is how that user comes by a Python in root's own folders.
-AS_UNKNOWN = ["setpriv", "--reuid", UNKNOWN_UID, "--regid", UNKNOWN_UID, "--clear-groups",
-              "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # fmt: skip
+AS_UNKNOWN = [
+    "setpriv",
+    "--reuid",
+    UNKNOWN_UID,
+    "--regid",
+    UNKNOWN_UID,
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+]
 NO_HOME = "There is no home folder to keep a cache in"
 
 
@@ -121,8 +129,9 @@ def test_what_others_have_kept_is_read(
 def test_statistics_of_one_process_need_none(read_only: Path, colour_tree: Path) -> None:
     """A pass that keeps no state gives what one gives that does."""
     dataset = open_dataset(colour_tree, "train")
-    found = stats_for_training(Config(), dataset, None,
-                               lambda: compute_stats(dataset, work_dir=None, settings=ONE_THREAD))  # fmt: skip
+    found = stats_for_training(
+        Config(), dataset, None, lambda: compute_stats(dataset, work_dir=None, settings=ONE_THREAD)
+    )
     kept = compute_stats(dataset, work_dir=read_only, settings=ONE_THREAD)
     assert found is not None
     assert found.to_dict() == kept.to_dict()
@@ -174,14 +183,33 @@ def test_training_as_a_user_that_the_system_does_not_know(colour_tree: Path) -> 
     """As in a container that is started with a number for a user."""
     if shutil.which("setpriv") is None or subprocess.run([*AS_UNKNOWN, "true"], capture_output=True).returncode:
         pytest.skip("only root can become another user, with setpriv")
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("HOME", "ALEXNET_CACHE", "XDG_CACHE_HOME", "USER", "LOGNAME")}  # fmt: skip
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOME", "ALEXNET_CACHE", "XDG_CACHE_HOME", "USER", "LOGNAME")
+    }
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
         shutil.copytree(colour_tree, tree := Path(folder) / "data")
         tree.chmod(0o755)
         os.chown(folder, int(UNKNOWN_UID), -1)
-        command = [*AS_UNKNOWN, *ALEXNET, "train", str(tree), "--run", f"{folder}/run", "--width", "0.02",
-                   "--batch-size", "8", "--epochs", "1", "--threads", "1", "--device", "cpu"]  # fmt: skip
+        command = [
+            *AS_UNKNOWN,
+            *ALEXNET,
+            "train",
+            str(tree),
+            "--run",
+            f"{folder}/run",
+            "--width",
+            "0.02",
+            "--batch-size",
+            "8",
+            "--epochs",
+            "1",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", check=False)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(NO_HOME) == done.stderr.count("ALEXNET_CACHE") == 1

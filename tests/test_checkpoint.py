@@ -55,8 +55,16 @@ def train(model: AlexNet, optimizer: torch.optim.Optimizer, steps: int, seed: in
 
 
 def snapshot(model: AlexNet, optimizer: torch.optim.Optimizer, step: int = 5, **more: Any) -> Checkpoint:
-    return Checkpoint(config=CONFIG, classes=CLASSES, epoch=1, step=step, model=model.state_dict(),
-                      momentum=momentum_by_name(model, optimizer), rates=rates_by_group(optimizer), **more)
+    return Checkpoint(
+        config=CONFIG,
+        classes=CLASSES,
+        epoch=1,
+        step=step,
+        model=model.state_dict(),
+        momentum=momentum_by_name(model, optimizer),
+        rates=rates_by_group(optimizer),
+        **more,
+    )
 
 
 @pytest.fixture
@@ -71,14 +79,28 @@ def saved(tmp_path: Path) -> Path:
 def test_everything_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     model, optimizer = network(dtype)
     train(model, optimizer, 2, seed=1)
-    checkpoint = snapshot(model, optimizer, schedule={"best": None, "drops": 2}, stats_fingerprint="a1",
-                          dataset_fingerprint="b2", arrays={"mean": np.arange(6.0).reshape(2, 3),
-                                                            "rng/cpu": torch.get_rng_state().numpy()})
+    checkpoint = snapshot(
+        model,
+        optimizer,
+        schedule={"best": None, "drops": 2},
+        stats_fingerprint="a1",
+        dataset_fingerprint="b2",
+        arrays={"mean": np.arange(6.0).reshape(2, 3), "rng/cpu": torch.get_rng_state().numpy()},
+    )
     path = checkpoint_path(tmp_path, 5)
     save(path, checkpoint)
     found = load(path)
-    for name in ("config", "classes", "epoch", "step", "rates", "schedule", "versions", "stats_fingerprint",
-                 "dataset_fingerprint"):
+    for name in (
+        "config",
+        "classes",
+        "epoch",
+        "step",
+        "rates",
+        "schedule",
+        "versions",
+        "stats_fingerprint",
+        "dataset_fingerprint",
+    ):
         assert getattr(found, name) == getattr(checkpoint, name), name
     for mine, theirs in ((found.model, checkpoint.model), (found.momentum, checkpoint.momentum)):
         assert mine.keys() == theirs.keys()
@@ -119,20 +141,23 @@ def rewrite(path: Path, **changes: Any) -> None:
     np.savez(path, **{name: value for name, value in entries.items() if value is not None})
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"metadata": None}, "not a checkpoint of alexnet"),
-    ({"metadata": {"format": "other"}}, "not a checkpoint of alexnet"),
-    ({"metadata": {"version": 2}}, "format 2 is newer than this program's, 1"),
-    ({"metadata": {"step": "five"}}, "metadata step: expected int, found 'five'"),
-    ({"metadata": {"config": {"widht": 1}}}, "unknown setting 'widht': the nearest known one is 'width'"),
-    ({"metadata": {"classes": ["a"]}}, r"model fc8.bias: expected shape \(1,\), found \(3,\)"),
-    ({"model__fc6_W": None}, "model fc6.weight is missing"),
-    ({"model__fc9_W": np.zeros(1, np.float32)}, "model fc9.weight is unknown"),
-    ({"model__fc6_W": np.zeros((2, 2), np.float32)}, r"fc6.weight: expected shape .*, found \(2, 2\)"),
-    ({"momentum__conv1_W": None}, "momentum conv1.weight is missing"),
-    ({"model__conv1_W": np.zeros((4, 3, 11, 11), np.int64)}, "expected float32 or float64, found int64"),
-    ({"other": np.zeros(1)}, "unknown entry 'other'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": None}, "not a checkpoint of alexnet"),
+        ({"metadata": {"format": "other"}}, "not a checkpoint of alexnet"),
+        ({"metadata": {"version": 2}}, "format 2 is newer than this program's, 1"),
+        ({"metadata": {"step": "five"}}, "metadata step: expected int, found 'five'"),
+        ({"metadata": {"config": {"widht": 1}}}, "unknown setting 'widht': the nearest known one is 'width'"),
+        ({"metadata": {"classes": ["a"]}}, r"model fc8.bias: expected shape \(1,\), found \(3,\)"),
+        ({"model__fc6_W": None}, "model fc6.weight is missing"),
+        ({"model__fc9_W": np.zeros(1, np.float32)}, "model fc9.weight is unknown"),
+        ({"model__fc6_W": np.zeros((2, 2), np.float32)}, r"fc6.weight: expected shape .*, found \(2, 2\)"),
+        ({"momentum__conv1_W": None}, "momentum conv1.weight is missing"),
+        ({"model__conv1_W": np.zeros((4, 3, 11, 11), np.int64)}, "expected float32 or float64, found int64"),
+        ({"other": np.zeros(1)}, "unknown entry 'other'"),
+    ],
+)
 def test_wrong_contents_are_explained(saved: Path, changes: dict[str, Any], message: str) -> None:
     rewrite(saved, **changes)
     with pytest.raises(CheckpointError, match=message):
@@ -157,7 +182,7 @@ def test_damage_is_noticed(saved: Path) -> None:
     """A flipped bit anywhere is an error, or was in a field that nobody reads."""
     whole, expected = saved.read_bytes(), load(saved)
     for position in range(0, len(whole), len(whole) // 40):
-        saved.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1:])
+        saved.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
         try:
             found = load(saved)
         except CheckpointError:
@@ -228,8 +253,12 @@ save(Path(sys.argv[1]), snapshot(*network(seed=1)))
 def test_a_write_that_fails_leaves_the_previous_one(saved: Path, limit: int) -> None:
     """A real failure: the kernel refuses to let the file grow beyond `limit` bytes."""
     before = saved.read_bytes()
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, saved, Path(__file__).parent, str(limit)],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, saved, Path(__file__).parent, str(limit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert f"OSError: [Errno 27] cannot write {saved}: File too large; it needs" in done.stderr
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
@@ -260,8 +289,9 @@ for step in range(10**6):
 
 def test_kill_9_leaves_only_whole_files(tmp_path: Path) -> None:
     for attempt in range(3):
-        process = subprocess.Popen([sys.executable, "-c", SAVE_FOREVER, tmp_path, Path(__file__).parent],
-                                   stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOREVER, tmp_path, Path(__file__).parent], stdout=subprocess.PIPE
+        )
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.15 + 0.0371 * attempt)  # some saves on
@@ -291,10 +321,23 @@ def test_restore_refuses_another_network(saved: Path) -> None:
 
 def test_load_model_reads_published_weights(tmp_path: Path) -> None:
     ours, path, names = AlexNet(Config.from_preset("owt"), 5), tmp_path / "alexnet-owt.pth", tmp_path / "classes.txt"
-    layers = {"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8",
-              "conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
-    torch.save({name.replace(name[:name.index(".")], layers[name[:name.index(".")]]): p
-                for name, p in ours.state_dict().items()}, path)
+    layers = {
+        "conv1": "features.0",
+        "conv2": "features.3",
+        "conv3": "features.6",
+        "conv4": "features.8",
+        "conv5": "features.10",
+        "fc6": "classifier.1",
+        "fc7": "classifier.4",
+        "fc8": "classifier.6",
+    }
+    torch.save(
+        {
+            name.replace(name[: name.index(".")], layers[name[: name.index(".")]]): p
+            for name, p in ours.state_dict().items()
+        },
+        path,
+    )
     model, checkpoint = load_model(path)
     assert checkpoint.config.preset == "owt"
     assert checkpoint.classes == ["0", "1", "2", "3", "4"]

@@ -93,21 +93,24 @@ def test_every_setting_has_an_option() -> None:
     assert "--no-lrn" in invoke("train", "--help").output
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["train", "--preset", "vgg"], "'vgg' is not one of"),
-    (["train", "--lighting", "disco"], "'disco' is not one of"),
-    (["train", "--views", "5"], "'5' is not one of 1, 10"),
-    (["train", "--channels", "1,two"], "is not a list of int"),
-    (["train", "--epochs", "many"], "'many' is not a valid integer"),
-    (["train", "--no-such"], "No such option"),
-    (["evaluate"], "Missing argument"),
-    (["evaluate", "x", "--threads", "0"], "0 is not in the range"),
-    (["pca-stats", "--merge", "a.json"], "--merge needs --out"),
-    (["pca-stats", "--part", "0", "2"], "--part needs --out"),
-    (["pca-stats", "--part", "2", "2", "--out", "a.json"], "the parts of 2 are 0 to 1"),
-    (["pca-stats", "data", "--merge", "a.json", "--out", "b.json"], "leave DATA and --part out"),
-    (["fly"], "No such command"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "vgg"], "'vgg' is not one of"),
+        (["train", "--lighting", "disco"], "'disco' is not one of"),
+        (["train", "--views", "5"], "'5' is not one of 1, 10"),
+        (["train", "--channels", "1,two"], "is not a list of int"),
+        (["train", "--epochs", "many"], "'many' is not a valid integer"),
+        (["train", "--no-such"], "No such option"),
+        (["evaluate"], "Missing argument"),
+        (["evaluate", "x", "--threads", "0"], "0 is not in the range"),
+        (["pca-stats", "--merge", "a.json"], "--merge needs --out"),
+        (["pca-stats", "--part", "0", "2"], "--part needs --out"),
+        (["pca-stats", "--part", "2", "2", "--out", "a.json"], "the parts of 2 are 0 to 1"),
+        (["pca-stats", "data", "--merge", "a.json", "--out", "b.json"], "leave DATA and --part out"),
+        (["fly"], "No such command"),
+    ],
+)
 def test_usage_errors_exit_with_2(arguments: list[str], message: str) -> None:
     assert message in invoke(*arguments, code=2).output
 
@@ -139,9 +142,7 @@ def test_pca_stats_prints_the_contracts_json(colour_tree: Path, tmp_path: Path) 
     assert str(out) in table.stderr
 
 
-def test_data_may_come_from_the_environment(
-    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_may_come_from_the_environment(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALEXNET_DATA", str(colour_tree))
     invoke("pca-stats", "--out", tmp_path / "stats.json", "--threads", 1)
     assert RgbStats.load(tmp_path / "stats.json").fingerprint == open_dataset(colour_tree, "train").fingerprint
@@ -170,8 +171,9 @@ def test_parts_merged_and_ranks_of_torchrun_give_the_same_file(
     command = [*torchrun, "-m", "alexnet.cli", "pca-stats", str(colour_tree), "--out", str(shared), "--threads", "1"]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
     assert numbers(shared) == numbers(whole)
-    assert all(np.array_equal(np.load(p.with_suffix(".npy")), np.load(whole.with_suffix(".npy")))
-               for p in (merged, shared))
+    assert all(
+        np.array_equal(np.load(p.with_suffix(".npy")), np.load(whole.with_suffix(".npy"))) for p in (merged, shared)
+    )
 
 
 def test_pca_stats_survives_kill_9(tiny_tree: Path, tmp_path: Path) -> None:
@@ -256,7 +258,8 @@ def test_evaluate_prints_the_contracts_json_and_text(colour_tree: Path, run_dir:
     found = json.loads(invoke("evaluate", run_dir, colour_tree, "--json", "--threads", 1).stdout)
     last = records(run_dir)[-1]
     assert {k: found[k] for k in ("top1_error", "top5_error", "num_images")} == {
-        k: last[k] for k in ("top1_error", "top5_error", "num_images")}
+        k: last[k] for k in ("top1_error", "top5_error", "num_images")
+    }
     assert found["loss"] == pytest.approx(last["loss"])
     assert (found["views"], found["bad"], found["checkpoints"]) == (1, {}, [str(run_dir)])
     newest = saved_checkpoints(run_dir)[-1]
@@ -280,8 +283,11 @@ def test_predict_names_five_classes_at_most(colour_tree: Path, run_dir: Path) ->
 
 
 def test_bench_loader_prints_the_contracts_json(colour_tree: Path) -> None:
-    found = json.loads(invoke("bench-loader", colour_tree, "--json", "--seconds", 0.05, "--rounds", 1,
-                              "--batch-size", 6, "--threads", 1).stdout)  # fmt: skip
+    found = json.loads(
+        invoke(
+            "bench-loader", colour_tree, "--json", "--seconds", 0.05, "--rounds", 1, "--batch-size", 6, "--threads", 1
+        ).stdout
+    )
     stages = {stage["name"]: stage["images_per_second"] for stage in found["stages"]}
     assert list(stages) == ["read", "decode", "pipeline", "loader"]
     assert all(rate > 0 for rate in stages.values())

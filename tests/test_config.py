@@ -45,28 +45,31 @@ def test_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"dropuot": 0.5}, "unknown setting 'dropuot': the nearest known one is 'dropout'"),
-    ({"preset": "papre"}, "preset = 'papre': choose one of paper, original, one-gpu, owt"),
-    ({"dropout": 1.0}, "dropout = 1.0: choose a number from 0 to 0.99"),
-    ({"lr": "fast"}, "lr = 'fast': expected float, found str"),
-    ({"lr": float("nan")}, "lr = nan"),
-    ({"epochs": 1.5}, "epochs = 1.5: expected int, found float"),
-    ({"lrn": 1}, "lrn = 1: expected bool, found int"),
-    ({"views": True}, "views = True: choose one of 1, 10"),
-    ({"activation": "gelu"}, "activation = 'gelu': choose one of relu, tanh"),
-    ({"channels": (96, 256)}, r"channels = \(96, 256\): give 5 values"),
-    ({"channels": (96, 258, 384, 384, 256)}, "use multiples of 4"),
-    ({"fc": 4094}, "use multiples of 4"),
-    ({"groups": (1, 2, 4, 2, 2)}, "conv1 needs 1, the others 1 or the groups of conv2"),
-    ({"groups": (2, 2, 1, 2, 2)}, "conv1 needs 1"),
-    ({"groups": (1,) * 5, "cross_talk": False}, "there is one tower only"),
-    ({"without": ["conv2"]}, "without = 'conv2': choose one of conv3, conv4, conv5"),
-    ({"without": ["conv3", "conv3"]}, "name each layer once"),
-    ({"lrn_size": 4}, "lrn_size = 4: use an odd number"),
-    ({"conv1_padding": (0, 0, 0, 0)}, "must be 3 to 6"),
-    ({"epoch_log": (25, 51, 51, 72, 79, 91)}, "list the epochs in rising order"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dropuot": 0.5}, "unknown setting 'dropuot': the nearest known one is 'dropout'"),
+        ({"preset": "papre"}, "preset = 'papre': choose one of paper, original, one-gpu, owt"),
+        ({"dropout": 1.0}, "dropout = 1.0: choose a number from 0 to 0.99"),
+        ({"lr": "fast"}, "lr = 'fast': expected float, found str"),
+        ({"lr": float("nan")}, "lr = nan"),
+        ({"epochs": 1.5}, "epochs = 1.5: expected int, found float"),
+        ({"lrn": 1}, "lrn = 1: expected bool, found int"),
+        ({"views": True}, "views = True: choose one of 1, 10"),
+        ({"activation": "gelu"}, "activation = 'gelu': choose one of relu, tanh"),
+        ({"channels": (96, 256)}, r"channels = \(96, 256\): give 5 values"),
+        ({"channels": (96, 258, 384, 384, 256)}, "use multiples of 4"),
+        ({"fc": 4094}, "use multiples of 4"),
+        ({"groups": (1, 2, 4, 2, 2)}, "conv1 needs 1, the others 1 or the groups of conv2"),
+        ({"groups": (2, 2, 1, 2, 2)}, "conv1 needs 1"),
+        ({"groups": (1,) * 5, "cross_talk": False}, "there is one tower only"),
+        ({"without": ["conv2"]}, "without = 'conv2': choose one of conv3, conv4, conv5"),
+        ({"without": ["conv3", "conv3"]}, "name each layer once"),
+        ({"lrn_size": 4}, "lrn_size = 4: use an odd number"),
+        ({"conv1_padding": (0, 0, 0, 0)}, "must be 3 to 6"),
+        ({"epoch_log": (25, 51, 51, 72, 79, 91)}, "list the epochs in rising order"),
+    ],
+)
 def test_wrong_values_are_explained(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config.from_dict(values)

@@ -113,10 +113,11 @@ WEBPS = {
     "flags without their parts": riff(canvas(EXIF | ICC | XMP), VP8),
     "an unknown part": riff(canvas(0), webp_part(b"ABCD", b"abc"), VP8),
     "animated": save(CLEAR, "WEBP", save_all=True, append_images=[CLEAR.rotate(90)]),
-    "animated, a part of the canvas": riff(canvas(ANIMATION | ICC), webp_part(b"ICCP", b"abc"),
-                                           webp_part(b"ANIM", bytes(6)), webp_part(b"ANMF", FRAME)),
+    "animated, a part of the canvas": riff(
+        canvas(ANIMATION | ICC), webp_part(b"ICCP", b"abc"), webp_part(b"ANIM", bytes(6)), webp_part(b"ANMF", FRAME)
+    ),
     "bytes after its end": PLAIN_WEBP + b"more",
-}  # fmt: skip
+}
 BAD_WEBPS = {
     "cut": (PLAIN_WEBP[:-40], "truncated"),
     "cut, and its length mended": (riff(VP8[:-40]), "longer than the whole"),

@@ -372,8 +372,14 @@ def test_a_listing_keeps_every_extent(lengths: list[int], data: st.DataObject) -
     ]
 
 
-@given(st.lists(st.tuples(st.text(min_size=1), st.integers(0, 9), st.integers(0, 2**40), st.integers(-1, 1)),
-                min_size=1, max_size=20), st.data())  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1), st.integers(0, 9), st.integers(0, 2**40), st.integers(-1, 1)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.data(),
+)
 def test_a_subset_is_those_images_in_that_order(images: list[tuple[str, int, int, int]], data: st.DataObject) -> None:
     listing = Listing()
     for name, label, length, container in images:
@@ -383,7 +389,11 @@ def test_a_subset_is_those_images_in_that_order(images: list[tuple[str, int, int
     part = whole.subset(np.array(order, np.int64))
     assert len(part) == len(order)
     assert (part.root, part.split, part.classes, part.containers) == (
-        whole.root, whole.split, whole.classes, whole.containers)  # fmt: skip
+        whole.root,
+        whole.split,
+        whole.classes,
+        whole.containers,
+    )
     for i, j in enumerate(order):
         found = (part.names[i], part.labels[i], part.lengths[i], part.container[i], part.offsets[i])
         assert found == (*images[j][:3], images[j][3], 2 * images[j][2])

@@ -67,13 +67,9 @@ def test_probes_that_raise_are_findings(monkeypatch: pytest.MonkeyPatch) -> None
         ("raise ImportError('libcuda.so.1')", "ImportError: libcuda.so.1"),
     ],
 )
-def test_dali_that_dies_does_not_take_us_along(
-    monkeypatch: pytest.MonkeyPatch, script: str, found: str
-) -> None:
+def test_dali_that_dies_does_not_take_us_along(monkeypatch: pytest.MonkeyPatch, script: str, found: str) -> None:
     run = subprocess.run
-    monkeypatch.setattr(
-        subprocess, "run", lambda _, **options: run([sys.executable, "-c", script], **options)
-    )
+    monkeypatch.setattr(subprocess, "run", lambda _, **options: run([sys.executable, "-c", script], **options))
     finding = examine("DALI")
     assert (finding.status, finding.found) == ("missing", found)
 
@@ -114,9 +110,7 @@ def test_memory_limit_of_a_container(kernel: Callable[[dict[str, str]], None]) -
     assert examine("memory").found == "2.0 of 2.0 GiB available"
 
 
-@pytest.mark.parametrize(
-    ("driver", "status"), [("470.82.01", "warn"), ("525.60.13", "ok"), (None, "missing")]
-)
+@pytest.mark.parametrize(("driver", "status"), [("470.82.01", "warn"), ("525.60.13", "ok"), (None, "missing")])
 def test_driver_must_suit_dali(monkeypatch: pytest.MonkeyPatch, driver: str | None, status: str) -> None:
     fake_gpus(monkeypatch, [], driver)
     monkeypatch.setattr(doctor, "_cuda_builds", lambda: {"DALI": 12})
@@ -130,9 +124,7 @@ def test_cuda_version_of_dali_is_read_from_its_package() -> None:
 
 
 def test_driver_version_is_read_from_the_kernel_module(kernel: Callable[[dict[str, str]], None]) -> None:
-    kernel(
-        {"proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Kernel Module  535.104.05  Sat\nGCC 12.3.0"}
-    )
+    kernel({"proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Kernel Module  535.104.05  Sat\nGCC 12.3.0"})
     assert hardware.driver_version() == "535.104.05"
 
 

@@ -61,8 +61,9 @@ def spoil(path: Path, how: str) -> None:
         path.write_bytes(content[:at] + b"\xff" * 16 + content[at + 16 :])
 
 
-def loader_of(dataset: Dataset, *, threads: int = 1, readers: int = 2, prefetch: int = 1, max_bad: float = 0.5,
-              **changes: Any) -> Loader:  # fmt: skip
+def loader_of(
+    dataset: Dataset, *, threads: int = 1, readers: int = 2, prefetch: int = 1, max_bad: float = 0.5, **changes: Any
+) -> Loader:
     how = Settings(threads=threads, readers=readers, prefetch=prefetch, max_bad=max_bad)
     usual: dict[str, Any] = {"treatment": TREATMENT, "batch_size": BATCH, "seed": 3, "bad": {}}
     return Loader(dataset=dataset, settings=how, **(usual | changes))
@@ -210,8 +211,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Datas
 )
 def test_resumed_anywhere_by_any_threads_the_batches_are_the_same_bits(
     unbroken: dict[bool, tuple[Dataset, list[Batch]]],
-    spoilt: bool, position: int, threads: int, readers: int, prefetch: int, count: int,
-) -> None:  # fmt: skip
+    spoilt: bool,
+    position: int,
+    threads: int,
+    readers: int,
+    prefetch: int,
+    count: int,
+) -> None:
     dataset, expected = unbroken[spoilt]
     loader = loader_of(dataset, threads=threads, readers=readers, prefetch=prefetch)
     resumed = batches_of(loader, *divmod(position, STEPS))
@@ -244,10 +250,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]
     """Exit code and last line of stderr of a process for each of them, all at once."""
     tree = str(plant(tmp_path_factory.mktemp("ends")))
     children = {
-        name: subprocess.Popen([sys.executable, str(HERE / "endings.py"), tree, way], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+        name: subprocess.Popen(
+            [sys.executable, str(HERE / "endings.py"), tree, way],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for name, (way, *_) in ENDS.items()
-    }  # fmt: skip
+    }
     found = {}
     for name, child in children.items():
         assert child.stdout is not None
@@ -276,8 +286,19 @@ def test_a_process_ends_with_its_loader(ended: dict[str, tuple[int, str]], name:
 
 def test_memory_threads_and_files_do_not_grow(tmp_path: Path) -> None:
     """`benchmarks/memory.py`, shorter: streams that are made anew leak most when they leak."""
-    command = [sys.executable, str(HERE.parent / "benchmarks/memory.py"), "--epochs", "40", "--json",
-               "--only", "one stream", "--only", "a stream an epoch", "--arenas", "one arena"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HERE.parent / "benchmarks/memory.py"),
+        "--epochs",
+        "40",
+        "--json",
+        "--only",
+        "one stream",
+        "--only",
+        "a stream an epoch",
+        "--arenas",
+        "one arena",
+    ]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     for case, found in json.loads(child.stdout).items():
         assert found["epochs"] == 40

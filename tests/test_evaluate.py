@@ -48,8 +48,14 @@ def classifier(seed: int, classes: tuple[str, ...] = COLOURS) -> Classifier:
 
 
 def run(classifiers: list[Classifier], dataset: Dataset, views: int = 1, batch: int = 4, **settings: Any) -> Any:
-    return evaluate(classifiers, dataset, views=views, batch_size=batch, mesh=Mesh(),
-                    settings=Settings(**({"threads": 1, "readers": 1} | settings)))
+    return evaluate(
+        classifiers,
+        dataset,
+        views=views,
+        batch_size=batch,
+        mesh=Mesh(),
+        settings=Settings(**({"threads": 1, "readers": 1} | settings)),
+    )
 
 
 def plain_probabilities(classifiers: list[Classifier], path: Path, views: int) -> np.ndarray:
@@ -76,8 +82,9 @@ def test_errors_and_loss_are_those_of_a_plain_computation(colour_tree: Path, vie
     expected = np.array([plain_probabilities(two, path, views) for path in paths_of(dataset)])
     labels = [COLOURS.index(path.parent.name) for path in paths_of(dataset)]
     told: list[int] = []
-    found = evaluate(two, dataset, views=views, batch_size=batch, mesh=Mesh(), settings=ONE_THREAD,
-                     progress=told.append)
+    found = evaluate(
+        two, dataset, views=views, batch_size=batch, mesh=Mesh(), settings=ONE_THREAD, progress=told.append
+    )
     wrong = sum(int(p.argmax()) != label for p, label in zip(expected, labels, strict=True))
     assert 0 < wrong < 18, "a network that is always right or always wrong proves nothing"
     assert (found.num_images, found.views, found.bad) == (18, views, {})
@@ -130,8 +137,8 @@ def test_topk_against_a_full_sort(num_classes: int) -> None:
 def test_ten_views_are_the_corners_the_centre_and_their_mirrors() -> None:
     assert views_of(1) == [(16, 16, False)]
     assert sorted(views_of(10)) == sorted(
-        (top, left, mirror) for mirror in (False, True)
-        for top, left in ((16, 16), (0, 0), (0, 32), (32, 0), (32, 32)))
+        (top, left, mirror) for mirror in (False, True) for top, left in ((16, 16), (0, 0), (0, 32), (32, 0), (32, 32))
+    )
     with pytest.raises(ValueError, match="not 5"):
         views_of(5)
 
@@ -195,8 +202,16 @@ def test_other_classes_are_refused(colour_tree: Path) -> None:
     with pytest.raises(ValueError, match=r"know different classes .class 1: 'green' and 'grey'.: they cannot be"):
         run([classifier(1), classifier(1, ("blue", "grey", "red"))], dataset)
     with pytest.raises(ValueError, match=r"know different classes .class 0: 'blue' and 'a'.: they cannot be"):
-        list(predict([classifier(1), classifier(1, ("a", "b", "c"))], dataset, views=1, device=CPU,
-                     settings=ONE_THREAD, bad={}))
+        list(
+            predict(
+                [classifier(1), classifier(1, ("a", "b", "c"))],
+                dataset,
+                views=1,
+                device=CPU,
+                settings=ONE_THREAD,
+                bad={},
+            )
+        )
 
 
 @pytest.mark.parametrize("known", [("red", "blue", "green"), ("aqua", "blue", "green", "grey", "red", "zinc")])
@@ -224,8 +239,17 @@ def test_predictions_are_the_probabilities_in_order(colour_tree: Path, tmp_path:
     (tmp_path / "broken.JPEG").write_bytes(b"")
     paths = [colour_tree / "val/red/0.JPEG", tmp_path / "broken.JPEG", colour_tree / "val/blue/2.JPEG"]
     bad: dict[int, str] = {}
-    found = list(predict([classifier(2)], from_files(paths), views=10, device=CPU, bad=bad,
-                         settings=Settings(threads=1, readers=1, max_bad=1.0), batch_size=2))
+    found = list(
+        predict(
+            [classifier(2)],
+            from_files(paths),
+            views=10,
+            device=CPU,
+            bad=bad,
+            settings=Settings(threads=1, readers=1, max_bad=1.0),
+            batch_size=2,
+        )
+    )
     assert bad == {1: "the file is empty"}
     assert [p.index for p in found] == [0, 2]
     for prediction in found:
@@ -241,9 +265,20 @@ def test_torchvisions_weights_are_evaluated_by_their_order(
     torch.manual_seed(3)
     relu, pool = nn.ReLU(), nn.MaxPool2d(3, 2)
     features = nn.Sequential(
-        nn.Conv2d(3, 64, 11, 4, 2), relu, pool, nn.Conv2d(64, 192, 5, padding=2), relu, pool,
-        nn.Conv2d(192, 384, 3, padding=1), relu, nn.Conv2d(384, 256, 3, padding=1), relu,
-        nn.Conv2d(256, 256, 3, padding=1), relu, pool)
+        nn.Conv2d(3, 64, 11, 4, 2),
+        relu,
+        pool,
+        nn.Conv2d(64, 192, 5, padding=2),
+        relu,
+        pool,
+        nn.Conv2d(192, 384, 3, padding=1),
+        relu,
+        nn.Conv2d(384, 256, 3, padding=1),
+        relu,
+        nn.Conv2d(256, 256, 3, padding=1),
+        relu,
+        pool,
+    )
     last = nn.Linear(4096, 3)
     head = nn.Sequential(nn.Dropout(), nn.Linear(9216, 4096), relu, nn.Dropout(), nn.Linear(4096, 4096), relu, last)
     with torch.no_grad():

@@ -70,14 +70,16 @@ def write_run(folder: Path, dataset: Dataset) -> None:
 
 WRITERS: dict[str, Callable[[Path, Dataset], object]] = {
     "bytes": lambda folder, dataset: write_atomically(folder / "x", b"12"),
-    "checkpoint": lambda folder, dataset: save(folder / "new/x.npz", Checkpoint(
-        config=Config(), classes=["a"], epoch=0, step=0, model={}, arrays={"mean": np.zeros(100_000)})),
+    "checkpoint": lambda folder, dataset: save(
+        folder / "new/x.npz",
+        Checkpoint(config=Config(), classes=["a"], epoch=0, step=0, model={}, arrays={"mean": np.zeros(100_000)}),
+    ),
     "index": lambda folder, dataset: save_index(folder / "x.index", "stamp", dataset),
     "pack": lambda folder, dataset: pack(dataset, folder, PackOptions(), Settings(threads=1)),
     "pass": lambda folder, dataset: PassState.fresh(0, 2).save(folder / "x.npz", "key"),
     "run folder": write_run,
     "statistics": write_stats,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -36,6 +36,7 @@ def both_gradients(x: Tensor, plain: nn.Module, fast: nn.Module) -> list[tuple[T
 
 # --- conv1
 
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
 @pytest.mark.parametrize("padding", [(0, 3, 0, 3), (2, 2, 2, 2), (3, 3, 3, 3), (0, 4, 1, 2)])
 def test_conv1_by_space_to_depth(padding: tuple[int, ...], memory_format: torch.memory_format) -> None:
@@ -54,8 +55,9 @@ def test_conv1_by_space_to_depth(padding: tuple[int, ...], memory_format: torch.
 @given(height=st.integers(11, 40), width=st.integers(11, 40), kernel=st.integers(2, 11), stride=st.integers(1, 5))
 def test_any_geometry(height: int, width: int, kernel: int, stride: int) -> None:
     plain = nn.Conv2d(2, 3, kernel, stride).double()
-    for ours, theirs in both_gradients(torch.randn(1, 2, height, width, dtype=torch.float64), plain,
-                                       SpaceToDepthConv(plain)):  # fmt: skip
+    for ours, theirs in both_gradients(
+        torch.randn(1, 2, height, width, dtype=torch.float64), plain, SpaceToDepthConv(plain)
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
@@ -83,20 +85,24 @@ def test_whole_network_and_its_checkpoint(preset: str) -> None:
 
 # --- normalisation
 
-def test_without_its_kernel_the_plain_form_stays(caplog: pytest.LogCaptureFixture,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+
+def test_without_its_kernel_the_plain_form_stays(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "alexnet.train.lrn_cpu", None)
     model = AlexNet(Config(width=1 / 16), 10)
     with caplog.at_level(logging.WARNING):
         use_fast_layers(model, conv1=False)
     assert type(model.norm1) is type(model.norm2) is LocalResponseNorm
     assert [r.message.partition(": ")[0] for r in caplog.records] == [
-        "Response normalisation goes by torch's operations, several times slower"]
+        "Response normalisation goes by torch's operations, several times slower"
+    ]
 
 
 @pytest.mark.parametrize("wrong", [lambda x: 1.05 * x, lambda x: x.detach() + 0 * x, lambda x: x * torch.nan])
-def test_a_kernel_with_wrong_results_is_not_used(wrong: Any, caplog: pytest.LogCaptureFixture,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_kernel_with_wrong_results_is_not_used(
+    wrong: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = AlexNet(Config(width=1 / 16), 10)
     plain = LocalResponseNorm.forward
 
@@ -113,12 +119,28 @@ def test_a_kernel_with_wrong_results_is_not_used(wrong: Any, caplog: pytest.LogC
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 9), images=st.integers(1, 3), tower=st.integers(1, 40), groups=st.integers(1, 3),
-       plane=st.tuples(st.integers(1, 9), st.integers(1, 9)), size=st.sampled_from([1, 3, 5, 9]),
-       beta=st.sampled_from([0.75, 0.5, 1.0]), scale=st.sampled_from([1e-3, 50.0, 1e6]), last=st.booleans())
-def test_on_cpus_it_is_the_reference_in_float64(seed: int, images: int, tower: int, groups: int,
-                                                plane: tuple[int, int], size: int, beta: float, scale: float,
-                                                last: bool) -> None:  # fmt: skip
+@given(
+    seed=st.integers(0, 9),
+    images=st.integers(1, 3),
+    tower=st.integers(1, 40),
+    groups=st.integers(1, 3),
+    plane=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.sampled_from([1, 3, 5, 9]),
+    beta=st.sampled_from([0.75, 0.5, 1.0]),
+    scale=st.sampled_from([1e-3, 50.0, 1e6]),
+    last=st.booleans(),
+)
+def test_on_cpus_it_is_the_reference_in_float64(
+    seed: int,
+    images: int,
+    tower: int,
+    groups: int,
+    plane: tuple[int, int],
+    size: int,
+    beta: float,
+    scale: float,
+    last: bool,
+) -> None:
     """In either memory format, with an alpha that lets the sums dominate; a network's zeros among the inputs."""
     generator = torch.Generator().manual_seed(seed)
     x, g = (scale * torch.randn(images, groups * tower, *plane, generator=generator) for _ in range(2))

@@ -150,8 +150,13 @@ if __name__ == "__main__":
 
 def drawing(root: Path) -> subprocess.Popen[str]:
     """Another process, and its workers, in a group of their own as under a terminal."""
-    return subprocess.Popen([sys.executable, "-c", DRAW, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", DRAW, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def group_is_gone(leader: int, seconds: float = 10) -> bool:
@@ -185,8 +190,9 @@ def test_stopped_in_several_processes(tmp_path: Path, number: signal.Signals) ->
     assert [path.name for path in tmp_path.iterdir()] == ["flat"]
 
 
-def test_two_at_once_draw_once(tmp_path: Path, caplog: pytest.LogCaptureFixture,
-                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_two_at_once_draw_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = drawing(tmp_path / "flat")
     assert first.stdout is not None
     assert first.stdout.readline()

@@ -406,9 +406,7 @@ def test_real_images_decoded_fast(sample_dir: Path) -> None:
 # -- GPUs --------------------------------------------------------------------------------------------------
 
 
-def build_train(
-    pipeline: Any, source: Any, *, mean: NDArray[np.float32], half: bool, decode: Decode = "exact"
-) -> None:
+def build_train(pipeline: Any, source: Any, *, mean: NDArray[np.float32], half: bool, decode: Decode = "exact") -> None:
     train_graph(pipeline, source, decode=decode, mean=mean, divisor=ONE, half=half)
 
 

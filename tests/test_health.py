@@ -28,8 +28,10 @@ def watch(past: list[dict[str, Any]] | None = None, **numbers: Any) -> Watch:
 def windows(losses: list[float], steps: int = 10, **more: Any) -> list[dict[str, Any]]:
     """Records of windows of `steps` steps each, from the start of a run on."""
     ends = [steps * (i + 1) for i in range(len(losses))]
-    return [{"kind": "train", "epoch": (end - 1) // 50, "step": (end - 1) % 50 + 1, "loss": loss, **more}
-            for end, loss in zip(ends, losses, strict=True)]
+    return [
+        {"kind": "train", "epoch": (end - 1) // 50, "step": (end - 1) % 50 + 1, "loss": loss, **more}
+        for end, loss in zip(ends, losses, strict=True)
+    ]
 
 
 def told(judge: Watch, shown: list[dict[str, Any]]) -> list[tuple[int, str]]:
@@ -40,11 +42,15 @@ def told(judge: Watch, shown: list[dict[str, Any]]) -> list[tuple[int, str]]:
 # -- the note on the rate ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("numbers", "parts"), [
-    ({"batch_size": 16}, ["--lr 0.01 ", "batches of 128", "--batch-size 16", "8 times", "--lr 0.0013 to 0.0035"]),
-    ({"batch_size": 1024}, ["1/8 of", "--lr 0.028 to 0.08"]),
-    ({"preset": "owt", "batch_size": 128}, ["batches of 256", "2 times", "--lr 0.005 to 0.0071"]),
-], ids=["small", "large", "another preset"])
+@pytest.mark.parametrize(
+    ("numbers", "parts"),
+    [
+        ({"batch_size": 16}, ["--lr 0.01 ", "batches of 128", "--batch-size 16", "8 times", "--lr 0.0013 to 0.0035"]),
+        ({"batch_size": 1024}, ["1/8 of", "--lr 0.028 to 0.08"]),
+        ({"preset": "owt", "batch_size": 128}, ["batches of 256", "2 times", "--lr 0.005 to 0.0071"]),
+    ],
+    ids=["small", "large", "another preset"],
+)
 def test_another_batch_with_the_rate_left_alone_is_noted(numbers: dict[str, Any], parts: list[str]) -> None:
     note = rate_note(Config.from_preset(numbers.pop("preset", "paper"), **numbers))
     assert note is not None
@@ -113,11 +119,15 @@ def test_a_resumed_run_goes_on_where_it_was() -> None:
         assert resumed == [w for w in whole if w[0] >= cut]
 
 
-@pytest.mark.parametrize(("numbers", "remedy"), [
-    ({"lr": 0.01}, "start again with --lr 0.0013 (now 0.01; in proportion to batches of 128)"),
-    ({"lr": 0.00125}, "start again with a lower --lr, such as 0.00042 (now 0.00125), or with --preset original"),
-    ({"lr": 1e-5}, "start again with a higher --lr, such as 0.0013 (now 1e-05)"),
-], ids=["high", "as proportion says", "low"])
+@pytest.mark.parametrize(
+    ("numbers", "remedy"),
+    [
+        ({"lr": 0.01}, "start again with --lr 0.0013 (now 0.01; in proportion to batches of 128)"),
+        ({"lr": 0.00125}, "start again with a lower --lr, such as 0.00042 (now 0.00125), or with --preset original"),
+        ({"lr": 1e-5}, "start again with a higher --lr, such as 0.0013 (now 1e-05)"),
+    ],
+    ids=["high", "as proportion says", "low"],
+)
 def test_the_remedy_fits_the_rate(numbers: dict[str, Any], remedy: str) -> None:
     (warning,) = watch(windows([GUESS] * 19), **numbers).look(windows([GUESS] * 20)[-1])
     assert remedy in warning["text"]

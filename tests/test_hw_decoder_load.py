@@ -34,14 +34,16 @@ class PretendPipeline:
 
 def training(dataset: Dataset) -> Iterator[Any]:
     treatment = Treatment(mean=np.full(3, 100, np.float32))
-    yield from Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS,
-                      bad={}).batches(0, 0, 1, lambda epoch: True)  # fmt: skip
+    yield from Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS, bad={}).batches(
+        0, 0, 1, lambda epoch: True
+    )
 
 
 def decode_stage(dataset: Dataset) -> Iterator[Any]:
     treatment = Treatment(mean=np.full(3, 100, np.float32))
-    yield from STAGES["decode"](Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS,
-                                       bad={}), 1)  # fmt: skip
+    yield from STAGES["decode"](
+        Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS, bad={}), 1
+    )
 
 
 USES: dict[str, Callable[[Dataset], Iterator[Any]]] = {
@@ -54,8 +56,9 @@ USES: dict[str, Callable[[Dataset], Iterator[Any]]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("device_id", [None, 0])
-def test_settings_reach_the_decoder(noise_tree: Any, monkeypatch: pytest.MonkeyPatch, use: str,
-                                    device_id: int | None) -> None:  # fmt: skip
+def test_settings_reach_the_decoder(
+    noise_tree: Any, monkeypatch: pytest.MonkeyPatch, use: str, device_id: int | None
+) -> None:
     built: list[dict[str, Any]] = []  # arguments of each decoder
 
     def stream(dataset: Dataset, requests: Any, build: Any, *_: Any, **__: Any) -> Any:

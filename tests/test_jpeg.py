@@ -107,7 +107,8 @@ PLAIN = {
         0xC9, SCAN, "ff0064e8c1b035bea212690c6be8827a66ef027e29dd4ada418c6fd003ff00e9b26607a126f12ee0e680"
     ),
     "arithmetic and progressive": arithmetic(
-        0xCA, bytes.fromhex("ffda000c03010002100310000000"),
+        0xCA,
+        bytes.fromhex("ffda000c03010002100310000000"),
         "ff00648ff52a9b7eee46f1d4c641b1ae8ff14b9cfa4abaa1516ec24da7faccd1707f29065a8dee9f",
     ),
     "number of lines": after_first(b"\xff\xdc\x00\x04\x00\x32"),

@@ -38,8 +38,24 @@ pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))
 EPOCHS = 7 + 2 * KILLS  # of 3 steps
-SMALL = ["--width", "0.02", "--batch-size", "5", "--epochs", str(EPOCHS), "--lr", "0.001", "--threads", "2",
-         "--log-every", "1", "--checkpoint-every", "1", "--keep", "99"]  # fmt: skip
+SMALL = [
+    "--width",
+    "0.02",
+    "--batch-size",
+    "5",
+    "--epochs",
+    str(EPOCHS),
+    "--lr",
+    "0.001",
+    "--threads",
+    "2",
+    "--log-every",
+    "1",
+    "--checkpoint-every",
+    "1",
+    "--keep",
+    "99",
+]
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +195,34 @@ def test_two_machines(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None
     """Two launchers of two ranks each, as torchrun starts them on two machines: a 2x2 mesh. A rank is killed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    torchrun = ["--nnodes", "2", "--nproc-per-node", "2", "--max-restarts", "1", "--rdzv-backend", "c10d",
-                "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "--", "alexnet.cli"]  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "train", str(colour_tree), "--run",
-               str(tmp_path / "run"), *SMALL, "--epochs", "4"]  # fmt: skip
+    torchrun = [
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"127.0.0.1:{port}",
+        "-m",
+        "--",
+        "alexnet.cli",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *torchrun,
+        "train",
+        str(colour_tree),
+        "--run",
+        str(tmp_path / "run"),
+        *SMALL,
+        "--epochs",
+        "4",
+    ]
     machines = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     while not saved_checkpoints(tmp_path / "run"):
         assert [machine.poll() for machine in machines] == [None, None]
@@ -202,13 +242,26 @@ def tasks_of_slurm(*arguments: Any, **kwargs: Any) -> list[tuple[int, str, str]]
     """Exit code, output and errors of the two tasks of a step."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    shared = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2",
-              "SLURM_JOB_ID": "17", "MASTER_PORT": str(port)}  # fmt: skip
+    shared = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_JOB_ID": "17",
+        "MASTER_PORT": str(port),
+    }
     tasks = []
     for i in "01":
         environment = os.environ | shared | {"SLURM_PROCID": i, "SLURM_LOCALID": i}
-        tasks.append(subprocess.Popen([*ALEXNET, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                      text=True, env=environment, **kwargs))  # fmt: skip
+        tasks.append(
+            subprocess.Popen(
+                [*ALEXNET, *map(str, arguments)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                **kwargs,
+            )
+        )
     outputs = [task.communicate(timeout=120) for task in tasks]
     return [(task.returncode, *output) for task, output in zip(tasks, outputs, strict=True)]
 
@@ -240,8 +293,21 @@ def test_statistics_have_the_same_bits(colour_tree: Path, tmp_path: Path, monkey
 
 def test_training_speed(colour_tree: Path) -> None:
     """On one device; meshes of several are measured in `test_parallel.py`."""
-    done = alexnet("bench-train", colour_tree, "--json", "--width", 0.02, "--batch-size", 4, "--seconds", 0.05,
-                   "--rounds", 2, "--device", "cpu")  # fmt: skip
+    done = alexnet(
+        "bench-train",
+        colour_tree,
+        "--json",
+        "--width",
+        0.02,
+        "--batch-size",
+        4,
+        "--seconds",
+        0.05,
+        "--rounds",
+        2,
+        "--device",
+        "cpu",
+    )
     result = json.loads(done.stdout)
     assert (result["mesh"], result["device"], result["batch_size"]) == ("1x1", "cpu", 4)
     assert min(result["windows"]) <= result["images_per_second"] <= max(result["windows"])
@@ -272,10 +338,18 @@ def test_a_full_disk(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
     kept.parent.mkdir()
     kept.write_bytes(first.read_bytes())
     limit = first.stat().st_size // 2
-    error = the_one_error(tasks_of_slurm(
-        "train", colour_tree, "--run", tmp_path, "--resume", "--checkpoint-every", 1,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    ))  # fmt: skip
+    error = the_one_error(
+        tasks_of_slurm(
+            "train",
+            colour_tree,
+            "--run",
+            tmp_path,
+            "--resume",
+            "--checkpoint-every",
+            1,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+    )
     assert "cannot write" in error
     assert "earlier ones are intact" in error
     assert [path.name for path in kept.parent.iterdir()] == [first.name]
@@ -290,13 +364,16 @@ def test_an_error_of_every_rank_is_told_once_and_not_repeated(colour_tree: Path,
     assert "Starting again" not in done.stderr
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("--mesh", "1x2", "--preset", "one-gpu"), "preset one-gpu has 1 tower. Use --mesh 2x1."),
-    (("--mesh", "2"), "--mesh 2: give data x model ranks"),
-    (("--devices", "cpu,cpu,cpu", "--mesh", "1x2"), "--devices names 3, but 2 ranks of the mesh 1x2 run on this"),
-    (("--devices", "cpu,tpu"), "--devices cpu,tpu: give names such as cuda:0,cuda:1 or cpu,cpu."),
-    (("--devices", "cuda:77,cuda:77"), "there is no cuda:77 here"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--mesh", "1x2", "--preset", "one-gpu"), "preset one-gpu has 1 tower. Use --mesh 2x1."),
+        (("--mesh", "2"), "--mesh 2: give data x model ranks"),
+        (("--devices", "cpu,cpu,cpu", "--mesh", "1x2"), "--devices names 3, but 2 ranks of the mesh 1x2 run on this"),
+        (("--devices", "cpu,tpu"), "--devices cpu,tpu: give names such as cuda:0,cuda:1 or cpu,cpu."),
+        (("--devices", "cuda:77,cuda:77"), "there is no cuda:77 here"),
+    ],
+)
 def test_nothing_is_started_on_devices_that_do_not_fit(
     colour_tree: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
@@ -362,8 +439,10 @@ def test_a_rank_lost_in_the_start() -> None:
     """Before the first step, too, it is a rank that was lost, which a restart may help, and no bug."""
     ranks = Ranks(mesh=None, devices=None, timeout=1, max_restarts=0)
     place = Place(0, 2, 0, 2, store=HashStore())
-    with (pytest.raises(RankLost, match=r"No word of rank 1 \(dp 0, mp 1\) in the start"),
-          ranks.joined(ParallelDims(1, 2), place, [CPU, CPU])):  # fmt: skip
+    with (
+        pytest.raises(RankLost, match=r"No word of rank 1 \(dp 0, mp 1\) in the start"),
+        ranks.joined(ParallelDims(1, 2), place, [CPU, CPU]),
+    ):
         pass
 
 

@@ -160,8 +160,13 @@ def test_the_ranks_together_hold_the_global_batch(dataset: Dataset, num_ranks: i
     ]
     for k, batch in enumerate(whole):
         pieces = [p[k] for p in parts]
-        joined = Batch(torch.cat([p.images for p in pieces]), torch.cat([p.labels for p in pieces]),
-                       np.concatenate([p.indices for p in pieces]), pieces[0].epoch, pieces[0].step)  # fmt: skip
+        joined = Batch(
+            torch.cat([p.images for p in pieces]),
+            torch.cat([p.labels for p in pieces]),
+            np.concatenate([p.indices for p in pieces]),
+            pieces[0].epoch,
+            pieces[0].step,
+        )
         assert same(joined, batch)
 
 

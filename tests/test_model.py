@@ -36,8 +36,11 @@ def images(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
 
 # --- the paper's numbers
 
-@pytest.mark.parametrize(("preset", "parameters"), [
-    ("paper", 60_965_224), ("original", 60_965_224), ("one-gpu", 59_798_312), ("owt", 61_100_840)])
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [("paper", 60_965_224), ("original", 60_965_224), ("one-gpu", 59_798_312), ("owt", 61_100_840)],
+)
 def test_parameters(preset: str, parameters: int) -> None:
     assert sum(row.parameters for row in describe(Config.from_preset(preset), 1000)) == parameters
 
@@ -47,11 +50,15 @@ def test_macs_neurons_and_maps() -> None:
     assert sum(row.macs for row in rows) == 724_406_816
     assert sum(row.neurons for row in rows) == 659_272
     assert {row.layer: row.output_shape for row in rows if row.layer.startswith("pool")} == {
-        "pool1": (96, 27, 27), "pool2": (256, 13, 13), "pool5": (256, 6, 6)}
+        "pool1": (96, 27, 27),
+        "pool2": (256, 13, 13),
+        "pool5": (256, 6, 6),
+    }
     assert [row.macs for row in rows if row.macs][:3] == [105_415_200, 223_948_800, 149_520_384]
 
 
 # --- normalisation
+
 
 def naive_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """The formula of s3.3, unit by unit, in each tower."""
@@ -66,10 +73,13 @@ def naive_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: 
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("channels", "groups", "size", "beta"), [
-    (12, 2, 5, 0.75), (12, 1, 5, 0.75), (4, 2, 5, 0.75), (6, 3, 3, 0.5), (8, 2, 1, 1.0), (2, 2, 5, 0.75)])
-def test_norm_and_its_gradient(channels: int, groups: int, size: int, beta: float,
-                               memory_format: torch.memory_format) -> None:
+@pytest.mark.parametrize(
+    ("channels", "groups", "size", "beta"),
+    [(12, 2, 5, 0.75), (12, 1, 5, 0.75), (4, 2, 5, 0.75), (6, 3, 3, 0.5), (8, 2, 1, 1.0), (2, 2, 5, 0.75)],
+)
+def test_norm_and_its_gradient(
+    channels: int, groups: int, size: int, beta: float, memory_format: torch.memory_format
+) -> None:
     x = 10 * torch.randn(2, channels, 3, 4, dtype=torch.float64).contiguous(memory_format=memory_format)
     constants = groups, size, 0.02, beta, 2.0
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -107,8 +117,10 @@ def test_spatial_norm() -> None:
 
 # --- towers
 
+
 def tower_logits(state: dict[str, Tensor], x: Tensor) -> Tensor:
     """The paper's figure 2 as two explicit halves that talk before conv3, fc6, fc7 and fc8. Test mode."""
+
     def half(name: str, tower: int) -> tuple[Tensor, Tensor]:
         return state[f"{name}.weight"].chunk(2)[tower], state[f"{name}.bias"].chunk(2)[tower]
 
@@ -148,13 +160,14 @@ def test_no_cross_talk_towers_meet_at_the_logits_only() -> None:
     for net, alone in ((model, True), (talking, False)):
         before = net.forward_features(images())
         with torch.no_grad():
-            net.conv1.weight[len(net.conv1.weight) // 2:] *= -1  # of tower 1
+            net.conv1.weight[len(net.conv1.weight) // 2 :] *= -1  # of tower 1
         after = net.forward_features(images())
         same = {name: torch.equal(before[name].chunk(2, 1)[0], after[name].chunk(2, 1)[0]) for name in before}
         assert [same[name] for name in ("conv2", "conv3", "fc6", "fc7", "fc8")] == [True, *[alone] * 3, False]
 
 
 # --- switches
+
 
 def test_memory_format_does_not_matter() -> None:
     model = small()
@@ -192,8 +205,21 @@ def test_features_are_named_and_forward_gives_the_last(preset: str) -> None:
 
 def test_layer_names_by_preset() -> None:
     names = {preset: [row.layer for row in describe(Config.from_preset(preset), 10)] for preset in PRESETS}
-    paper = ["conv1", "norm1", "pool1", "conv2", "norm2", "pool2", "conv3", "conv4", "conv5", "pool5",
-             "fc6", "fc7", "fc8"]
+    paper = [
+        "conv1",
+        "norm1",
+        "pool1",
+        "conv2",
+        "norm2",
+        "pool2",
+        "conv3",
+        "conv4",
+        "conv5",
+        "pool5",
+        "fc6",
+        "fc7",
+        "fc8",
+    ]
     assert names["paper"] == names["one-gpu"] == paper
     assert names["original"] == [*paper[:5], "spatial2", *paper[5:]]
     assert names["owt"] == [name for name in paper if "norm" not in name]
@@ -217,15 +243,28 @@ def test_conv1_padding_is_right_and_bottom() -> None:
     torch.testing.assert_close(model.forward_features(x)["conv1"][:, :, :1, :1], patch)
 
 
-@pytest.mark.parametrize(("switch", "layers", "first_change"), [
-    ({"activation": "tanh"}, 13, "conv1"), ({"lrn": False}, 11, "pool1"), ({"lrn_size": 3}, 13, "norm1"),
-    ({"lrn_alpha": 1e-3}, 13, "norm1"), ({"lrn_beta": 0.5}, 13, "norm1"), ({"lrn_k": 1.0}, 13, "norm1"),
-    ({"lrn_alpha_over_n": True}, 13, "norm1"), ({"spatial_norm": True}, 14, "pool2"),
-    ({"lrn_before_activation": True}, 13, "conv1"), ({"overlapping_pooling": False}, 13, "pool1"),
-    ({"conv1_padding": (2, 2, 2, 2)}, 13, "conv1"), ({"dropout": 0.25}, 13, "fc7"),
-])
-def test_switch_changes_behaviour_but_no_parameters(switch: dict[str, Any], layers: int, first_change: str,
-                                                    ) -> None:
+@pytest.mark.parametrize(
+    ("switch", "layers", "first_change"),
+    [
+        ({"activation": "tanh"}, 13, "conv1"),
+        ({"lrn": False}, 11, "pool1"),
+        ({"lrn_size": 3}, 13, "norm1"),
+        ({"lrn_alpha": 1e-3}, 13, "norm1"),
+        ({"lrn_beta": 0.5}, 13, "norm1"),
+        ({"lrn_k": 1.0}, 13, "norm1"),
+        ({"lrn_alpha_over_n": True}, 13, "norm1"),
+        ({"spatial_norm": True}, 14, "pool2"),
+        ({"lrn_before_activation": True}, 13, "conv1"),
+        ({"overlapping_pooling": False}, 13, "pool1"),
+        ({"conv1_padding": (2, 2, 2, 2)}, 13, "conv1"),
+        ({"dropout": 0.25}, 13, "fc7"),
+    ],
+)
+def test_switch_changes_behaviour_but_no_parameters(
+    switch: dict[str, Any],
+    layers: int,
+    first_change: str,
+) -> None:
     plain, changed = small(), small(**switch)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), changed.parameters(), strict=True))
     a, b = plain.forward_features(images()), changed.forward_features(images())
@@ -233,14 +272,23 @@ def test_switch_changes_behaviour_but_no_parameters(switch: dict[str, Any], laye
     assert next(name for name in a if name in b and not torch.equal(a[name], b[name])) == first_change
 
 
-@pytest.mark.parametrize(("without", "conv_shapes"), [
-    (("conv3",), [(24, 8, 3, 3), (16, 12, 3, 3)]), (("conv4",), [(24, 16, 3, 3), (16, 12, 3, 3)]),
-    (("conv5",), [(24, 16, 3, 3), (16, 12, 3, 3)]), (("conv3", "conv4"), [(16, 8, 3, 3)]),
-    (("conv4", "conv3", "conv5"), [])])
+@pytest.mark.parametrize(
+    ("without", "conv_shapes"),
+    [
+        (("conv3",), [(24, 8, 3, 3), (16, 12, 3, 3)]),
+        (("conv4",), [(24, 16, 3, 3), (16, 12, 3, 3)]),
+        (("conv5",), [(24, 16, 3, 3), (16, 12, 3, 3)]),
+        (("conv3", "conv4"), [(16, 8, 3, 3)]),
+        (("conv4", "conv3", "conv5"), []),
+    ],
+)
 def test_without_middle_layers(without: tuple[str, ...], conv_shapes: list[tuple[int, ...]]) -> None:
     model = small(without=without)
-    shapes = [tuple(p.shape) for name, p in model.named_parameters() if name in
-              ("conv3.weight", "conv4.weight", "conv5.weight")]
+    shapes = [
+        tuple(p.shape)
+        for name, p in model.named_parameters()
+        if name in ("conv3.weight", "conv4.weight", "conv5.weight")
+    ]
     assert shapes == conv_shapes
     assert model.fc6.weight.shape == small().fc6.weight.shape
     assert model(images()).shape == (2, 10)
@@ -248,6 +296,7 @@ def test_without_middle_layers(without: tuple[str, ...], conv_shapes: list[tuple
 
 
 # --- dropout
+
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_dropout_scales(inverted: bool) -> None:
@@ -279,6 +328,7 @@ def test_dropout_placement(style: str, dropped: set[str]) -> None:
 
 # --- initial weights
 
+
 def test_initialise_is_deterministic_and_per_layer() -> None:
     a, b, other = small(), small(), small()
     initialise(other, 1)
@@ -304,16 +354,33 @@ def test_initial_sizes() -> None:
 
 # --- torchvision
 
+
 def test_published_weights_give_the_published_network() -> None:
     """Against torchvision's alexnet said again, in test mode."""
     features = nn.Sequential(
-        nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2),
-        nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
-        nn.MaxPool2d(3, 2))
+        nn.Conv2d(3, 64, 11, 4, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+    )
     classifier = nn.Sequential(
-        nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
-        nn.Linear(4096, 1000))
+        nn.Dropout(),
+        nn.Linear(9216, 4096),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(),
+        nn.Linear(4096, 1000),
+    )
     theirs = nn.ModuleDict({"features": features, "classifier": classifier}).eval()
     ours = AlexNet(Config.from_preset("owt"), 1000).eval()
     ours.load_state_dict(from_torchvision(theirs.state_dict()))

@@ -42,8 +42,11 @@ def test_the_split_is_a_whole_word(name: str, word: str | None) -> None:
 
 
 def test_images_are_told_by_their_last_extension() -> None:
-    assert [n for n in ("a.JPEG", "b.v2.jfif", "c.webp", "d/e.PnG", "f.jpg.txt", "jpg", "g.", ".h", "i.tif", "j.gif")
-            if is_image(n)] == ["a.JPEG", "b.v2.jfif", "c.webp", "d/e.PnG"]  # fmt: skip
+    assert [
+        n
+        for n in ("a.JPEG", "b.v2.jfif", "c.webp", "d/e.PnG", "f.jpg.txt", "jpg", "g.", ".h", "i.tif", "j.gif")
+        if is_image(n)
+    ] == ["a.JPEG", "b.v2.jfif", "c.webp", "d/e.PnG"]
 
 
 def test_what_systems_add_is_hidden() -> None:

@@ -55,17 +55,21 @@ def test_update_is_the_papers(overrides: dict[str, Any]) -> None:
     """Over drops, rises, a freeze and a thaw, and with momentum still in flight at each."""
     model, config = tiny(), Config.from_dict({"weight_decay": 0.05, **overrides})
     optimizer, paper = build_optimizer(model, config), PaperUpdate(config, model)
-    phases = [Rates(0.01, 0.02, 0.01, 0.02, True), Rates(1e-3, 0.002, 1e-4, 0.002, True),
-              Rates(1e-3, 0.002, 0, 0, False), Rates(1e-4, 0.002, 0, 0, False),
-              Rates(0.005, 0.005, 0.003, 0.004, False), Rates(0.005, 0, 0.003, 0.004, False)]
+    phases = [
+        Rates(0.01, 0.02, 0.01, 0.02, True),
+        Rates(1e-3, 0.002, 1e-4, 0.002, True),
+        Rates(1e-3, 0.002, 0, 0, False),
+        Rates(1e-4, 0.002, 0, 0, False),
+        Rates(0.005, 0.005, 0.003, 0.004, False),
+        Rates(0.005, 0, 0.003, 0.004, False),
+    ]
     for rates in phases:
         set_rates(optimizer, rates)
         for _ in range(7):
             x = torch.randn(5, 4, dtype=torch.float64)
             optimizer.zero_grad()
             model.loss(x).backward()
-            gradients = {name: 0 if p.grad is None else p.grad.numpy().copy()
-                         for name, p in model.named_parameters()}
+            gradients = {name: 0 if p.grad is None else p.grad.numpy().copy() for name, p in model.named_parameters()}
             optimizer.step()
             paper.step(gradients, rates)
         for name, p in model.named_parameters():
@@ -106,8 +110,11 @@ def test_frozen_layer_wants_no_gradient_and_comes_back() -> None:
 def test_groups_and_first_rates() -> None:
     optimizer = build_optimizer(tiny(), Config.from_preset("original"))
     assert {g["name"]: (g["lr"], g["weight_decay"], g["momentum"]) for g in optimizer.param_groups} == {
-        "weights": (0.01, 5e-4, 0.9), "biases": (0.02, 0, 0.9),
-        "conv1_weights": (0.01, 5e-4, 0.9), "conv1_biases": (0.02, 0, 0.9)}
+        "weights": (0.01, 5e-4, 0.9),
+        "biases": (0.02, 0, 0.9),
+        "conv1_weights": (0.01, 5e-4, 0.9),
+        "conv1_biases": (0.02, 0, 0.9),
+    }
 
 
 def approx(rates: Rates) -> Any:
@@ -117,9 +124,14 @@ def approx(rates: Rates) -> Any:
 def test_epochs_is_the_authors_log() -> None:
     """Run #145 on ILSVRC-2012: fidelity 4.3."""
     schedule = build_schedule(Config.from_preset("original"))
-    expected = {(0, 24): (1e-2, 0.02, 1e-2, 0.02, True), (25, 50): (1e-3, 0.002, 1e-3, 0.002, True),
-                (51, 66): (1e-4, 0.002, 1e-4, 0.002, True), (67, 71): (1e-4, 0.002, 1e-5, 0.002, False),
-                (72, 78): (1e-4, 0.002, 0, 0, False), (79, 90): (1e-5, 0.002, 0, 0, False)}
+    expected = {
+        (0, 24): (1e-2, 0.02, 1e-2, 0.02, True),
+        (25, 50): (1e-3, 0.002, 1e-3, 0.002, True),
+        (51, 66): (1e-4, 0.002, 1e-4, 0.002, True),
+        (67, 71): (1e-4, 0.002, 1e-5, 0.002, False),
+        (72, 78): (1e-4, 0.002, 0, 0, False),
+        (79, 90): (1e-5, 0.002, 0, 0, False),
+    }
     for (first, last), rates in expected.items():
         for epoch in (first, last):
             assert rates == approx(schedule.rates(epoch))
@@ -139,7 +151,8 @@ def test_stages_is_run_170() -> None:
     schedule = build_schedule(Config(schedule="stages", bias_lr_factor=2, bias_lr_floor=0.002))
     rates = [schedule.rates(epoch) for epoch in (0, 22, 23, 44, 45, 67, 68, 89, 200)]
     assert [r.weights for r in rates] == pytest.approx(
-        [0.01, 0.01, 0.001587, 0.001587, 0.000252, 0.000252, 0.00004, 0.00004, 0.00004], rel=1e-3)
+        [0.01, 0.01, 0.001587, 0.001587, 0.000252, 0.000252, 0.00004, 0.00004, 0.00004], rel=1e-3
+    )
     assert [r.lighting for r in rates] == [True] * 6 + [False] * 3
     assert rates[0].biases == 0.02
     assert rates[-1].biases == 0.002
@@ -148,7 +161,8 @@ def test_stages_is_run_170() -> None:
 def test_owt_is_torchvisions_steps() -> None:
     schedule = build_schedule(Config.from_preset("owt"))
     assert [schedule.rates(e).weights for e in (0, 29, 30, 59, 60, 89)] == pytest.approx(
-        [0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4])
+        [0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4]
+    )
     assert not schedule.rates(0).lighting
     single = build_schedule(Config(schedule="stages", num_stages=1))
     assert single.rates(89).weights == 0.01

@@ -107,8 +107,9 @@ def test_training_from_a_raw_pack_sees_the_same_pixels(tiny_tree: Path, tmp_path
     treatment = Treatment(mean=rng.uniform(0, 255, (224, 224, 3)).astype(np.float32), basis=np.eye(3, dtype="f4") * 9)
 
     def seen(of: Dataset) -> dict[int, torch.Tensor]:
-        loader = Loader(dataset=of, treatment=treatment, batch_size=6, seed=decode_seed, settings=LENIENT, bad={},
-                        run=12)  # fmt: skip  (one crop and one flip for all)
+        loader = Loader(
+            dataset=of, treatment=treatment, batch_size=6, seed=decode_seed, settings=LENIENT, bad={}, run=12
+        )  # one crop and one flip for all
         batches = list(replace(loader, treatment=replace(treatment, basis=None)).batches(0, 0, 1, lambda _: True))
         return {int(i): image for b in batches for i, image in zip(b.indices, b.images, strict=True)}
 

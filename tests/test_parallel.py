@@ -54,8 +54,10 @@ def run_all(folder: Path) -> None:
         s.close()
     environment = os.environ | {"OMP_NUM_THREADS": "1", **KEEP_MEMORY}
     command = [sys.executable, ranks.__file__, str(folder)]
-    children = [subprocess.Popen([*command, str(rank), *ports], env=environment, stderr=subprocess.PIPE, text=True)
-                for rank in range(5)]  # fmt: skip
+    children = [
+        subprocess.Popen([*command, str(rank), *ports], env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(5)
+    ]
     try:
         errors = [child.communicate(timeout=300)[1] for child in children]
     finally:
@@ -85,8 +87,10 @@ def closest(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]
     """The largest difference of each array, relative to the largest number in it."""
     arrays = [name for name in expected if "/" in name]
     assert arrays == [name for name in found if "/" in name]
-    return {name: float(np.abs(found[name] - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-300))
-            for name in arrays}  # fmt: skip
+    return {
+        name: float(np.abs(found[name] - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-300))
+        for name in arrays
+    }
 
 
 @pytest.mark.parametrize(("variant", "mesh"), CASES)
@@ -112,14 +116,19 @@ def test_ranks_see_the_batch_of_one_process_together(folder: Path, mesh: str) ->
 
 def test_all_ranks_know_the_same_losses(folder: Path) -> None:
     for variant, rank in itertools.product(("paper", "original"), range(4)):
-        np.testing.assert_array_equal(seen(folder, variant, "2x2", rank)["losses"],
-                                      seen(folder, variant, "2x2")["losses"])  # fmt: skip
+        np.testing.assert_array_equal(
+            seen(folder, variant, "2x2", rank)["losses"], seen(folder, variant, "2x2")["losses"]
+        )
 
 
-@pytest.mark.parametrize(("mesh", "names"), [
-    ("1x2", ("paper", "apart", "without-conv3")), ("2x1", ("paper", "one-gpu")),
-    ("2x2", ("paper", "apart", "without-conv3")),
-])
+@pytest.mark.parametrize(
+    ("mesh", "names"),
+    [
+        ("1x2", ("paper", "apart", "without-conv3")),
+        ("2x1", ("paper", "one-gpu")),
+        ("2x2", ("paper", "apart", "without-conv3")),
+    ],
+)
 def test_bytes_sent_are_those_of_the_shapes(folder: Path, mesh: str, names: tuple[str, ...]) -> None:
     dims, sums = ParallelDims.parse(mesh), []
     for name, rank in itertools.product(names, range(dims.num_ranks)):
@@ -165,13 +174,16 @@ def test_any_mesh_goes_on_from_any_checkpoint(folder: Path, written_on: str, mes
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("changes", "classes", "mesh", "message"), [
-    ({"preset": "one-gpu"}, 10, "2x2", r"2x2 splits the network in 2, but preset one-gpu has 1 tower. Use .*4x1"),
-    ({"preset": "owt"}, 10, "1x2", "Use --mesh 2x1"),
-    ({}, 10, "1x4", "preset paper has 2 towers"),
-    ({}, 1, "1x2", "splits the classes in 2, but there is only 1"),
-    ({"batch_size": 3}, 10, "2x2", "A batch of 3 cannot be shared by 4 ranks: raise --batch-size"),
-])
+@pytest.mark.parametrize(
+    ("changes", "classes", "mesh", "message"),
+    [
+        ({"preset": "one-gpu"}, 10, "2x2", r"2x2 splits the network in 2, but preset one-gpu has 1 tower. Use .*4x1"),
+        ({"preset": "owt"}, 10, "1x2", "Use --mesh 2x1"),
+        ({}, 10, "1x4", "preset paper has 2 towers"),
+        ({}, 1, "1x2", "splits the classes in 2, but there is only 1"),
+        ({"batch_size": 3}, 10, "2x2", "A batch of 3 cannot be shared by 4 ranks: raise --batch-size"),
+    ],
+)
 def test_what_cannot_be_shared_out(changes: dict[str, Any], classes: int, mesh: str, message: str) -> None:
     config = Config.from_preset(changes.pop("preset", "paper"), **changes)
     with pytest.raises(ValueError, match=message):
@@ -184,8 +196,10 @@ def test_meshes_that_are_none(text: str) -> None:
         ParallelDims.parse(text)
 
 
-@pytest.mark.parametrize(("num_ranks", "towers", "mesh"), [
-    (1, 2, "1x1"), (2, 2, "1x2"), (8, 2, "4x2"), (3, 2, "3x1"), (2, 1, "2x1"), (16, 4, "8x2")])
+@pytest.mark.parametrize(
+    ("num_ranks", "towers", "mesh"),
+    [(1, 2, "1x1"), (2, 2, "1x2"), (8, 2, "4x2"), (3, 2, "3x1"), (2, 1, "2x1"), (16, 4, "8x2")],
+)
 def test_the_default_mesh(num_ranks: int, towers: int, mesh: str) -> None:
     dims = ParallelDims.default(num_ranks, towers)
     assert (str(dims), dims.num_ranks) == (mesh, num_ranks)

@@ -31,19 +31,29 @@ def picture(seed: int, height: int, width: int) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def regions(images: Sequence[Pixels], crops: Sequence[tuple[int, int]], size: int,
-            **more: Any) -> tuple[list[Pixels], dict[str, Any]]:  # fmt: skip
+def regions(
+    images: Sequence[Pixels], crops: Sequence[tuple[int, int]], size: int, **more: Any
+) -> tuple[list[Pixels], dict[str, Any]]:
     """What a decoder hands over: the rectangles, copied out of their images, and what goes with them."""
     shapes = np.array([image.shape[:2] for image in images])
     region = source_region(shapes, np.array(crops), size)
-    cut = [image[top:bottom, left:right].copy() for image, (top, left), (bottom, right)
-           in zip(images, region.start.tolist(), region.end.tolist(), strict=True)]  # fmt: skip
+    cut = [
+        image[top:bottom, left:right].copy()
+        for image, (top, left), (bottom, right) in zip(images, region.start.tolist(), region.end.tolist(), strict=True)
+    ]
     return cut, region._asdict() | more
 
 
-def run(images: Sequence[Pixels], crops: Sequence[tuple[int, int]], size: int, *, threads: int = 2,
-        mean: NDArray[np.float32] | None = None, divisor: NDArray[np.float32] | None = None,
-        **more: Any) -> NDArray[Any]:  # fmt: skip
+def run(
+    images: Sequence[Pixels],
+    crops: Sequence[tuple[int, int]],
+    size: int,
+    *,
+    threads: int = 2,
+    mean: NDArray[np.float32] | None = None,
+    divisor: NDArray[np.float32] | None = None,
+    **more: Any,
+) -> NDArray[Any]:
     with Resampler(size, threads, mean, divisor) as resampler:
         return resampler.start(*regions(images, crops, size, **more))()
 
@@ -108,8 +118,14 @@ def test_it_does_what_the_graph_for_gpus_does() -> None:
     feed = {"encoded": encoded} | regions(images, crops, CROP, mirror=mirror, shift=shift)[1]
     pipeline = new_pipeline(count, 2, None, prefetch=1)
     with pipeline:
-        train_graph(pipeline, lambda: tuple(feed[n] for n in TRAIN_INPUTS), decode="exact", mean=mean, divisor=divisor,
-                    half=False)  # fmt: skip
+        train_graph(
+            pipeline,
+            lambda: tuple(feed[n] for n in TRAIN_INPUTS),
+            decode="exact",
+            mean=mean,
+            divisor=divisor,
+            half=False,
+        )
     theirs = np.array(pipeline.run()[0].as_tensor())
     ours = run(images, crops, CROP, mean=mean, divisor=divisor, mirror=mirror, shift=shift)
     off = np.abs(ours - theirs) * 1.1

@@ -78,8 +78,13 @@ def test_on_a_busy_processor_processor_time_decides() -> None:
     assert "a load of 3.0 before" in verdict(warm(9000, 3000, 2900, 2900), on_gpu=False, load=3.0)
 
 
-def present(found: list[Figures], disk: float = 1e5, on_gpu: bool = False, cache: PageCache = FITS,
-            data: dict[str, Any] = PHOTOGRAPHS) -> dict[str, str]:  # fmt: skip
+def present(
+    found: list[Figures],
+    disk: float = 1e5,
+    on_gpu: bool = False,
+    cache: PageCache = FITS,
+    data: dict[str, Any] = PHOTOGRAPHS,
+) -> dict[str, str]:
     """Options of the symptoms that are there, by place."""
     cold = [figures("read", disk), figures("loader", min(disk, 3000))]
     return {s.where: s.options for s in symptoms(found, cold, cache, on_gpu, data) if s.present}
@@ -107,7 +112,9 @@ def test_a_pack_is_not_to_be_packed_again() -> None:
     busy = warm(9000, 3000, 2900, 2900, idle_cores=0.1, cores=3.9)
     pack, raw = ({"image_megapixels": 0.065536, "raw": raw} for raw in (False, True))
     assert present(busy, disk=2000, data=pack) == {
-        "disk": "more --readers", "CPU": "`alexnet pack --raw`; --decode fast; --device gpu"}  # fmt: skip
+        "disk": "more --readers",
+        "CPU": "`alexnet pack --raw`; --decode fast; --device gpu",
+    }
     assert present(busy, disk=2000, data=raw) == {"disk": "more --readers", "CPU": "--device gpu"}
 
 
@@ -129,8 +136,13 @@ def test_options_that_are_named_exist() -> None:
 
 
 def test_warm_and_cold_stages(noise_tree: Path) -> None:
-    bench = Bench(dataset=open_dataset(noise_tree, "train"), settings=Settings(threads=2), batch_size=BATCH_SIZE,
-                  rounds=ROUNDS, seconds=0.1)  # fmt: skip
+    bench = Bench(
+        dataset=open_dataset(noise_tree, "train"),
+        settings=Settings(threads=2),
+        batch_size=BATCH_SIZE,
+        rounds=ROUNDS,
+        seconds=0.1,
+    )
     told: list[tuple[str, int, int]] = []
     found, share = measure_warm(bench, lambda *report: told.append(report))
     cold, cache = measure_cold(bench, lambda *report: told.append(report))

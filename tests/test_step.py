@@ -205,8 +205,12 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     names = ["eager", "space-to-depth"]
     options = [f"--contestant={name}" for name in names]
     options += ["--batch-size=2", "--width=0.0625", "--steps=1", "--rounds=3", f"--out={tmp_path / 'found.json'}"]
-    subprocess.run([sys.executable, str(SCRIPT), *options], check=True, capture_output=True,
-                   env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [sys.executable, str(SCRIPT), *options],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     results = json.loads((tmp_path / "found.json").read_text())["results"]
     assert [r["contestant"] for r in results] == names
     assert all(r["images_per_second"] == sorted(r["windows"])[1] > 0 for r in results)

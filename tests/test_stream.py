@@ -133,8 +133,19 @@ def squares_of(
     dataset: Dataset, requests: Sequence[Request], batch: int, how: Settings = TOLERANT, **more: Any
 ) -> Taken:
     plain = [Request(r.indices, np.zeros((len(r.indices), 2), np.int64)) for r in requests]
-    return take_all(ImageStream(dataset, plain, SQUARES, SQUARE_INPUTS, batch_size=batch, crop=SHORT_SIDE,
-                                on_bad="drop", settings=how, **more))  # fmt: skip
+    return take_all(
+        ImageStream(
+            dataset,
+            plain,
+            SQUARES,
+            SQUARE_INPUTS,
+            batch_size=batch,
+            crop=SHORT_SIDE,
+            on_bad="drop",
+            settings=how,
+            **more,
+        )
+    )
 
 
 def training(
@@ -270,8 +281,9 @@ def test_what_is_left_of_a_batch_keeps_its_own_crops_and_inputs(tmp_path: Path) 
     images = [jpeg(i) for i in range(6)]
     images[0], images[4] = BAD["text"][0], BAD["tables"][0]
     dataset, requests = make_dataset(tmp_path, images), requests_for(6, 3)
-    taken = take_all(ImageStream(dataset, requests, TRAIN, TRAIN_INPUTS, batch_size=3, crop=CROP, on_bad="drop",
-                                 settings=TOLERANT))  # fmt: skip
+    taken = take_all(
+        ImageStream(dataset, requests, TRAIN, TRAIN_INPUTS, batch_size=3, crop=CROP, on_bad="drop", settings=TOLERANT)
+    )
     for request, (output, feed), rows in zip(requests, taken, ([1, 2], [0, 2]), strict=True):
         assert feed.indices.tolist() == request.indices[rows].tolist()
         kept = Request(feed.indices, request.crops[rows], {k: v[rows] for k, v in request.inputs.items()})
@@ -318,11 +330,23 @@ def test_whole_images(tmp_path: Path) -> None:
     images = [jpeg(0, 50, 70), b"", jpeg(1, 90, 20), corrupt_tables(jpeg(2)), noise("PNG")]
     dataset = make_dataset(tmp_path, images)
     plain = [Request(r.indices, r.crops) for r in requests_for(5, 2)]
-    stream = ImageStream(dataset, plain, partial(image_graph, decode="exact"), IMAGE_INPUTS, batch_size=2, crop=None,
-                         on_bad="drop", settings=TOLERANT)  # fmt: skip
+    stream = ImageStream(
+        dataset,
+        plain,
+        partial(image_graph, decode="exact"),
+        IMAGE_INPUTS,
+        batch_size=2,
+        crop=None,
+        on_bad="drop",
+        settings=TOLERANT,
+    )
     with stream:
-        got = [(np.array(image), int(i)) for output, feed in stream if output is not None
-               for image, i in zip(output, feed.indices, strict=True)]  # fmt: skip
+        got = [
+            (np.array(image), int(i))
+            for output, feed in stream
+            if output is not None
+            for image, i in zip(output, feed.indices, strict=True)
+        ]
     assert [i for _, i in got] == [0, 2, 4]
     for image, i in got:
         np.testing.assert_array_equal(image, np.asarray(Image.open(io.BytesIO(images[i]))))

@@ -37,8 +37,14 @@ class Machine(Bench):
 
 
 def machine(tree: Path, worth: Callable[[Settings], float], noise: float, **settings: int) -> Machine:
-    return Machine(dataset=open_dataset(tree, "train"), settings=Settings(**({"threads": 4} | settings)),
-                   batch_size=8, worth=worth, noise=noise, rng=np.random.default_rng(0))  # fmt: skip
+    return Machine(
+        dataset=open_dataset(tree, "train"),
+        settings=Settings(**({"threads": 4} | settings)),
+        batch_size=8,
+        worth=worth,
+        noise=noise,
+        rng=np.random.default_rng(0),
+    )
 
 
 def test_the_best_combination_is_found_and_confirmed(noise_tree: Path) -> None:
@@ -106,8 +112,13 @@ def test_what_is_in_force_is_among_the_candidates(threads: int, readers: int, pr
 
 
 def test_clearly_better_is_in_every_round_and_by_enough() -> None:
-    gains = [Ratio(1.5, 0.99, 2.0), Ratio(1.2, 1.1, 1.3), Ratio(1.0, 1.0, 1.0), Ratio(WORTH_IT, 1.01, 1.1),
-             Ratio(1.1, 1.05, 1.2)]  # fmt: skip
+    gains = [
+        Ratio(1.5, 0.99, 2.0),
+        Ratio(1.2, 1.1, 1.3),
+        Ratio(1.0, 1.0, 1.0),
+        Ratio(WORTH_IT, 1.01, 1.1),
+        Ratio(1.1, 1.05, 1.2),
+    ]
     assert [is_clear(gain) for gain in gains] == [False, True, False, False, True]
     assert winner(gains) == 1
     assert winner(gains[2:4]) is None

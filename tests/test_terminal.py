@@ -107,8 +107,14 @@ def test_bars_and_live_lines_on_a_terminal(name: str, shown: str, monkeypatch: p
 
 @each_file
 def test_errors_of_ours_and_of_clicks_are_one_line(name: str, shown: str) -> None:
-    for arguments in (["predict", "none.npz", f"no/{name}"], ["train", f"--{name}"], [name], ["train", f"no/{name}"],
-                      ["pca-stats", "--plot", f"{name}.gif"], ["train", "--describe", "--channels", name]):  # fmt: skip
+    for arguments in (
+        ["predict", "none.npz", f"no/{name}"],
+        ["train", f"--{name}"],
+        [name],
+        ["train", f"no/{name}"],
+        ["pca-stats", "--plot", f"{name}.gif"],
+        ["train", "--describe", "--channels", name],
+    ):
         stderr = CliRunner().invoke(main, arguments).stderr
         last = stderr.splitlines()[-1]
         assert last.startswith("Error: "), stderr

@@ -36,8 +36,20 @@ LOG = {"epochs": 6, "batch_size": 8, "epoch_log": (1, 2, 3, 4, 5, 6)}
 
 
 def test_twenty_steps_reduce_the_loss(colour_tree: Path, tmp_path: Path) -> None:
-    trainer(colour_tree, tmp_path, {"epochs": 20, "batch_size": 18, "dropout": 0.0, "width": 0.1, "init": "torch",
-                                    "lr": 0.003, "lighting": "off", "lrn": False}).fit()
+    trainer(
+        colour_tree,
+        tmp_path,
+        {
+            "epochs": 20,
+            "batch_size": 18,
+            "dropout": 0.0,
+            "width": 0.1,
+            "init": "torch",
+            "lr": 0.003,
+            "lighting": "off",
+            "lrn": False,
+        },
+    ).fit()
     losses = [r["loss"] for r in records(tmp_path) if r["kind"] == "train"]
     validations = [r for r in records(tmp_path) if r["kind"] == "val"]
     assert len(losses) == 20
@@ -45,10 +57,14 @@ def test_twenty_steps_reduce_the_loss(colour_tree: Path, tmp_path: Path) -> None
     assert validations[-1]["top1_error"] < 0.5 < validations[0]["top1_error"]
 
 
-@pytest.mark.parametrize(("preset", "settings", "positions"), [
-    ("paper", PLATEAU, [(0, 1), (1, 3), (3, 2)]),
-    ("original", LOG, [(0, 2), (2, 2), (3, 1), (4, 1), (5, 2)]),
-], ids=["plateau", "epochs"])
+@pytest.mark.parametrize(
+    ("preset", "settings", "positions"),
+    [
+        ("paper", PLATEAU, [(0, 1), (1, 3), (3, 2)]),
+        ("original", LOG, [(0, 2), (2, 2), (3, 1), (4, 1), (5, 2)]),
+    ],
+    ids=["plateau", "epochs"],
+)
 def test_a_stopped_run_ends_with_the_same_bits(
     colour_tree: Path, tmp_path: Path, preset: str, settings: dict[str, Any], positions: list[tuple[int, int]]
 ) -> None:
@@ -71,8 +87,11 @@ def test_a_stopped_run_ends_with_the_same_bits(
 @pytest.mark.parametrize("execution", ["plain", "fused", "graphed"])
 def test_a_stopped_run_ends_with_the_same_bits_on_a_gpu(colour_tree: Path, tmp_path: Path, execution: str) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    how: dict[str, Any] = {"mesh": Mesh(device=torch.device("cuda", 0)), "execution": execution,
-                           "settings": Settings(threads=1, readers=1, device_id=0)}  # fmt: skip
+    how: dict[str, Any] = {
+        "mesh": Mesh(device=torch.device("cuda", 0)),
+        "execution": execution,
+        "settings": Settings(threads=1, readers=1, device_id=0),
+    }
     trainer(colour_tree, whole, PLATEAU, **how).fit()
     resume = load(interrupted_at((2, 1), colour_tree, parts, PLATEAU, **how))
     trainer(colour_tree, parts, PLATEAU, resume=resume, **how).fit()
@@ -163,8 +182,9 @@ def test_divergence_stops_the_run_and_keeps_what_was_good(colour_tree: Path, tmp
     assert all(np.isfinite(r["loss"]) for r in records(tmp_path))
 
 
-@pytest.mark.parametrize(("lr", "what"), [(1e300, "A weight is no longer finite"),
-                                          (1e38, "The validation loss became")])
+@pytest.mark.parametrize(
+    ("lr", "what"), [(1e300, "A weight is no longer finite"), (1e38, "The validation loss became")]
+)
 def test_divergence_at_an_epochs_end_is_seen(colour_tree: Path, tmp_path: Path, lr: float, what: str) -> None:
     """The loss of that step, the only one, was still finite."""
     run = trainer(colour_tree, tmp_path, {"batch_size": 18, "lr": lr, "init": "torch"})
@@ -196,8 +216,9 @@ def test_a_bad_image_is_replaced_and_counted(colour_tree: Path, tmp_path: Path) 
     broken = tree / "train/green/3.JPEG"
     broken.write_bytes(broken.read_bytes()[:-200])
     used: list[int] = []
-    run = trainer(tree, tmp_path / "run", {"epochs": 1, "batch_size": 6},
-                  settings=Settings(threads=1, readers=1, max_bad=0.1))
+    run = trainer(
+        tree, tmp_path / "run", {"epochs": 1, "batch_size": 6}, settings=Settings(threads=1, readers=1, max_bad=0.1)
+    )
     step = run.train_step
 
     def spy(batch: Batch) -> None:
@@ -217,8 +238,15 @@ def test_a_bad_image_is_replaced_and_counted(colour_tree: Path, tmp_path: Path) 
 
 def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
     """From the files to the weights: Pillow, `augment.py`, autograd in float64, and the update of section 5."""
-    settings = {"dropout": 0.0, "weight_decay": 0.05, "momentum": 0.8, "init": "torch", "lr": 0.02,
-                "bias_lr_factor": 2.0, "lighting_divisor": 1.1}
+    settings = {
+        "dropout": 0.0,
+        "weight_decay": 0.05,
+        "momentum": 0.8,
+        "init": "torch",
+        "lr": 0.02,
+        "bias_lr_factor": 2.0,
+        "lighting_divisor": 1.1,
+    }
     run = trainer(colour_tree, tmp_path, settings)
     c, stats = run.config, run.stats
     assert stats is not None
@@ -231,11 +259,20 @@ def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
     run.meter = Meter(c, 4)
     for step, batch in zip(range(2), run.loader.batches(0, 0, 1, lambda epoch: True), strict=False):
         rows = range(4 * step, 4 * step + 4)
-        treated = np.stack([
-            augment.treat(images[plan.order[i]], top=int(plan.crops[i, 0]), left=int(plan.crops[i, 1]),
-                          flip=bool(plan.flips[i]), mean=stats.mean_image[16:240, 16:240], offset=offsets[i],
-                          divisor=1.1)
-            for i in rows])
+        treated = np.stack(
+            [
+                augment.treat(
+                    images[plan.order[i]],
+                    top=int(plan.crops[i, 0]),
+                    left=int(plan.crops[i, 1]),
+                    flip=bool(plan.flips[i]),
+                    mean=stats.mean_image[16:240, 16:240],
+                    offset=offsets[i],
+                    divisor=1.1,
+                )
+                for i in rows
+            ]
+        )
         assert np.abs(batch.images.permute(0, 2, 3, 1).numpy() - treated).max() < 1.01  # of 255: rounding
         labels = torch.tensor([int(plan.order[i]) // 6 for i in rows])
         F.cross_entropy(by_hand(batch.images.double()), labels).backward()

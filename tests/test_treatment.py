@@ -25,8 +25,10 @@ def stats() -> RgbStats:
     return RgbStats.from_moments(moments)
 
 
-@pytest.mark.parametrize(("preset", "overrides"), [
-    ("paper", {}), ("original", {}), ("one-gpu", {"mean": "channel"}), ("owt", {}), ("owt", {"lighting": "std"})])
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [("paper", {}), ("original", {}), ("one-gpu", {"mean": "channel"}), ("owt", {}), ("owt", {"lighting": "std"})],
+)
 @pytest.mark.parametrize(("top", "left", "mirror"), [(16, 16, False), (0, 32, True), (31, 5, False)])
 def test_evaluations_treatment_is_augments(
     stats: RgbStats, preset: str, overrides: dict[str, str], top: int, left: int, mirror: bool
@@ -42,8 +44,9 @@ def test_evaluations_treatment_is_augments(
     if config.scaling == "imagenet":
         mean, divisor = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
     for image, one in zip(images, found.permute(0, 2, 3, 1).numpy(), strict=True):
-        expected = augment.normalise(augment.crop_and_flip(image, top, left, mirror), mean,
-                                     np.zeros(3, np.float32), divisor)
+        expected = augment.normalise(
+            augment.crop_and_flip(image, top, left, mirror), mean, np.zeros(3, np.float32), divisor
+        )
         np.testing.assert_allclose(one, expected, rtol=1e-5, atol=2e-5)
 
 
@@ -80,5 +83,6 @@ def test_statistics_of_whole_images_have_no_mean_image(stats: RgbStats) -> None:
     whole = RgbStats.from_moments(moments)
     with pytest.raises(ValueError, match=r"no mean image .* Use region centre, or --mean channel"):
         build_treatment(Config(), whole)
-    np.testing.assert_allclose(build_treatment(Config(mean="channel"), whole).mean, squares().reshape(-1, 3).mean(0),
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        build_treatment(Config(mean="channel"), whole).mean, squares().reshape(-1, 3).mean(0), rtol=1e-6
+    )

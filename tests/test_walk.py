@@ -112,7 +112,12 @@ def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> No
     dataset = open_dataset(tmp_path, "train")
     assert reasons(dataset) == {}
     assert [dataset.name(i)[6:] for i in range(len(dataset))] == [
-        "a/0.JPEG", "a/2.JPEG", "a/more/2.JPEG", "a/more/b/1.JPEG", "b/1.JPEG"]  # fmt: skip
+        "a/0.JPEG",
+        "a/2.JPEG",
+        "a/more/2.JPEG",
+        "a/more/b/1.JPEG",
+        "b/1.JPEG",
+    ]
 
 
 def test_links_round_in_a_circle_through_other_places(tmp_path: Path) -> None:
@@ -125,8 +130,15 @@ def test_links_round_in_a_circle_through_other_places(tmp_path: Path) -> None:
     (tmp_path / "store/t/b/up").symlink_to(tmp_path / "store")
     dataset = open_dataset(tmp_path / "data", "train")
     assert [dataset.name(i)[6:] for i in range(len(dataset))] == [
-        "a/0.JPEG", "a/to-b/1.JPEG", "a/to-b/to-a", "a/to-b/up",
-        "b/1.JPEG", "b/to-a/0.JPEG", "b/to-a/to-b", "b/up"]  # fmt: skip
+        "a/0.JPEG",
+        "a/to-b/1.JPEG",
+        "a/to-b/to-a",
+        "a/to-b/up",
+        "b/1.JPEG",
+        "b/to-a/0.JPEG",
+        "b/to-a/to-b",
+        "b/up",
+    ]
 
 
 def test_folders_deeper_than_calls_can_be_nested(tmp_path: Path) -> None:
@@ -225,8 +237,17 @@ def test_a_file_that_comes_while_its_folder_is_read(tmp_path: Path, monkeypatch:
 
 
 def test_files_that_are_no_images_are_counted_once(tmp_path: Path) -> None:
-    plant(tmp_path, "a/0.JPEG", "a/b.tif", "a/b.gif", "a/c/d.tif", "a/._0.JPEG", "a/__MACOSX/0.JPEG",
-          "a/a_boxes.txt", "a/k.txt")  # fmt: skip
+    plant(
+        tmp_path,
+        "a/0.JPEG",
+        "a/b.tif",
+        "a/b.gif",
+        "a/c/d.tif",
+        "a/._0.JPEG",
+        "a/__MACOSX/0.JPEG",
+        "a/a_boxes.txt",
+        "a/k.txt",
+    )
     walk = Walk([tmp_path / "a/k.txt"])
     assert [Path(path).name for path, _ in walk.images(tmp_path / "a")] == ["0.JPEG"]
     assert walk.left_out == {".tif": 2, ".gif": 1}

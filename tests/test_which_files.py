@@ -79,8 +79,11 @@ def images(dataset: Dataset) -> list[str]:
     ("names", "train", "val"),
     [
         (["x-train-0", "x-validation-0"], ["x-train-0"], ["x-validation-0"]),
-        (["imagenet1k-train-00", "imagenet1k-validation-00", "imagenet1k-validation-63"], ["imagenet1k-train-00"],
-         ["imagenet1k-validation-00", "imagenet1k-validation-63"]),
+        (
+            ["imagenet1k-train-00", "imagenet1k-validation-00", "imagenet1k-validation-63"],
+            ["imagenet1k-train-00"],
+            ["imagenet1k-validation-00", "imagenet1k-validation-63"],
+        ),
         (["x-train-0", "x-valid-0", "x-valid-1"], ["x-train-0"], ["x-valid-0", "x-valid-1"]),
         (["x-train-0", "x-val-0", "x-test-0", "x-valid-0"], ["x-train-0"], ["x-val-0"]),
         (["x-train-0", "x-test-0"], ["x-train-0"], ["x-test-0"]),
@@ -90,7 +93,7 @@ def images(dataset: Dataset) -> list[str]:
         (["train/a", "val/x-train-9"], ["a"], ["x-train-9"]),
         (["Train/a", "VAL/b"], ["a"], ["b"]),
     ],
-)  # fmt: skip
+)
 def test_each_shard_is_of_one_split(tmp_path: Path, names: list[str], train: list[str], val: list[str]) -> None:
     shards(tmp_path, *names)
     assert images(open_dataset(tmp_path, "train")) == train
@@ -138,8 +141,19 @@ def test_a_sample_of_several_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_said_once(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
-    plant(tmp_path, "train/a/img.3.v2.jpg", "train/a/b.jfif", "train/a/b.tif", "train/a/c.tiff", "train/a/d.gif",
-          "train/b/e.jpe", "train/b/f.GIF", "train/b/b_boxes.txt", "train/stray.jpg", "train/.DS_Store")  # fmt: skip
+    plant(
+        tmp_path,
+        "train/a/img.3.v2.jpg",
+        "train/a/b.jfif",
+        "train/a/b.tif",
+        "train/a/c.tiff",
+        "train/a/d.gif",
+        "train/b/e.jpe",
+        "train/b/f.GIF",
+        "train/b/b_boxes.txt",
+        "train/stray.jpg",
+        "train/.DS_Store",
+    )
     assert images(open_dataset(tmp_path, "train")) == ["b", "e", "img"]
     (line,) = said.messages
     kinds = "2 .gif, 1 outside of class folders, 1 .tif, 1 .tiff"
@@ -173,7 +187,8 @@ def test_folders_with_images_win_over_a_tar(
     assert images(open_dataset(tmp_path, "train")) == ["0", "1"]
     (line,) = said.messages
     assert line == f"Reading the images in {tmp_path}/train; {tmp_path}/{place}{name} is left aside." or (
-        place == "train/a/" and "Left out 1 file: 1 .tar." in line)  # fmt: skip
+        place == "train/a/" and "Left out 1 file: 1 .tar." in line
+    )
 
 
 @pytest.mark.parametrize("place", ["", "val/"])
@@ -181,8 +196,13 @@ def test_folders_with_images_win_over_a_tar(
 def test_the_validation_archive_inside_or_beside_its_folder(
     tmp_path: Path, place: str, extracted: bool, said: pytest.LogCaptureFixture
 ) -> None:
-    plant(tmp_path, **{f"{place}ILSVRC2012_img_val.tar": tar("v1.JPEG", "._v1.JPEG", "__MACOSX/v1.JPEG", "read.me"),
-                       "ILSVRC2012_validation_ground_truth.txt": b"n01\n"})  # fmt: skip
+    plant(
+        tmp_path,
+        **{
+            f"{place}ILSVRC2012_img_val.tar": tar("v1.JPEG", "._v1.JPEG", "__MACOSX/v1.JPEG", "read.me"),
+            "ILSVRC2012_validation_ground_truth.txt": b"n01\n",
+        },
+    )
     if extracted:
         plant(tmp_path, "val/v1.JPEG")
     dataset = open_dataset(tmp_path, "val")

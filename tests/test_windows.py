@@ -104,5 +104,3 @@ def test_ratios_are_those_of_each_round() -> None:
     ours, theirs = [window(300, 1), window(26, 1)], [window(100, 1), window(10, 1)]
     assert astuple(ratio(ours, theirs)) == pytest.approx((2.8, 2.6, 3.0))
     assert str(ratio(ours, theirs)) == "2.80 (2.60..3.00)"
-
-

@@ -32,13 +32,21 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
     loading = {name: asked[name] for name in LOADING}
     settings, device = settings_of(loading), device_of(loading)
     dataset = open_or_generate(data, asked["rescan"])
-    bench = Bench(dataset=dataset, settings=settings, batch_size=min(asked["batch_size"], len(dataset)),
-                  rounds=asked["rounds"], seconds=asked["seconds"], decode=asked["decode"], seed=asked["seed"],
-                  half=device.type == "cuda")  # fmt: skip
+    bench = Bench(
+        dataset=dataset,
+        settings=settings,
+        batch_size=min(asked["batch_size"], len(dataset)),
+        rounds=asked["rounds"],
+        seconds=asked["seconds"],
+        decode=asked["decode"],
+        seed=asked["seed"],
+        half=device.type == "cuda",
+    )
     step = training_step(bench, asked["preset"], asked["width"], device) if asked["step"] else None
     with bars("windows") as progress:
-        result = bench_loader(bench, compare=asked["compare"] is not None, train_step=step, sweeps=asked["sweep"],
-                              progress=progress)  # fmt: skip
+        result = bench_loader(
+            bench, compare=asked["compare"] is not None, train_step=step, sweeps=asked["sweep"], progress=progress
+        )
     if asked["plot"]:
         from ..pipeline.bench.figures import plot_bench
 
@@ -50,11 +58,13 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
     """The step that `alexnet train` takes with this preset. What is done to the pixels is the loader's part: without
     lighting and with fixed constants the trainer needs no statistics."""
     wanted = {"width": width} if width else {}
-    config = Config.from_preset(preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off",
-                                scaling="imagenet", mean="channel")  # fmt: skip
+    config = Config.from_preset(
+        preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off", scaling="imagenet", mean="channel"
+    )
     check_memory(config, bench.dataset.num_classes, device)
-    options = RunOptions(run_dir=Path(os.devnull), settings=bench.settings, decode=bench.decode,
-                         mesh=Mesh(device=device))  # fmt: skip
+    options = RunOptions(
+        run_dir=Path(os.devnull), settings=bench.settings, decode=bench.decode, mesh=Mesh(device=device)
+    )
     trainer = Trainer(config, bench.dataset, bench.dataset, None, options)
     trainer.meter = Meter(config, len(trainer.loader))
     return trainer.train_step

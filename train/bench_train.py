@@ -50,8 +50,9 @@ class TrainBench:
     windows: list[float]
 
 
-def bench_train(trainer: Trainer, *, seconds: float, rounds: int,
-                progress: Callable[[int], None] = lambda done: None) -> TrainBench:  # fmt: skip
+def bench_train(
+    trainer: Trainer, *, seconds: float, rounds: int, progress: Callable[[int], None] = lambda done: None
+) -> TrainBench:
     """Measure `rounds` windows of about `seconds` each way; every rank gets its own view of the same windows."""
     mesh, config = trainer.mesh, trainer.config
     fresh = trainer.loader.batches(0, 0, FOR_EVER, lambda epoch: trainer.schedule.rates(0).lighting)
@@ -70,14 +71,18 @@ def bench_train(trainer: Trainer, *, seconds: float, rounds: int,
     size = config.batch_size * steps
     rates = [[size / window.seconds for window in windows] for windows in (alone, whole)]
     return TrainBench(
-        mesh=str(mesh.dims), device=str(mesh.device), batch_size=config.batch_size,
-        step_images_per_second=median(rates[0]), images_per_second=median(rates[1]),
+        mesh=str(mesh.dims),
+        device=str(mesh.device),
+        batch_size=config.batch_size,
+        step_images_per_second=median(rates[0]),
+        images_per_second=median(rates[1]),
         exchange_share=median(w.blocked / w.seconds for w in alone),
         waiting_share=median(w.waited / w.seconds for w in whole),
         sent=Traffic(sent.exchange // steps, sent.gradients // steps, images // steps),
         expected=expected_traffic(trainer.model, mesh, kept.images.element_size()),
-        step_windows=rates[0], windows=rates[1],
-    )  # fmt: skip
+        step_windows=rates[0],
+        windows=rates[1],
+    )
 
 
 @dataclass(frozen=True)
@@ -125,5 +130,6 @@ def expected_traffic(model: AlexNet, mesh: Mesh, element_size: int) -> Traffic:
     image = prod(IMAGE_SHAPE) * (element_size if on_gpu else 1) + 2 * 8  # its label and its index
     image += 0 if on_gpu else 3 * 4  # grey levels have their lighting with them
     gradients = [2 * p.nbytes * (dp.size - 1) // dp.size for p in model.parameters()]
-    return Traffic(exchange=each_way * (2 * units + logits), gradients=sum(gradients),
-                   images=decoded * image * (mp.size - 1))  # fmt: skip
+    return Traffic(
+        exchange=each_way * (2 * units + logits), gradients=sum(gradients), images=decoded * image * (mp.size - 1)
+    )

@@ -39,8 +39,12 @@ class CheckpointError(ValueError):
 
 
 def _versions() -> dict[str, str]:
-    return {"alexnet": __version__, "torch": torch.__version__, "numpy": np.__version__,
-            "python": platform.python_version()}
+    return {
+        "alexnet": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,26 +80,44 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             np.savez(file, **entries)  # type: ignore[arg-type]  # its stub takes any name for `allow_pickle`
     except OSError as error:
         free = shutil.disk_usage(path.parent).free
-        problem = (f"cannot write {path}: {error.strerror or error}; it needs {needed / 1e6:.1f} MB "
-                   f"and {free / 1e6:.1f} MB are free; earlier ones are intact")
+        problem = (
+            f"cannot write {path}: {error.strerror or error}; it needs {needed / 1e6:.1f} MB "
+            f"and {free / 1e6:.1f} MB are free; earlier ones are intact"
+        )
         raise OSError(error.errno, problem) from error
 
 
 def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
     """The arrays of the file by name."""
     tensors = {"model": checkpoint.model, "momentum": checkpoint.momentum}
-    entries = {f"{kind}/{name}": np.ascontiguousarray(tensor.detach().cpu().numpy())
-               for kind, named in tensors.items() for name, tensor in named.items()}
+    entries = {
+        f"{kind}/{name}": np.ascontiguousarray(tensor.detach().cpu().numpy())
+        for kind, named in tensors.items()
+        for name, tensor in named.items()
+    }
     entries |= {f"array/{name}": np.asarray(array) for name, array in checkpoint.arrays.items()}
     if pickled := [name for name, entry in entries.items() if entry.dtype.hasobject]:
         raise ValueError(f"checkpoint array {pickled[0]} holds Python objects: give it numbers")
-    metadata = {"format": FORMAT, "version": VERSION, "config": asdict(checkpoint.config),
-                **{name: getattr(checkpoint, name) for name in _METADATA}}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": asdict(checkpoint.config),
+        **{name: getattr(checkpoint, name) for name in _METADATA},
+    }
     return {"metadata": np.array(json.dumps(metadata)), **entries}
 
 
-_METADATA = {"classes": list, "words": dict, "epoch": int, "step": int, "rates": dict, "schedule": dict,
-             "stats_fingerprint": str, "dataset_fingerprint": str, "versions": dict}
+_METADATA = {
+    "classes": list,
+    "words": dict,
+    "epoch": int,
+    "step": int,
+    "rates": dict,
+    "schedule": dict,
+    "stats_fingerprint": str,
+    "dataset_fingerprint": str,
+    "versions": dict,
+}
 
 
 def load(path: Path) -> Checkpoint:
@@ -122,7 +144,8 @@ def load(path: Path) -> Checkpoint:
         model={name: torch.from_numpy(entry) for name, entry in parts["model"].items()},
         momentum={name: torch.from_numpy(entry) for name, entry in parts["momentum"].items()},
         arrays=parts["array"],
-        **{name: metadata[name] for name in _METADATA})
+        **{name: metadata[name] for name in _METADATA},
+    )
 
 
 def _read(path: Path) -> dict[str, NDArray]:
@@ -152,8 +175,7 @@ def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
         raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update it")
     for name, kind in _METADATA.items():
         if not isinstance(metadata.get(name), kind):
-            raise CheckpointError(f"{path}: metadata {name}: expected {kind.__name__}, "
-                                  f"found {metadata.get(name)!r}")
+            raise CheckpointError(f"{path}: metadata {name}: expected {kind.__name__}, found {metadata.get(name)!r}")
     return metadata
 
 
@@ -212,18 +234,21 @@ def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
     """CheckpointError unless the run can go on with this training set."""
     if tuple(checkpoint.classes) != dataset.classes:
         difference = first_difference(checkpoint.classes, dataset.classes)
-        raise CheckpointError(f"The checkpoint was trained on other classes than {dataset.root} has ({difference}). "
-                              "Give the data set it was trained on, or start a new run.")
+        raise CheckpointError(
+            f"The checkpoint was trained on other classes than {dataset.root} has ({difference}). "
+            "Give the data set it was trained on, or start a new run."
+        )
     if checkpoint.dataset_fingerprint != dataset.fingerprint:
-        raise CheckpointError(f"The checkpoint was written while training on another data set than {dataset.root} "
-                              "(its images, their sizes or their classes differ). Give the one it was trained on, or "
-                              "start a new run.")
+        raise CheckpointError(
+            f"The checkpoint was written while training on another data set than {dataset.root} "
+            "(its images, their sizes or their classes differ). Give the one it was trained on, or "
+            "start a new run."
+        )
 
 
 def momentum_by_name(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """SGD's own buffer of each parameter of `model`; to write into them is to restore them."""
-    return {name: optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in model.named_parameters()}
+    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in model.named_parameters()}
 
 
 def rates_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -263,8 +288,10 @@ def _load_torchvision(path: Path) -> Checkpoint:
     num_classes, names = model["fc8.bias"].numel(), path.with_name(CLASS_FILE)
     classes = read_classes(names) if names.is_file() else [str(label) for label in range(num_classes)]
     if len(classes) != num_classes:
-        raise CheckpointError(f"{names} has {len(classes)} names for the {num_classes} classes of {path.name}: "
-                              "correct it, or keep the weights elsewhere")
+        raise CheckpointError(
+            f"{names} has {len(classes)} names for the {num_classes} classes of {path.name}: "
+            "correct it, or keep the weights elsewhere"
+        )
     return Checkpoint(config=Config.from_preset("owt"), classes=classes, epoch=0, step=0, model=model)
 
 

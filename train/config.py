@@ -36,100 +36,146 @@ class Config:
 
     # The network.
     width: float = setting(
-        1.0, "scales channels and units, but neither the image's 3 nor the classes; towers stay equal",
-        "ours; the paper is 1", low=1e-3, high=16)
+        1.0,
+        "scales channels and units, but neither the image's 3 nor the classes; towers stay equal",
+        "ours; the paper is 1",
+        low=1e-3,
+        high=16,
+    )
     channels: tuple[int, ...] = setting(
-        (96, 256, 384, 384, 256), "outputs of conv1..conv5, both towers together", "paper s3.5", low=2)
+        (96, 256, 384, 384, 256), "outputs of conv1..conv5, both towers together", "paper s3.5", low=2
+    )
     groups: tuple[int, ...] = setting(
-        (1, 2, 1, 2, 2), "1: the layer sees both towers, 2: each tower its own", "paper s3.5", low=1)
+        (1, 2, 1, 2, 2), "1: the layer sees both towers, 2: each tower its own", "paper s3.5", low=1
+    )
     fc: int = setting(4096, "units of fc6 and of fc7, both towers together", "paper s3.5", low=2)
     activation: Literal["relu", "tanh"] = setting("relu", "of every layer but the last", "paper s3.1")
     lrn: bool = setting(
-        True, "normalise conv1 and conv2, within each tower: we read the paper so because its GPUs talk only "
-        "before conv3 and fc6..fc8; off removes spatial_norm too", "paper s3.3; [O] #145 and #148")
+        True,
+        "normalise conv1 and conv2, within each tower: we read the paper so because its GPUs talk only "
+        "before conv3 and fc6..fc8; off removes spatial_norm too",
+        "paper s3.3; [O] #145 and #148",
+    )
     lrn_size: int = setting(5, "channels in the window, the middle one included", "paper s3.3", low=1)
     lrn_alpha: float = setting(1e-4, "weight of the window's squares", "paper s3.3", low=0)
     lrn_beta: float = setting(0.75, "exponent", "paper s3.3", low=0)
     lrn_k: float = setting(2.0, "offset", "paper s3.3", low=1e-3)
     lrn_alpha_over_n: bool = setting(
-        False, "divide alpha by lrn_size, as torch does; off: alpha times the plain sum (torch's alpha 5e-4)",
-        "paper s3.3; original divides, [O] layer.py")
+        False,
+        "divide alpha by lrn_size, as torch does; off: alpha times the plain sum (torch's alpha 5e-4)",
+        "paper s3.3; original divides, [O] layer.py",
+    )
     lrn_before_activation: bool = setting(
-        False, "layer 1 is conv, LRN, pool, activation (which commute); off: conv, activation, LRN, pool",
-        "paper s3.5; original on, [O] layers-145.cfg")
+        False,
+        "layer 1 is conv, LRN, pool, activation (which commute); off: conv, activation, LRN, pool",
+        "paper s3.5; original on, [O] layers-145.cfg",
+    )
     spatial_norm: bool = setting(
-        False, "after norm2 a 5x5 response normalisation inside each channel",
-        "not in the paper; original on, [O] layers-145.cfg rnorm2")
+        False,
+        "after norm2 a 5x5 response normalisation inside each channel",
+        "not in the paper; original on, [O] layers-145.cfg rnorm2",
+    )
     overlapping_pooling: bool = setting(
-        True, "3x3 windows, stride 2; off: 2x2, rounded down, so maps are 55, 27, 13, 6 all the same, less "
-        "odd last rows and columns", "paper s3.4; [O] #147 rounds up and changes paddings instead")
-    dropout: float = setting(
-        0.5, "share of fc6 and fc7 units dropped; 0: none", "paper s4.2", low=0, high=0.99)
+        True,
+        "3x3 windows, stride 2; off: 2x2, rounded down, so maps are 55, 27, 13, 6 all the same, less "
+        "odd last rows and columns",
+        "paper s3.4; [O] #147 rounds up and changes paddings instead",
+    )
+    dropout: float = setting(0.5, "share of fc6 and fc7 units dropped; 0: none", "paper s4.2", low=0, high=0.99)
     dropout_style: Literal["mask", "inverted"] = setting(
-        "mask", "mask: outputs of fc6 and fc7 x 0/1 mask in training, x (1-dropout) at test; inverted: "
-        "inputs of fc6 and fc7 x mask/(1-dropout) in training", "paper s4.2; owt inverted, [TV]")
+        "mask",
+        "mask: outputs of fc6 and fc7 x 0/1 mask in training, x (1-dropout) at test; inverted: "
+        "inputs of fc6 and fc7 x mask/(1-dropout) in training",
+        "paper s4.2; owt inverted, [TV]",
+    )
     cross_talk: bool = setting(
-        True, "off: conv3, fc6 and fc7 too see only their own tower, widths unchanged; fc8 alone sees both",
-        "paper s3.2; off is the idea of [O] #150")
+        True,
+        "off: conv3, fc6 and fc7 too see only their own tower, widths unchanged; fc8 alone sees both",
+        "paper s3.2; off is the idea of [O] #150",
+    )
     without: tuple[Literal["conv3", "conv4", "conv5"], ...] = setting(
-        (), "middle layers to leave out; the others keep groups and widths and take what comes before "
+        (),
+        "middle layers to leave out; the others keep groups and widths and take what comes before "
         "(without conv3 the towers first meet at fc6); the last of them has conv5's width, so fc6 stays",
-        "paper s7")
+        "paper s7",
+    )
     conv1_padding: tuple[int, ...] = setting(
-        (0, 3, 0, 3), "zeros left, right, top, bottom of the image less its mean: 224 becomes 55",
-        "[O] layer.py rounds 54.25 up; owt 2 all round, [TV]", low=0, high=6)
+        (0, 3, 0, 3),
+        "zeros left, right, top, bottom of the image less its mean: 224 becomes 55",
+        "[O] layer.py rounds 54.25 up; owt 2 all round, [TV]",
+        low=0,
+        high=6,
+    )
     init: Literal["normal", "torch"] = setting(
-        "normal", "normal: init_std (over sqrt(width) after conv1) and init_bias; torch: weights and biases "
-        "uniform within 1/sqrt(fan-in)", "paper s5; owt torch, [TV]")
+        "normal",
+        "normal: init_std (over sqrt(width) after conv1) and init_bias; torch: weights and biases "
+        "uniform within 1/sqrt(fan-in)",
+        "paper s5; owt torch, [TV]",
+    )
     init_std: tuple[float, ...] = setting(
-        (0.01,) * 8, "standard deviation of weights",
-        "paper s5; original .03 in conv3..5, [O] layers-145.cfg", low=0)
+        (0.01,) * 8, "standard deviation of weights", "paper s5; original .03 in conv3..5, [O] layers-145.cfg", low=0
+    )
     init_bias: tuple[float, ...] = setting((0, 1, 0, 1, 1, 1, 1, 0), "initial biases", "paper s5; [O] agrees")
 
     # The images: the middle 256x256 of uint8 RGB whose shorter side is 256.
     scaling: Literal["raw", "imagenet"] = setting(
-        "raw", "raw: 0..255 less the mean; imagenet: 0..1 less ImageNet's mean, over its std",
-        "paper s2; owt imagenet, [TV]")
+        "raw",
+        "raw: 0..255 less the mean; imagenet: 0..1 less ImageNet's mean, over its std",
+        "paper s2; owt imagenet, [TV]",
+    )
     mean: Literal["image", "channel"] = setting(
-        "image", "raw subtracts the middle 224x224 of the mean image, or the mean colour", "paper s2, [O]")
+        "image", "raw subtracts the middle 224x224 of the mean image, or the mean colour", "paper s2, [O]"
+    )
     random_crop: bool = setting(True, "224x224 at one of 33x33 places; off: the middle", "paper s4.1")
     random_flip: bool = setting(True, "mirror half of the images", "paper s4.1")
     augment_run: int = setting(
-        1, "consecutive images that share crop and flip", "paper s4.1; original 32, [O] convdata.py", low=1)
+        1, "consecutive images that share crop and flip", "paper s4.1; original 32, [O] convdata.py", low=1
+    )
     lighting: Literal["std", "eigenvalue", "off"] = setting(
-        "std", "colour noise along principal components, times their standard deviation in grey levels; "
+        "std",
+        "colour noise along principal components, times their standard deviation in grey levels; "
         "eigenvalue: times the variance of 0..1 pixels, the paper to the letter, 2 to 17 times weaker",
-        "paper s4.1; std by [O] convdata.py")
+        "paper s4.1; std by [O] convdata.py",
+    )
     lighting_sigma: float = setting(0.1, "standard deviation of its three draws", "paper s4.1", low=0)
     lighting_divisor: float = setting(
-        1.0, "divides images while the noise is on", "paper s4.1; original 1.1, [O] convdata.py", low=1)
+        1.0, "divides images while the noise is on", "paper s4.1; original 1.1, [O] convdata.py", low=1
+    )
 
     # The optimisation.
     batch_size: int = setting(128, "images in a step, all devices together", "paper s5; owt 256, [TV]", low=1)
     lr: float = setting(0.01, "first learning rate of weights", "paper s5", low=1e-12)
     bias_lr_factor: float = setting(
-        1.0, "rate of biases over that of weights", "paper s5; original 2, [O] layer-params-120-4gpu.cfg",
-        low=1e-6)
+        1.0, "rate of biases over that of weights", "paper s5; original 2, [O] layer-params-120-4gpu.cfg", low=1e-6
+    )
     bias_lr_floor: float = setting(
-        0.0, "rate of biases never falls below", "paper s5; original .002, [O] layer-params-145-2010.cfg",
-        low=0)
+        0.0, "rate of biases never falls below", "paper s5; original .002, [O] layer-params-145-2010.cfg", low=0
+    )
     momentum: float = setting(0.9, "share of the velocity kept", "paper s5", low=0, high=0.9999)
     weight_decay: float = setting(5e-4, "inside the velocity", "paper s5; owt 1e-4, [TV]", low=0)
     decay_biases: bool = setting(False, "weight decay on biases too", "[O] layer.cu; owt on, [TV]")
     epochs: int = setting(90, "passes over the training set", "paper s5; original 91, [O] #145", low=1)
     schedule: Literal["plateau", "epochs", "stages"] = setting(
-        "plateau", "plateau: drop when the validation error stalls; epochs: the authors' log; stages: equal "
-        "stages, the last without colour noise", "paper s5; original epochs; stages is [O] #170")
+        "plateau",
+        "plateau: drop when the validation error stalls; epochs: the authors' log; stages: equal "
+        "stages, the last without colour noise",
+        "paper s5; original epochs; stages is [O] #170",
+    )
     drop_factor: float = setting(10.0, "of a drop, plateau and epochs", "paper s5", low=1)
     num_drops: int = setting(3, "of plateau", "paper s5", low=0)
     plateau_patience: int = setting(5, "epochs without gain before a drop", "ours; by hand in 2012", low=1)
     plateau_min_delta: float = setting(1e-3, "fall of top-1 error that is a gain", "ours", low=0, high=1)
     epoch_log: tuple[int, ...] = setting(
-        (25, 51, 67, 72, 79, 91), "epochs: first drop; second; third for conv1 alone, colour noise off; "
-        "conv1 frozen; third drop; end. Stretched to the epochs asked for", "[O] layer-params-145.cfg", low=1)
+        (25, 51, 67, 72, 79, 91),
+        "epochs: first drop; second; third for conv1 alone, colour noise off; "
+        "conv1 frozen; third drop; end. Stretched to the epochs asked for",
+        "[O] layer-params-145.cfg",
+        low=1,
+    )
     num_stages: int = setting(4, "of stages", "[O] layer-params-170.cfg; owt 3, [TV]", low=1)
     stage_factor: float = setting(
-        250.0, "first rate over last, stages", "[O] layer-params-170.cfg; owt 100, [TV]", low=1)
+        250.0, "first rate over last, stages", "[O] layer-params-170.cfg; owt 100, [TV]", low=1
+    )
     views: Literal[1, 10] = setting(10, "of each image in the final evaluation", "paper s4.1; owt 1, [TV]")
 
     def __post_init__(self) -> None:
@@ -138,18 +184,28 @@ class Config:
         multiple = 2 * self.towers
         for good, problem in (
             (self.preset in PRESETS, f"preset = {self.preset!r}: choose one of {', '.join(PRESETS)}"),
-            (self.groups[0] == 1 and set(self.groups) <= {1, self.towers},
-             f"groups = {self.groups}: conv1 needs 1, the others 1 or the groups of conv2 ({self.towers})"),
-            (not any(c % multiple for c in (*self.channels, self.fc)),
-             f"channels = {self.channels}, fc = {self.fc}: use multiples of {multiple}"),
-            (self.cross_talk or self.towers > 1,
-             "cross_talk = False: there is one tower only; leave it on, or set groups to 1, 2, 1, 2, 2"),
+            (
+                self.groups[0] == 1 and set(self.groups) <= {1, self.towers},
+                f"groups = {self.groups}: conv1 needs 1, the others 1 or the groups of conv2 ({self.towers})",
+            ),
+            (
+                not any(c % multiple for c in (*self.channels, self.fc)),
+                f"channels = {self.channels}, fc = {self.fc}: use multiples of {multiple}",
+            ),
+            (
+                self.cross_talk or self.towers > 1,
+                "cross_talk = False: there is one tower only; leave it on, or set groups to 1, 2, 1, 2, 2",
+            ),
             (len(set(self.without)) == len(self.without), f"without = {self.without}: name each layer once"),
             (self.lrn_size % 2 == 1, f"lrn_size = {self.lrn_size}: use an odd number"),
-            (all(3 <= a + b <= 6 for a, b in (self.conv1_padding[:2], self.conv1_padding[2:])),
-             f"conv1_padding = {self.conv1_padding}: left + right and top + bottom must be 3 to 6"),
-            (list(self.epoch_log) == sorted(set(self.epoch_log)),
-             f"epoch_log = {self.epoch_log}: list the epochs in rising order"),
+            (
+                all(3 <= a + b <= 6 for a, b in (self.conv1_padding[:2], self.conv1_padding[2:])),
+                f"conv1_padding = {self.conv1_padding}: left + right and top + bottom must be 3 to 6",
+            ),
+            (
+                list(self.epoch_log) == sorted(set(self.epoch_log)),
+                f"epoch_log = {self.epoch_log}: list the epochs in rising order",
+            ),
         ):
             if not good:
                 raise ValueError(problem)
@@ -232,16 +288,35 @@ class Preset:
 
 
 _ORIGINAL = {
-    "lrn_alpha_over_n": True, "lrn_before_activation": True, "spatial_norm": True,
-    "init_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01), "augment_run": 32, "lighting_divisor": 1.1,
-    "bias_lr_factor": 2.0, "bias_lr_floor": 0.002, "schedule": "epochs", "epochs": 91,
+    "lrn_alpha_over_n": True,
+    "lrn_before_activation": True,
+    "spatial_norm": True,
+    "init_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
+    "augment_run": 32,
+    "lighting_divisor": 1.1,
+    "bias_lr_factor": 2.0,
+    "bias_lr_floor": 0.002,
+    "schedule": "epochs",
+    "epochs": 91,
 }
 _ONE_GPU = {"channels": (48, 128, 192, 192, 256), "groups": (1, 1, 1, 1, 1)}
 _OWT = {
-    "channels": (64, 192, 384, 256, 256), "groups": (1, 1, 1, 1, 1), "lrn": False,
-    "dropout_style": "inverted", "conv1_padding": (2, 2, 2, 2), "init": "torch", "scaling": "imagenet",
-    "mean": "channel", "lighting": "off", "batch_size": 256, "weight_decay": 1e-4, "decay_biases": True,
-    "schedule": "stages", "num_stages": 3, "stage_factor": 100.0, "views": 1,
+    "channels": (64, 192, 384, 256, 256),
+    "groups": (1, 1, 1, 1, 1),
+    "lrn": False,
+    "dropout_style": "inverted",
+    "conv1_padding": (2, 2, 2, 2),
+    "init": "torch",
+    "scaling": "imagenet",
+    "mean": "channel",
+    "lighting": "off",
+    "batch_size": 256,
+    "weight_decay": 1e-4,
+    "decay_biases": True,
+    "schedule": "stages",
+    "num_stages": 3,
+    "stage_factor": 100.0,
+    "views": 1,
 }
 _2012 = "Not run here on ImageNet. The authors: two GTX 580 of 3 GB, five to six days."
 
@@ -249,23 +324,33 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(
         reproduces="The text of the paper: two towers, each layer and number as printed.",
         expected="ILSVRC-2012 validation, ten views: 40.7% top-1 and 18.2% top-5 error, the paper's '1 CNN'.",
-        hardware=_2012, command="alexnet train /data/imagenet --preset paper", settings={}),
+        hardware=_2012,
+        command="alexnet train /data/imagenet --preset paper",
+        settings={},
+    ),
     "original": Preset(
         reproduces="What the authors' code did (#145), which gave the published numbers. Beyond the text: "
         "layer 1 is normalised before its ReLU, layer 2 twice; conv3..5 start wider; biases learn faster; "
         "colour noise ends and conv1 freezes before training does.",
         expected="ILSVRC-2012 validation: 40.66% top-1 and 18.21% top-5 error with ten views; 42.3 to 42.9% "
         "and 19.4 to 20.0% with one.",
-        hardware=_2012, command="alexnet train /data/imagenet --preset original",
-        settings=_ORIGINAL),
+        hardware=_2012,
+        command="alexnet train /data/imagenet --preset original",
+        settings=_ORIGINAL,
+    ),
     "one-gpu": Preset(
         reproduces="The paper's comparison: one tower, half the kernels in conv1..conv4, else `paper`.",
         expected="1.7% more top-1 and 1.2% more top-5 error than two towers (ILSVRC-2010 test, ten views).",
-        hardware=_2012, command="alexnet train /data/imagenet --preset one-gpu", settings=_ONE_GPU),
+        hardware=_2012,
+        command="alexnet train /data/imagenet --preset one-gpu",
+        settings=_ONE_GPU,
+    ),
     "owt": Preset(
         reproduces="The single tower of 2014 ('one weird trick') that torchvision calls AlexNet; its "
         "published weights load. torchvision's recipe, but with our crops of fixed scale.",
         expected="43.5% top-1 and 20.9% top-5 error with one view, torchvision's published weights.",
         hardware="Not run here on ImageNet. torchvision: eight GPUs.",
-        command="alexnet train /data/imagenet --preset owt", settings=_OWT),
+        command="alexnet train /data/imagenet --preset owt",
+        settings=_OWT,
+    ),
 }

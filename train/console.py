@@ -33,8 +33,9 @@ class Commands(click.Group):
     Of the ranks of a mesh only the first to fail says why. A command finds its own words in `ctx.meta[ARGUMENTS]`.
     """
 
-    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None,
-                     **extra: Any) -> click.Context:  # fmt: skip
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
         words = list(args)
         try:
             ctx = super().make_context(info_name, args, parent, **extra)
@@ -193,8 +194,13 @@ class TrainingDisplay:
             if self._task is None:
                 self._task = self._live.add_task("", total=1, facts="")
             done = record["epoch"] + record["step"] / record["steps_per_epoch"]
-            self._live.update(self._task, description=_position(record), completed=done,
-                              total=record["num_epochs"], facts=describe_step(record))  # fmt: skip
+            self._live.update(
+                self._task,
+                description=_position(record),
+                completed=done,
+                total=record["num_epochs"],
+                facts=describe_step(record),
+            )
 
 
 def _position(record: dict[str, Any]) -> str:

@@ -25,8 +25,14 @@ def run_demo(folder: Path, threads: int) -> None:
     """Images and results go into `folder`. The first command that fails ends it, with that command's exit code."""
     say(f"Drawing ten classes of JPEGs into {folder / 'data'}")
     with bar("drawing", 1200, "images") as update:
-        generate_tree(folder / "data", train_per_class=100, val_per_class=20, seed=0, processes=threads,
-                      progress=lambda done, total: update(done))  # fmt: skip
+        generate_tree(
+            folder / "data",
+            train_per_class=100,
+            val_per_class=20,
+            seed=0,
+            processes=threads,
+            progress=lambda done, total: update(done),
+        )
     names = ("data", "packed", "run", "stats.json", "stats.png")
     data, packed, run, stats, plot = (shlex.quote(str(folder / name)) for name in names)
     for command in (

@@ -13,8 +13,14 @@ def the_device(wanted: str) -> torch.device:
     return _all_devices(wanted)[0]
 
 
-def choose_devices(place: Place, towers: int | None, *, mesh: str | None, devices: str | None, device: str,
-                   ) -> tuple[ParallelDims, list[torch.device]]:  # fmt: skip
+def choose_devices(
+    place: Place,
+    towers: int | None,
+    *,
+    mesh: str | None,
+    devices: str | None,
+    device: str,
+) -> tuple[ParallelDims, list[torch.device]]:
     """The mesh, and the devices of this machine's ranks by local rank.
 
     Ranks that torchrun or SLURM started are all there are; alone, there is one for each device. `towers` None means

@@ -53,8 +53,13 @@ def read_environment(environ: Mapping[str, str], count_devices: Callable[[], int
     return RankNumbers(rank, size, local_rank, local_size, address, port)
 
 
-def _local(found: Mapping[str, str], rank: int, size: int, address: str, count_devices: Callable[[], int],
-           ) -> tuple[int, int]:  # fmt: skip
+def _local(
+    found: Mapping[str, str],
+    rank: int,
+    size: int,
+    address: str,
+    count_devices: Callable[[], int],
+) -> tuple[int, int]:
     """The rank on this machine, and how many are on it: as given, else as in a world that is all on this machine."""
     if "LOCAL_RANK" in found and "LOCAL_WORLD_SIZE" in found:
         local_size = _number(found, "LOCAL_WORLD_SIZE", 1, size)
@@ -62,8 +67,10 @@ def _local(found: Mapping[str, str], rank: int, size: int, address: str, count_d
     if is_here(address) or size <= count_devices():
         return _number({"LOCAL_RANK": str(rank)} | dict(found), "LOCAL_RANK", 0, size - 1), size
     missing = " and ".join(name for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE") if name not in found)
-    raise ValueError(f"Rank {rank} of {size} needs {missing}, for the ranks are on several machines: its number among "
-                     "those on this machine, and how many they are. torchrun and srun set both.")  # fmt: skip
+    raise ValueError(
+        f"Rank {rank} of {size} needs {missing}, for the ranks are on several machines: its number among "
+        "those on this machine, and how many they are. torchrun and srun set both."
+    )
 
 
 def _required(found: Mapping[str, str], name: str) -> str:
@@ -85,8 +92,10 @@ def _resolve(address: str, rank: int) -> None:
     try:
         socket.getaddrinfo(address, None)
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"Rank {rank} finds no machine by MASTER_ADDR={address}: set it to the name or address of the "
-                         f"first rank's machine. ({error})") from error
+        raise ValueError(
+            f"Rank {rank} finds no machine by MASTER_ADDR={address}: set it to the name or address of the "
+            f"first rank's machine. ({error})"
+        ) from error
 
 
 def is_here(address: str) -> bool:
@@ -110,8 +119,9 @@ def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
     step = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"}
     if not step <= environ.keys() or environ["SLURM_STEP_NUM_TASKS"] == "1":
         return {}
-    job, number, node = (_number({name: "0"} | dict(environ), name, 0)
-                         for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID"))  # fmt: skip
+    job, number, node = (
+        _number({name: "0"} | dict(environ), name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID")
+    )
     if number >= FIRST_RESERVED_STEP or ("SLURM_PTY_PORT" in environ and os.isatty(0)):
         return {}
     return {

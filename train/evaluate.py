@@ -144,8 +144,10 @@ def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Datase
     classes = common_classes([synsets if synsets and c.published else c.classes for c in classifiers])
     remedy = "Give a data set of these classes."
     if is_numbered(classes):
-        remedy = ("Weights without names fit data sets whose classes are their numbers, torchvision's also ImageNet's "
-                  f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line.")  # fmt: skip
+        remedy = (
+            "Weights without names fit data sets whose classes are their numbers, torchvision's also ImageNet's "
+            f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line."
+        )
     return relabelled(dataset, classes, "the checkpoint", remedy)
 
 
@@ -166,9 +168,18 @@ class Prediction:
     classes: list[tuple[str, float]]
 
 
-def predict(classifiers: Sequence[Classifier], dataset: Dataset, *, views: int, device: torch.device,
-            settings: Settings, bad: dict[int, str], decode: Decode = "exact", batch_size: int = 64,
-            top: int = 5) -> Iterator[Prediction]:  # fmt: skip
+def predict(
+    classifiers: Sequence[Classifier],
+    dataset: Dataset,
+    *,
+    views: int,
+    device: torch.device,
+    settings: Settings,
+    bad: dict[int, str],
+    decode: Decode = "exact",
+    batch_size: int = 64,
+    top: int = 5,
+) -> Iterator[Prediction]:
     """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
     first, names = classifiers[0], common_classes([c.classes for c in classifiers])
     for classifier in classifiers:

@@ -83,8 +83,9 @@ def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
     return None
 
 
-def _agree(plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor], channels: int,
-           device: torch.device) -> bool:  # fmt: skip
+def _agree(
+    plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor], channels: int, device: torch.device
+) -> bool:
     """On a few numbers of the size of activations, as exact as the device's training needs them, there and back."""
     precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(0)

@@ -79,8 +79,10 @@ class LiveUnits:
     def flush(self) -> dict[str, float]:
         """The share of dead units of each layer, {"dead_fc6": 0.1, ...}; begins a new window."""
         counts = torch.tensor([[int(live.sum()), len(live)] for live in self._live.values()], dtype=torch.float64)
-        shares = {f"dead_{name}": round(1 - live / units, 4)
-                  for name, (live, units) in zip(self._live, self._mp.sum(counts).tolist(), strict=True)}  # fmt: skip
+        shares = {
+            f"dead_{name}": round(1 - live / units, 4)
+            for name, (live, units) in zip(self._live, self._mp.sum(counts).tolist(), strict=True)
+        }
         self._live = {}
         return shares
 
@@ -91,8 +93,9 @@ class Watch:
     Each sign is told once, and again only after it was gone. `past` are the records of a run that is continued.
     """
 
-    def __init__(self, config: Config, labels: NDArray[np.int32], steps_per_epoch: int,
-                 past: Iterable[Record] = ()) -> None:  # fmt: skip
+    def __init__(
+        self, config: Config, labels: NDArray[np.int32], steps_per_epoch: int, past: Iterable[Record] = ()
+    ) -> None:
         self._config, self._chance, self._steps_per_epoch = config, loss_of_guessing(labels), steps_per_epoch
         least, most = PATIENCE
         self._patience = min(max(config.epochs * steps_per_epoch // 10, least), most)
@@ -117,28 +120,41 @@ class Watch:
         loss = sum(n * r["loss"] for n, r in self._span) / steps
         signs = {sign: text for sign, text in self._signs(loss) if text}
         self._lowest = min(self._lowest, loss)
-        new = [{"kind": "warning", "epoch": record["epoch"], "step": record["step"], "sign": sign, "text": text}
-               for sign, text in signs.items() if sign not in self._told]  # fmt: skip
+        new = [
+            {"kind": "warning", "epoch": record["epoch"], "step": record["step"], "sign": sign, "text": text}
+            for sign, text in signs.items()
+            if sign not in self._told
+        ]
         self._told = set(signs)
         return new
 
     def _signs(self, loss: float) -> Iterable[tuple[str, str | None]]:
         if self._lowest < HAS_LEARNED * self._chance and loss > (self._lowest + self._chance) / 2:
-            yield "jumped back", (
-                f"The loss has jumped back to {loss:.3f} from {self._lowest:.3f}; guessing reaches {self._chance:.3f}. "
-                f"The rate is too high: {self._remedy()}."
+            yield (
+                "jumped back",
+                (
+                    f"The loss has jumped back to {loss:.3f} from {self._lowest:.3f}; "
+                    f"guessing reaches {self._chance:.3f}. The rate is too high: {self._remedy()}."
+                ),
             )
         elif loss >= AT_CHANCE * self._chance and self._position >= self._patience:
-            yield "at chance", (
-                f"After {self._position:,} steps the loss is {loss:.3f}, and guessing reaches {self._chance:.3f}: "
-                f"nothing is learned yet. If it stays there, {self._remedy()}."
+            yield (
+                "at chance",
+                (
+                    f"After {self._position:,} steps the loss is {loss:.3f}, and guessing reaches {self._chance:.3f}: "
+                    f"nothing is learned yet. If it stays there, {self._remedy()}."
+                ),
             )
         for key in sorted(k for k in self._span[-1][1] if k.startswith("dead_")):
             share = min(r.get(key, 0.0) for _, r in self._span)
             if share >= MOST_DEAD:
-                yield key, (
-                    f"{share:.0%} of the units of {key.removeprefix('dead_')} are dead: no image of the last window "
-                    f"switched them on, and they learn no more. To mend it, {self._remedy()}."
+                yield (
+                    key,
+                    (
+                        f"{share:.0%} of the units of {key.removeprefix('dead_')} are dead: "
+                        f"no image of the last window switched them on, and they learn no more. "
+                        f"To mend it, {self._remedy()}."
+                    ),
                 )
 
     def _remedy(self) -> str:
@@ -151,4 +167,3 @@ class Watch:
             return f"start again with a higher --lr, such as {fitting:.2g} (now {c.lr:g})"
         other = ", or with --preset original, which starts sooner" if c.preset in ("paper", "one-gpu") else ""
         return f"start again with a lower --lr, such as {c.lr / 3:.2g} (now {c.lr:g}){other}"
-

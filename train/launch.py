@@ -142,10 +142,14 @@ def _explain_absence(found: RankNumbers, error: Exception) -> str:
         return f"Rank {found.rank} cannot listen at {where}, which is in use: set MASTER_PORT to another port."
     patience = f"{SECONDS_TO_MEET:g} seconds"
     if found.rank == 0:
-        return (f"Rank 0 waited {patience} at {where} for the others of {found.size} ranks: check that all were "
-                "started and can reach it.")  # fmt: skip
-    return (f"Rank {found.rank} of {found.size} found no rank 0 at {where} within {patience}: check that it was "
-            "started and can be reached there.")  # fmt: skip
+        return (
+            f"Rank 0 waited {patience} at {where} for the others of {found.size} ranks: check that all were "
+            "started and can reach it."
+        )
+    return (
+        f"Rank {found.rank} of {found.size} found no rank 0 at {where} within {patience}: check that it was "
+        "started and can be reached there."
+    )
 
 
 def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
@@ -210,10 +214,14 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
                 return errors[0]
             if not codes:
                 return 0
-            fates = [f"rank {rank}: {_fate(code)}" for rank, code in codes.items()
-                     if code != -signal.SIGTERM]  # which is how the launcher ends the others  # fmt: skip
-            again = f"Starting again, {restart + 1} of {max_restarts}" if restart < max_restarts else \
-                f"Giving up after --max-restarts {max_restarts}"  # fmt: skip
+            fates = [
+                f"rank {rank}: {_fate(code)}" for rank, code in codes.items() if code != -signal.SIGTERM
+            ]  # which is how the launcher ends the others
+            again = (
+                f"Starting again, {restart + 1} of {max_restarts}"
+                if restart < max_restarts
+                else f"Giving up after --max-restarts {max_restarts}"
+            )
             log.warning("%s. %s.", ", ".join(fates) or "A rank was lost", again)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
@@ -225,9 +233,17 @@ def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=num_ranks, run_id=uuid.uuid4().hex,
-                          rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=0,
-                          signals_to_handle="")  # fmt: skip  # `hand_on` does
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        signals_to_handle="",
+    )  # `hand_on` does
     try:
         elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
     except ChildFailedError as error:

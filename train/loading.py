@@ -58,16 +58,22 @@ def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
         return generated_dataset(NUM_GENERATED, progress=lambda done, total: progress("drawing", done, total))
 
 
-def compute_statistics(dataset: Dataset, region: Region, settings: Settings, decode: Decode, place: Place,
-                       part: tuple[int, int] = (0, 1)) -> RgbStats | None:  # fmt: skip
+def compute_statistics(
+    dataset: Dataset, region: Region, settings: Settings, decode: Decode, place: Place, part: tuple[int, int] = (0, 1)
+) -> RgbStats | None:
     """A pass with a bar; shared by the ranks where there are several, and None on all but the first."""
     if place.size > 1:
         folder: Path | None = needed_cache("Ranks leave their part of the statistics there.")
     else:
         folder = cache_folder() if can_keep() else None
     with bar("pca-stats", len(dataset), "images", silent=place.rank > 0) as update:
-        how: Options = {"region": region, "settings": settings, "decode": decode,
-                        "work_dir": folder and folder / "passes", "progress": update}  # fmt: skip
+        how: Options = {
+            "region": region,
+            "settings": settings,
+            "decode": decode,
+            "work_dir": folder and folder / "passes",
+            "progress": update,
+        }
         if place.size > 1:
             return compute_stats_sharded(dataset, rank=place.rank, world_size=place.size, **how)
         return compute_stats(dataset, shard=part, **how)

@@ -41,10 +41,25 @@ def _inverse_power(s, BETA: tl.constexpr):
 
 
 @triton.jit
-def _norm(x_ptr, g_ptr, out_ptr, num_rows, ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr,
-          CHANNELS: tl.constexpr, TOWER: tl.constexpr, HALF: tl.constexpr, TILES: tl.constexpr, HALO: tl.constexpr,
-          BLOCK: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, FACTOR: tl.constexpr,
-          BACKWARD: tl.constexpr):  # fmt: skip
+def _norm(
+    x_ptr,
+    g_ptr,
+    out_ptr,
+    num_rows,
+    ALPHA: tl.constexpr,
+    BETA: tl.constexpr,
+    K: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    TOWER: tl.constexpr,
+    HALF: tl.constexpr,
+    TILES: tl.constexpr,
+    HALO: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BACKWARD: tl.constexpr,
+):
     """out (num_rows, CHANNELS) = x r, or with BACKWARD g r - 2 alpha beta x W(g x r / s): see `model._ResponseNorm`.
 
     A program has one tile of one tower: the channels of its block less HALO at both ends, which are there for their
@@ -82,11 +97,27 @@ def _launch(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, b
     parts = groups * tiles
     grid = parts, min(triton.cdiv(PROGRAMS, parts), triton.cdiv(num_rows, ROWS))
     with torch.cuda.device_of(x):
-        _norm[grid](x, g, out, num_rows, ALPHA=alpha, BETA=beta, K=k, CHANNELS=x.shape[1], TOWER=tower,
-                    HALF=size // 2, TILES=tiles, HALO=halo, BLOCK=block, ROWS=ROWS,
-                    PARTS=2 if x.dtype == torch.bfloat16 else 3,  # a square of bfloat16 has 16 bits
-                    FACTOR=tl.bfloat16 if x.is_cuda else tl.float32,  # the interpreter's dot knows no bfloat16
-                    BACKWARD=backward, num_warps=4, num_stages=2)  # fmt: skip
+        _norm[grid](
+            x,
+            g,
+            out,
+            num_rows,
+            ALPHA=alpha,
+            BETA=beta,
+            K=k,
+            CHANNELS=x.shape[1],
+            TOWER=tower,
+            HALF=size // 2,
+            TILES=tiles,
+            HALO=halo,
+            BLOCK=block,
+            ROWS=ROWS,
+            PARTS=2 if x.dtype == torch.bfloat16 else 3,  # a square of bfloat16 has 16 bits
+            FACTOR=tl.bfloat16 if x.is_cuda else tl.float32,  # the interpreter's dot knows no bfloat16
+            BACKWARD=backward,
+            num_warps=4,
+            num_stages=2,
+        )
     return out
 
 
@@ -110,8 +141,7 @@ def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, 
 
 
 @torch.library.custom_op("alexnet::response_norm_backward", mutates_args=())
-def response_norm_backward(g: Tensor, x: Tensor, groups: int, size: int, alpha: float, beta: float,
-                           k: float) -> Tensor:  # fmt: skip
+def response_norm_backward(g: Tensor, x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """The gradient with respect to `x`, in the precision of `x`."""
     return _launch(x, g, groups, size, alpha, beta, k)
 

@@ -173,8 +173,11 @@ class Axis:
 
         Between two ranks that takes half the time of gloo's collectives.
         """
-        ends = [dist.P2POp(way, tensors[i], group=self.group, group_peer=i)
-                for i in sent for way, tensors in ((dist.isend, sent), (dist.irecv, received))]  # fmt: skip
+        ends = [
+            dist.P2POp(way, tensors[i], group=self.group, group_peer=i)
+            for i in sent
+            for way, tensors in ((dist.isend, sent), (dist.irecv, received))
+        ]
         with _transport():
             works = dist.batch_isend_irecv(ends) if ends else []
         self.bytes_sent += sum(x.nbytes for x in sent.values())
@@ -298,8 +301,10 @@ def build_mesh(dims: ParallelDims, place: Place, devices: Sequence[torch.device]
     ranks = torch.arange(place.size).view(dims.dp, dims.mp)
     groups = [dist.new_subgroups_by_enumeration(rows.tolist(), timeout=timeout)[0] for rows in (ranks.T, ranks)]
     mesh = DeviceMesh.from_group(groups, "cpu", mesh=ranks, mesh_dim_names=("dp", "mp"))
-    dp, mp = (Axis(size, mesh.get_local_rank(name), mesh.get_group(name), shared)
-              for name, size in (("dp", dims.dp), ("mp", dims.mp)))  # fmt: skip
+    dp, mp = (
+        Axis(size, mesh.get_local_rank(name), mesh.get_group(name), shared)
+        for name, size in (("dp", dims.dp), ("mp", dims.mp))
+    )
     world = Axis(place.size, place.rank, dist.new_group(backend="gloo", timeout=patience))
     return Mesh(dims, device, dp, mp, world, place)
 

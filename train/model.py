@@ -19,7 +19,11 @@ from .config import CONVS, LAYERS, Config
 IMAGE_SHAPE = (3, 224, 224)
 FINAL_MAP = 6  # pool5 is 6x6 whichever pooling is chosen
 CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding is config.conv1_padding
-    "conv1": (11, 4, 0), "conv2": (5, 1, 2), "conv3": (3, 1, 1), "conv4": (3, 1, 1), "conv5": (3, 1, 1),
+    "conv1": (11, 4, 0),
+    "conv2": (5, 1, 2),
+    "conv3": (3, 1, 1),
+    "conv4": (3, 1, 1),
+    "conv5": (3, 1, 1),
 }
 
 
@@ -260,14 +264,23 @@ def describe(config: Config, num_classes: int) -> list[LayerRow]:
     return rows
 
 
-_TORCHVISION = {"features.0": "conv1", "features.3": "conv2", "features.6": "conv3", "features.8": "conv4",
-                "features.10": "conv5", "classifier.1": "fc6", "classifier.4": "fc7", "classifier.6": "fc8"}
+_TORCHVISION = {
+    "features.0": "conv1",
+    "features.3": "conv2",
+    "features.6": "conv3",
+    "features.8": "conv4",
+    "features.10": "conv5",
+    "classifier.1": "fc6",
+    "classifier.4": "fc7",
+    "classifier.6": "fc8",
+}
 
 
 def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights torchvision publishes as `alexnet`, under the names of preset `owt`."""
-    expected = {f"{theirs}.{kind}": f"{ours}.{kind}"
-                for theirs, ours in _TORCHVISION.items() for kind in ("weight", "bias")}
+    expected = {
+        f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in _TORCHVISION.items() for kind in ("weight", "bias")
+    }
     if odd := sorted(expected.keys() ^ state_dict.keys()):
         problem = "missing" if odd[0] in expected else "unknown"
         raise ValueError(f"not torchvision's alexnet: {odd[0]} is {problem}")

@@ -35,15 +35,18 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.SGD:
 
     Velocities exist, and are zero, from the start; parameters must already be on their device.
     """
-    parameters: dict[str, list[nn.Parameter]] = {
-        "weights": [], "biases": [], "conv1_weights": [], "conv1_biases": []}
+    parameters: dict[str, list[nn.Parameter]] = {"weights": [], "biases": [], "conv1_weights": [], "conv1_biases": []}
     for name, parameter in model.named_parameters():
         kind = "biases" if name.endswith("bias") else "weights"
         parameters[f"conv1_{kind}" if name.startswith("conv1.") else kind].append(parameter)
     rates = build_schedule(config).rates(0)
     groups = [
-        {"name": name, "params": members, "lr": getattr(rates, name),
-         "weight_decay": config.weight_decay if config.decay_biases or name.endswith("weights") else 0.0}
+        {
+            "name": name,
+            "params": members,
+            "lr": getattr(rates, name),
+            "weight_decay": config.weight_decay if config.decay_biases or name.endswith("weights") else 0.0,
+        }
         for name, members in parameters.items()
     ]
     fused = all(p.device.type in ("cpu", "cuda", "mps", "xpu") for p in model.parameters())
@@ -88,12 +91,16 @@ class Schedule(Protocol):
 
 def build_schedule(config: Config) -> Schedule:
     schedules: dict[str, type[PlateauSchedule] | type[EpochSchedule] | type[StageSchedule]] = {
-        "plateau": PlateauSchedule, "epochs": EpochSchedule, "stages": StageSchedule}
+        "plateau": PlateauSchedule,
+        "epochs": EpochSchedule,
+        "stages": StageSchedule,
+    }
     return schedules[config.schedule](config)
 
 
 def _rates(config: Config, weights: float, *, conv1: float | None = None, lighting: bool = True) -> Rates:
     """Rates at a rate of weights; biases by their factor and floor. conv1 may differ, and 0 freezes it."""
+
     def biases(rate: float) -> float:
         return max(rate * config.bias_lr_factor, config.bias_lr_floor) if rate else 0.0
 

@@ -54,8 +54,9 @@ class PairLoader:
     def _treated(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
         threads, how = self.source.settings.threads, self.source.treatment
         with ExitStack() as stack:
-            resamplers = [stack.enter_context(Resampler(CROP, threads, how.mean, how.divisor_when(on)))
-                          for on in (False, True)]  # fmt: skip
+            resamplers = [
+                stack.enter_context(Resampler(CROP, threads, how.mean, how.divisor_when(on))) for on in (False, True)
+            ]
 
             def start(part: tuple[Batch, NDArray[np.float32]]) -> Callable[[], Batch]:
                 shifts = self._start_rows(torch.from_numpy(part[1]))
@@ -95,8 +96,9 @@ def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Col
     yield from ready
 
 
-def pair_squares(dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, decode: Decode,
-                 bad: dict[int, str]) -> Iterator[Decoded]:  # fmt: skip
+def pair_squares(
+    dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, decode: Decode, bad: dict[int, str]
+) -> Iterator[Decoded]:
     """The central squares of this dp rank's share of a data set, every image once, as of `loader.squares`.
 
     `bad` collects what this rank could not decode, which is part of what its pair could not.
@@ -106,8 +108,9 @@ def pair_squares(dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Set
     part_size = -(-batch_size // mp.size)
     starts = range(0, len(indices), part_size * mp.size)
     mine = [indices[s + mp.index * part_size :][:part_size] for s in starts]
-    parts = squares(dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings,
-                    decode=decode, bad=bad)  # fmt: skip
+    parts = squares(
+        dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings, decode=decode, bad=bad
+    )
     if mp.size == 1:
         return parts
     nothing = Decoded(indices[:0], torch.empty((0, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8), [])

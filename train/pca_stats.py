@@ -16,9 +16,17 @@ from .loading import Options, compute_statistics, example_square, settings_of
 from .session import stats_path
 
 
-def run_pca_stats(data: Path | None, loading: Options, *, rescan: bool, out: Path | None, region: Region,
-                  parts: Sequence[Path], part: tuple[int, int] | None, plot: Path | None,
-                  ) -> tuple[RgbStats, Path] | None:  # fmt: skip
+def run_pca_stats(
+    data: Path | None,
+    loading: Options,
+    *,
+    rescan: bool,
+    out: Path | None,
+    region: Region,
+    parts: Sequence[Path],
+    part: tuple[int, int] | None,
+    plot: Path | None,
+) -> tuple[RgbStats, Path] | None:
     """The statistics and the file they are saved in, drawn into `plot`; None on a rank that does not have the whole."""
     place = Place.join()
     _check_usage(data, out, parts, part, place)
@@ -44,8 +52,9 @@ def run_pca_stats(data: Path | None, loading: Options, *, rescan: bool, out: Pat
     return stats, out
 
 
-def _check_usage(data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None,
-                 place: Place) -> None:  # fmt: skip
+def _check_usage(
+    data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None, place: Place
+) -> None:
     if (parts or part) and out is None:
         raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
     if parts and (data or part):

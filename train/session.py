@@ -120,8 +120,14 @@ def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -
     return folder and folder / "stats" / f"{dataset.fingerprint}-{region}.json"
 
 
-def stats_for_training(config: Config, train_set: Dataset, given: Path | None, compute: Callable[[], RgbStats | None],
-                       place: Place = ALONE, num_ranks: int = 1) -> RgbStats | None:  # fmt: skip
+def stats_for_training(
+    config: Config,
+    train_set: Dataset,
+    given: Path | None,
+    compute: Callable[[], RgbStats | None],
+    place: Place = ALONE,
+    num_ranks: int = 1,
+) -> RgbStats | None:
     """The training set's statistics: from the file given, from the cache, or computed now and cached.
 
     Ranks compute them together, which gives them, from `compute`, to the first; None to the others, which wait. Those
@@ -177,8 +183,9 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
     return Classifier(model, treatment, tuple(saved.classes), saved.words, published)
 
 
-def check_memory(config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK,
-                 num_sharing: int = 1) -> None:  # fmt: skip
+def check_memory(
+    config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK, num_sharing: int = 1
+) -> None:
     """Refuse, before anything is allocated, a batch that cannot fit; the message says which would.
 
     Parameters are held three times (weights, gradients, velocities) and every activation about

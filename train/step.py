@@ -52,8 +52,9 @@ EXECUTIONS = {
 DEFAULT_EXECUTION = "plain"  # until the others have been measured on a GPU
 
 
-def build_gradient(model: AlexNet, batch_size: int, device: torch.device, num_ranks: int,
-                   execution: str | None) -> Gradient:  # fmt: skip
+def build_gradient(
+    model: AlexNet, batch_size: int, device: torch.device, num_ranks: int, execution: str | None
+) -> Gradient:
     """For a network that is on its device; layers may be swapped in place. A CPU has one way only.
 
     cuDNN is held to algorithms that give the same bits every time, as a resumed run must.

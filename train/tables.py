@@ -22,22 +22,36 @@ def print_stats(stats: RgbStats, out: Path) -> None:
     """Mean and standard deviation by channel, the principal axes, and what others publish."""
     from ..pca.oracle import compare
 
-    rows = [(c, f"{mean:.4f}", f"{std:.4f}", f"{mean / 255:.5f}", f"{std / 255:.5f}")
-            for c, mean, std in zip("RGB", stats.mean.tolist(), stats.std.tolist(), strict=True)]  # fmt: skip
-    print_table(f"{stats.num_images:,} images, {stats.num_pixels:,} pixels ({stats.region} region)",
-                ("channel", "mean 0..255", "std 0..255", "mean 0..1", "std 0..1"), rows)  # fmt: skip
-    axes = [(i + 1, f"{v:.4f}", f"{v**0.5:.4f}", f"{v / 255**2:.6f}", _vector(stats.eigenvectors[:, i]))
-            for i, v in enumerate(stats.eigenvalues.tolist())]  # fmt: skip
+    rows = [
+        (c, f"{mean:.4f}", f"{std:.4f}", f"{mean / 255:.5f}", f"{std / 255:.5f}")
+        for c, mean, std in zip("RGB", stats.mean.tolist(), stats.std.tolist(), strict=True)
+    ]
+    print_table(
+        f"{stats.num_images:,} images, {stats.num_pixels:,} pixels ({stats.region} region)",
+        ("channel", "mean 0..255", "std 0..255", "mean 0..1", "std 0..1"),
+        rows,
+    )
+    axes = [
+        (i + 1, f"{v:.4f}", f"{v**0.5:.4f}", f"{v / 255**2:.6f}", _vector(stats.eigenvectors[:, i]))
+        for i, v in enumerate(stats.eigenvalues.tolist())
+    ]
     print_table("Principal axes of colour", ("axis", "variance 0..255", "std 0..255", "variance 0..1", "R, G, B"), axes)
-    known = [(k.name, k.kind, ", ".join(f"{s:.2f}" for s in k.std), ", ".join(f"{r:.3f}" for r in k.ratio))
-             for k in compare(stats)]  # fmt: skip
-    print_table("Published constants for ImageNet, and what they are",
-                ("source", "published as", "std 0..255", "ours / theirs"), known)  # fmt: skip
+    known = [
+        (k.name, k.kind, ", ".join(f"{s:.2f}" for s in k.std), ", ".join(f"{r:.3f}" for r in k.ratio))
+        for k in compare(stats)
+    ]
+    print_table(
+        "Published constants for ImageNet, and what they are",
+        ("source", "published as", "std 0..255", "ours / theirs"),
+        known,
+    )
     if (check := stats.self_check) is not None:
         verdict = "agrees" if check.passed else "DISAGREES"
-        show(f"scikit-learn's PCA of {check.num_pixels:,} of these pixels (of {check.num_images:,} images) {verdict}: "
-              f"eigenvalues within {check.eigenvalue_error:.2%}, axes within {check.angle_degrees:.2f} degrees "
-              f"(one standard error: {check.expected_eigenvalue_error:.2%}, {check.expected_angle_degrees:.2f})")
+        show(
+            f"scikit-learn's PCA of {check.num_pixels:,} of these pixels (of {check.num_images:,} images) {verdict}: "
+            f"eigenvalues within {check.eigenvalue_error:.2%}, axes within {check.angle_degrees:.2f} degrees "
+            f"(one standard error: {check.expected_eigenvalue_error:.2%}, {check.expected_angle_degrees:.2f})"
+        )
     if stats.bad_files:
         show(f"{len(stats.bad_files)} images could not be used and were left out:")
         for bad in stats.bad_files[:10]:
@@ -51,9 +65,14 @@ def _vector(values: Any) -> str:
 
 def print_packed(out: Path, splits: Iterable[Packed]) -> None:
     """What each split came to."""
-    print_table(str(out), ("split", "images", "shards", "size", "left out"),
-                [(s.split, f"{s.num_images:,}", f"{s.num_shards:,}", f"{s.num_bytes / 1e9:.2f} GB", f"{len(s.bad):,}")
-                 for s in splits])  # fmt: skip
+    print_table(
+        str(out),
+        ("split", "images", "shards", "size", "left out"),
+        [
+            (s.split, f"{s.num_images:,}", f"{s.num_shards:,}", f"{s.num_bytes / 1e9:.2f} GB", f"{len(s.bad):,}")
+            for s in splits
+        ],
+    )
 
 
 def print_evaluation(result: Evaluation, num_networks: int) -> None:
@@ -90,12 +109,22 @@ def print_description(config: Config, num_classes: int) -> None:
     counts = [(r.parameters, r.macs, r.neurons) for r in rows]
     names = [(r.layer, "x".join(map(str, r.output_shape))) for r in rows]
     totals = tuple(sum(column) for column in zip(*counts, strict=True))
-    table = [(*name, *(f"{n:,}" for n in numbers))
-             for name, numbers in zip([*names, ("total", "")], [*counts, totals], strict=True)]  # fmt: skip
+    table = [
+        (*name, *(f"{n:,}" for n in numbers))
+        for name, numbers in zip([*names, ("total", "")], [*counts, totals], strict=True)
+    ]
     print_table(f"The network for {num_classes} classes", ("layer", "output", "parameters", "MACs", "neurons"), table)
     values, paper = asdict(config), asdict(Config())
-    numbers = [("*" if values[f.name] != paper[f.name] else "", f.name, _cell(values[f.name]), f.metadata["source"],
-                f.metadata["help"]) for f in fields(Config)]  # fmt: skip
+    numbers = [
+        (
+            "*" if values[f.name] != paper[f.name] else "",
+            f.name,
+            _cell(values[f.name]),
+            f.metadata["source"],
+            f.metadata["help"],
+        )
+        for f in fields(Config)
+    ]
     print_table("Every number (* differs from preset paper)", ("", "setting", "value", "source", "what it is"), numbers)
 
 

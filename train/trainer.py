@@ -78,9 +78,16 @@ class Trainer:
     `resume` is the checkpoint to continue from; its configuration must be `config`.
     """
 
-    def __init__(self, config: Config, train_set: Dataset, val_set: Dataset, stats: RgbStats | None,
-                 options: RunOptions, listener: Callable[[Record], None] = lambda record: None,
-                 resume: Checkpoint | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: Config,
+        train_set: Dataset,
+        val_set: Dataset,
+        stats: RgbStats | None,
+        options: RunOptions,
+        listener: Callable[[Record], None] = lambda record: None,
+        resume: Checkpoint | None = None,
+    ) -> None:
         self.config, self.options, self.listener = config, options, listener
         self.train_set, self.val_set = train_set, in_training_classes(val_set, train_set.classes)
         self.stats = stats
@@ -99,8 +106,9 @@ class Trainer:
         parallelize(self.model, self.mesh)
         self.model.to(self.mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         make_replicas_equal(self.model, self.mesh.dp)
-        self.gradient = build_gradient(self.model, config.batch_size, self.mesh.device,
-                                       self.mesh.dims.num_ranks, options.execution)  # fmt: skip
+        self.gradient = build_gradient(
+            self.model, config.batch_size, self.mesh.device, self.mesh.dims.num_ranks, options.execution
+        )
         self.gradients = GradientSum(self.model, self.mesh.dp)
         self.live_units = LiveUnits({"fc6": self.model.fc6, "fc7": self.model.fc7}, self.mesh.mp)
         self.optimizer = build_optimizer(self.model, config)
@@ -119,8 +127,9 @@ class Trainer:
             self._leave_other_course()
             self.meter = Meter(self.config, len(self.loader))
             self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
-            batches = self.loader.batches(self.epoch, self.step, self.config.epochs,
-                                          lambda epoch: self.schedule.rates(epoch).lighting)  # fmt: skip
+            batches = self.loader.batches(
+                self.epoch, self.step, self.config.epochs, lambda epoch: self.schedule.rates(epoch).lighting
+            )
             self._saved = time.monotonic()
             for batch in self.meter.timed(batches):
                 self.train_step(batch)
@@ -209,8 +218,15 @@ class Trainer:
         """Errors on the validation set, one view."""
         o = self.options
         started = time.monotonic()
-        result = evaluate([self.classifier()], self.val_set, views=1, batch_size=o.eval_batch, mesh=self.mesh,
-                          settings=o.settings, decode=o.decode)  # fmt: skip
+        result = evaluate(
+            [self.classifier()],
+            self.val_set,
+            views=1,
+            batch_size=o.eval_batch,
+            mesh=self.mesh,
+            settings=o.settings,
+            decode=o.decode,
+        )
         record = {"kind": "val", "epoch": self.epoch, "step": self.step, **asdict(result)}
         self.meter.pause(time.monotonic() - started)
         return record | {"seconds": round(time.monotonic() - started, 3), "bad": len(result.bad)}
@@ -249,11 +265,20 @@ class Trainer:
     def _build_loader(self) -> BatchSource:
         c, o = self.config, self.options
         source = Loader(
-            dataset=self.train_set, treatment=self.treatment, batch_size=c.batch_size, seed=c.seed,
-            settings=o.settings, bad=self.bad, decode=o.decode, half=self.mesh.device.type == "cuda",
-            run=c.augment_run, random_crop=c.random_crop, random_flip=c.random_flip,
-            rank=self.mesh.world.index, num_ranks=self.mesh.world.size,
-        )  # fmt: skip
+            dataset=self.train_set,
+            treatment=self.treatment,
+            batch_size=c.batch_size,
+            seed=c.seed,
+            settings=o.settings,
+            bad=self.bad,
+            decode=o.decode,
+            half=self.mesh.device.type == "cuda",
+            run=c.augment_run,
+            random_crop=c.random_crop,
+            random_flip=c.random_flip,
+            rank=self.mesh.world.index,
+            num_ranks=self.mesh.world.size,
+        )
         return PairLoader(source, self.mesh)
 
     # -- state ---------------------------------------------------------------------------------------------

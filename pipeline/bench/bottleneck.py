@@ -51,8 +51,10 @@ def measure_bottleneck(bench: Bench, train_step: TrainStep, progress: Progress) 
 
 def verdict(kept: Ratio, waiting: float, step: Figures, loader: Figures) -> str:
     """The answer in plain words."""
-    speed = (f"training with it has {kept.median:.0%} of the speed it has when data is free, and waits for batches "
-             f"{waiting:.0%} of the time")  # fmt: skip
+    speed = (
+        f"training with it has {kept.median:.0%} of the speed it has when data is free, and waits for batches "
+        f"{waiting:.0%} of the time"
+    )
     if kept.median >= 1 - NO_LOSS:
         return f"Loading is not the bottleneck: {speed}."
     if kept.high >= 1:

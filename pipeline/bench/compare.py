@@ -56,16 +56,27 @@ def compare_torch(bench: Bench, progress: Progress) -> Comparison:
     bench.fill()
     with _one_torch_thread():
         trials = {name: _trials(bench, name, progress) for name in PEERS}
-        rates = {name: {n: max(w.images_per_second for w in tried) for n, tried in windows.items()}
-                 for name, windows in trials.items()}  # fmt: skip
+        rates = {
+            name: {n: max(w.images_per_second for w in tried) for n, tried in windows.items()}
+            for name, windows in trials.items()
+        }
         best = {name: max(found, key=lambda workers: found[workers]) for name, found in rates.items()}
         contestants = {OURS: partial(bench.warm, loader_stage)}
         contestants |= {name: partial(_window, bench, name, best[name]) for name in PEERS}
         windows = take_turns(contestants, bench.rounds, partial(progress, "beside torch"))
         distances = {name: _distance(bench, name) for name in PEERS}
-    peers = [Peer(name, best[name], rates[name], summarise(name, windows[name]),
-                  summarise(name, trials[name][0]).cores_per_1000_images_per_second,
-                  ratio(windows[OURS], windows[name]), *distances[name]) for name in PEERS]  # fmt: skip
+    peers = [
+        Peer(
+            name,
+            best[name],
+            rates[name],
+            summarise(name, windows[name]),
+            summarise(name, trials[name][0]).cores_per_1000_images_per_second,
+            ratio(windows[OURS], windows[name]),
+            *distances[name],
+        )
+        for name in PEERS
+    ]
     return Comparison(summarise(OURS, windows[OURS]), tuple(peers))
 
 
@@ -77,8 +88,15 @@ def _trials(bench: Bench, name: str, progress: Progress) -> dict[int, list[Windo
 
 def _window(bench: Bench, name: str, workers: int) -> Window:
     """One window that begins when every worker has been waited for twice."""
-    batches = pillow_batches(bench.warm_sample, mean=MEAN, batch_size=bench.batch_size, seed=bench.seed,
-                             workers=workers, region=PEERS[name], device_id=bench.settings.device_id)  # fmt: skip
+    batches = pillow_batches(
+        bench.warm_sample,
+        mean=MEAN,
+        batch_size=bench.batch_size,
+        seed=bench.seed,
+        workers=workers,
+        region=PEERS[name],
+        device_id=bench.settings.device_id,
+    )
 
     def indices() -> Batches:
         with closing(batches):
@@ -86,8 +104,13 @@ def _window(bench: Bench, name: str, workers: int) -> Window:
                 yield found
 
     try:
-        return measure(indices(), bench.warm_sample, seconds=bench.seconds, warm_up=4 + 2 * workers,
-                       device_id=bench.settings.device_id)  # fmt: skip
+        return measure(
+            indices(),
+            bench.warm_sample,
+            seconds=bench.seconds,
+            warm_up=4 + 2 * workers,
+            device_id=bench.settings.device_id,
+        )
     except Exception as error:  # of Pillow, of torch, of a worker's death
         reason = str(error).strip().splitlines()[-1]
         raise PeerError(f"torch's DataLoader could not go on ({reason}). Leave --compare out.") from error
@@ -96,8 +119,15 @@ def _window(bench: Bench, name: str, workers: int) -> Window:
 def _distance(bench: Bench, name: str) -> tuple[float, float]:
     """Mean and largest distance in grey levels of the first batch's pixels from ours."""
     sample = bench.warm_sample
-    loader = Loader(dataset=sample, treatment=Treatment(mean=MEAN), batch_size=bench.batch_size, seed=bench.seed,
-                    settings=bench.settings, bad={}, decode=bench.decode)  # fmt: skip
+    loader = Loader(
+        dataset=sample,
+        treatment=Treatment(mean=MEAN),
+        batch_size=bench.batch_size,
+        seed=bench.seed,
+        settings=bench.settings,
+        bad={},
+        decode=bench.decode,
+    )
     theirs = pillow_batches(sample, mean=MEAN, batch_size=bench.batch_size, seed=bench.seed, region=PEERS[name])
     ours = loader.batches(0, 0, 1, lambda _: False)
     batch, (images, indices) = next(ours), next(theirs)

@@ -86,15 +86,24 @@ class Bench:
     def loader(self, dataset: Dataset, settings: Settings) -> Loader:
         """With a mean image and lighting as in training; what the numbers are makes no difference to speed."""
         treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
-        return Loader(dataset=dataset, treatment=treatment, batch_size=self.batch_size, seed=self.seed,
-                      settings=settings, bad=self.bad(dataset), decode=self.decode, half=self.half)  # fmt: skip
+        return Loader(
+            dataset=dataset,
+            treatment=treatment,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            settings=settings,
+            bad=self.bad(dataset),
+            decode=self.decode,
+            half=self.half,
+        )
 
     def warm(self, contents: Contents, settings: Settings | None = None) -> Window:
         """A window whose images are in memory. Each is opened anew and begins once it runs steadily."""
         settings = settings or self.settings
         batches = contents(self.loader(self.warm_sample, settings), ENDLESS)
-        return measure(batches, self.warm_sample, seconds=self.seconds, warm_up=settings.prefetch + 2,
-                       device_id=settings.device_id)  # fmt: skip
+        return measure(
+            batches, self.warm_sample, seconds=self.seconds, warm_up=settings.prefetch + 2, device_id=settings.device_id
+        )
 
     def cold(self, contents: Contents, part: int, settings: Settings | None = None) -> tuple[Window, float | None]:
         """A window whose images have been dropped from memory, which ends before one comes again; and the share of
@@ -103,8 +112,14 @@ class Bench:
         stayed = evict(sample)
         loader = self.loader(sample, settings)
         warm_up = min(settings.prefetch + 2, max(len(loader) - MIN_BATCHES, 0))
-        window = measure(contents(loader, ENDLESS), sample, seconds=self.seconds, warm_up=warm_up,
-                         most=len(loader) - warm_up, device_id=settings.device_id)  # fmt: skip
+        window = measure(
+            contents(loader, ENDLESS),
+            sample,
+            seconds=self.seconds,
+            warm_up=warm_up,
+            most=len(loader) - warm_up,
+            device_id=settings.device_id,
+        )
         return window, stayed
 
 

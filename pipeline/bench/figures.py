@@ -42,8 +42,10 @@ def plot_bench(result: BenchResult, path: Path) -> None:
 def _caption(result: BenchResult) -> str:
     data, config, facts = result.dataset, result.config, result.machine
     where = facts["cpu"] if facts["device"] == "cpu" else f"{facts['device']}, {facts['cpu']}"
-    return (f"{data['num_images']:,} images of {data['image_kilobytes']:.0f} KB, {data['image_megapixels']:.2f} "
-            f"megapixels; batches of {config['batch_size']}; {where}, {facts['cores']:g} cores")  # fmt: skip
+    return (
+        f"{data['num_images']:,} images of {data['image_kilobytes']:.0f} KB, {data['image_megapixels']:.2f} "
+        f"megapixels; batches of {config['batch_size']}; {where}, {facts['cores']:g} cores"
+    )
 
 
 def _plot_stages(panel: SubFigure, result: BenchResult) -> None:
@@ -59,12 +61,20 @@ def _plot_stages(panel: SubFigure, result: BenchResult) -> None:
 def _plot_rates(axes: Axes, entries: Sequence[Entry]) -> None:
     """Medians and all windows on a logarithmic scale, from the top down."""
     for place, (_, figures, colour) in enumerate(entries):
-        axes.plot([figures.low, figures.high], [place, place], color=colour, linewidth=7, alpha=0.25,
-                  solid_capstyle="round")  # fmt: skip
+        axes.plot(
+            [figures.low, figures.high], [place, place], color=colour, linewidth=7, alpha=0.25, solid_capstyle="round"
+        )
         axes.plot(figures.windows, [place] * len(figures.windows), "o", color=colour, markersize=3, alpha=0.7)
         axes.plot(figures.images_per_second, place, "|", color=colour, markersize=15, markeredgewidth=3)
-        axes.annotate(f"{figures.images_per_second:,.0f}", (figures.high, place), (9, 0), textcoords="offset points",
-                      va="center", fontsize=9, color=INK)  # fmt: skip
+        axes.annotate(
+            f"{figures.images_per_second:,.0f}",
+            (figures.high, place),
+            (9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
     _names(axes, entries)
     axes.set_xscale("log")
     axes.set_xlim(min(f.low for _, f, _ in entries) / 1.5, max(f.high for _, f, _ in entries) * 2)
@@ -81,8 +91,15 @@ def _plot_bars(axes: Axes, entries: Sequence[Entry]) -> None:
     for place, (_, figures, colour) in enumerate(entries):
         axes.barh(place, figures.images_per_second, 0.62, color=colour)
         axes.plot(figures.windows, [place] * len(figures.windows), "o", color=INK, markersize=3, alpha=0.55)
-        axes.annotate(f"{figures.images_per_second:,.0f}", (figures.high, place), (8, 0), textcoords="offset points",
-                      va="center", fontsize=9, color=INK)  # fmt: skip
+        axes.annotate(
+            f"{figures.images_per_second:,.0f}",
+            (figures.high, place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=INK,
+        )
     _names(axes, entries)
     axes.set_xlim(0, 1.15 * max(figures.high for _, figures, _ in entries))
     axes.set_xticks([])
@@ -115,9 +132,14 @@ def _plot_beside(panel: SubFigure, result: BenchResult) -> None:
     else:
         left.set_axis_off()
     if training := result.bottleneck:
-        _plot_bars(right, [("training step,\ncached batch", training.step, FAINT),
-                           ("loader alone", training.loader, FAINT),
-                           ("training with\nthe loader", training.together, OURS)])  # fmt: skip
+        _plot_bars(
+            right,
+            [
+                ("training step,\ncached batch", training.step, FAINT),
+                ("loader alone", training.loader, FAINT),
+                ("training with\nthe loader", training.together, OURS),
+            ],
+        )
         _title(right, "Training, images a second", training.verdict)
     else:
         right.set_axis_off()
@@ -137,14 +159,28 @@ def _plot_option(axes: Axes, option: str, points: Sequence[Point], recommended: 
     """Medians over the rounds, and their range; what was in force is a ring, what is recommended a disc."""
     values, places = [p.value for p in points], np.arange(len(points))
     axes.axhline(1, color=MUTED, linewidth=0.8)
-    axes.vlines(places, [p.gain.low for p in points], [p.gain.high for p in points], color=OURS, alpha=0.25,
-                linewidth=7, capstyle="round")  # fmt: skip
+    axes.vlines(
+        places,
+        [p.gain.low for p in points],
+        [p.gain.high for p in points],
+        color=OURS,
+        alpha=0.25,
+        linewidth=7,
+        capstyle="round",
+    )
     axes.plot(places, [p.gain.median for p in points], "o-", color=OURS, linewidth=1.6, markersize=4)
     for place, point in zip(places, points, strict=True):
         filled = point.value == recommended
         if point.in_force or filled:
-            axes.plot(place, point.gain.median, "o", color=OURS, markersize=9,
-                      markerfacecolor=OURS if filled else "white", markeredgewidth=1.6)  # fmt: skip
+            axes.plot(
+                place,
+                point.gain.median,
+                "o",
+                color=OURS,
+                markersize=9,
+                markerfacecolor=OURS if filled else "white",
+                markeredgewidth=1.6,
+            )
     axes.set_xticks(places, [f"{value:g}" for value in values], fontsize=9, color=INK)
     axes.margins(x=0.12)
     axes.set_xlabel(f"--{option.replace('_', '-')}", fontsize=9, color=INK)
@@ -160,8 +196,17 @@ def _names(axes: Axes, entries: Sequence[Entry]) -> None:
 def _title(axes: Axes, text: str, note: str) -> None:
     axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=12 * NOTE_LINES + 10)
     lines = textwrap.wrap(note, NOTE_WIDTH, max_lines=NOTE_LINES, placeholder=" ...")
-    axes.annotate("\n".join(lines), (0, 1), (0, 12 * NOTE_LINES + 4), xycoords="axes fraction", fontsize=8.5,
-                  textcoords="offset points", color=MUTED, va="top", annotation_clip=False)  # fmt: skip
+    axes.annotate(
+        "\n".join(lines),
+        (0, 1),
+        (0, 12 * NOTE_LINES + 4),
+        xycoords="axes fraction",
+        fontsize=8.5,
+        textcoords="offset points",
+        color=MUTED,
+        va="top",
+        annotation_clip=False,
+    )
 
 
 def _bare(axes: Axes, *keep: str) -> None:

@@ -66,8 +66,16 @@ class PillowImages(torch.utils.data.Dataset[tuple[NDArray[np.float32], int]]):
         return image.resize((CROP, CROP), Image.Resampling.BILINEAR, box=source)
 
 
-def pillow_batches(dataset: Dataset, *, mean: NDArray[np.float32], batch_size: int, seed: int, workers: int = 0,
-                   region: bool = False, device_id: int | None = None) -> PillowBatches:  # fmt: skip
+def pillow_batches(
+    dataset: Dataset,
+    *,
+    mean: NDArray[np.float32],
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    region: bool = False,
+    device_id: int | None = None,
+) -> PillowBatches:
     """Float32 (B, 3, 224, 224), channels last like ours, and indices (B,), epoch after epoch of the plan.
 
     As in PyTorch's own ImageNet example: `workers` processes, or none, and pinned memory on the way to a GPU.

@@ -39,8 +39,14 @@ class BenchResult:
         return json.dumps(asdict(self))
 
 
-def bench_loader(bench: Bench, *, compare: bool = False, train_step: TrainStep | None = None, sweeps: bool = False,
-                 progress: Progress = lambda what, done, total: None) -> BenchResult:  # fmt: skip
+def bench_loader(
+    bench: Bench,
+    *,
+    compare: bool = False,
+    train_step: TrainStep | None = None,
+    sweeps: bool = False,
+    progress: Progress = lambda what, done, total: None,
+) -> BenchResult:
     """The stages from memory and from the disk, and what else is asked for."""
     on_gpu = bench.settings.device_id is not None
     facts = machine(bench.settings.device_id)  # the load before anything is measured
@@ -58,7 +64,14 @@ def bench_loader(bench: Bench, *, compare: bool = False, train_step: TrainStep |
         bottleneck=measure_bottleneck(bench, train_step, progress) if train_step else None,
         sweep=sweep(bench, progress) if sweeps else None,
         dataset=data,
-        config={"batch_size": bench.batch_size, "rounds": bench.rounds, "seconds_a_window": bench.seconds,
-                "decode": bench.decode, "half": bench.half, "seed": bench.seed, **asdict(bench.settings)},
+        config={
+            "batch_size": bench.batch_size,
+            "rounds": bench.rounds,
+            "seconds_a_window": bench.seconds,
+            "decode": bench.decode,
+            "half": bench.half,
+            "seed": bench.seed,
+            **asdict(bench.settings),
+        },
         machine=facts,
-    )  # fmt: skip
+    )

@@ -77,8 +77,17 @@ def read_stage(loader: Loader, epochs: int) -> Batches:
 def decode_stage(loader: Loader, epochs: int) -> Batches:
     requests = loader.requests(list(range(epochs)), 0, lit=True)
     build = partial(image_graph, **decoding(loader.dataset, loader.decode, loader.settings))
-    with ImageStream(loader.dataset, requests, build, IMAGE_INPUTS, batch_size=loader.batch_size, crop=None,
-                     on_bad="replace", settings=loader.settings, bad=loader.bad) as stream:  # fmt: skip
+    with ImageStream(
+        loader.dataset,
+        requests,
+        build,
+        IMAGE_INPUTS,
+        batch_size=loader.batch_size,
+        crop=None,
+        on_bad="replace",
+        settings=loader.settings,
+        bad=loader.bad,
+    ) as stream:
         for _, feed in stream:
             yield feed.indices
 
@@ -117,8 +126,12 @@ def measure_cold(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...],
         stayed.append(left)
         return taken
 
-    windows = take_turns({name: partial(window, name) for name in COLD_STAGES}, bench.rounds,
-                         partial(progress, "from the disk"), discard=0)  # fmt: skip
+    windows = take_turns(
+        {name: partial(window, name) for name in COLD_STAGES},
+        bench.rounds,
+        partial(progress, "from the disk"),
+        discard=0,
+    )
     known = [share for share in stayed if share is not None]
     cache = PageCache(
         file_system=file_system(bench.dataset.root),
@@ -163,13 +176,16 @@ def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
         shares = (f"{part} {share:.0%}" for part, share in processor_shares(stages).items())
         words += f"; processor time: {', '.join(shares)}"
     if spread > UNQUIET or load > UNQUIET * usable_cores():
-        words += (f". The machine was not quiet: a load of {load:.1f} before the start, "
-                  f"windows of one stage up to {spread:.0%} apart")  # fmt: skip
+        words += (
+            f". The machine was not quiet: a load of {load:.1f} before the start, "
+            f"windows of one stage up to {spread:.0%} apart"
+        )
     return words + "."
 
 
-def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool,
-             data: Mapping[str, Any]) -> tuple[Symptom, ...]:  # fmt: skip
+def symptoms(
+    stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool, data: Mapping[str, Any]
+) -> tuple[Symptom, ...]:
     """From what was measured to the options that change it: disk, CPU, GPU, hand-off; `data` by `describe_dataset`."""
     warm, disk = {s.name: s for s in stages}, {s.name: s for s in cold}
     loader, read, held_by = warm["loader"], disk["read"], limit(stages, on_gpu)
@@ -180,27 +196,56 @@ def symptoms(stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCach
     rate = f"{loader.images_per_second:,.0f}"
     again = "later epochs are in memory" if cache.fits else "in every epoch, as memory is too small"
     return (
-        Symptom("disk", "reading from the disk is no faster than the loader",
-                f"{read.images_per_second:,.0f} against {rate} images/s; {again}",
-                read.images_per_second < loader.images_per_second / NEAR,
-                _options("more --readers", "`alexnet pack`" if large else "", "" if cache.fits else "more memory")),
-        Symptom("disk", "reading from memory is no faster than the loader",
-                f"{warm['read'].images_per_second:,.0f} against {rate} images/s", held_by == "reading",
-                "other --readers, by --sweep"),
-        Symptom("CPU", "no core is idle", f"{idle:.1f} of {cores:g} cores idle, the loader uses {loader.cores:.1f}",
-                idle <= (1 - NEAR) * cores,
-                _options(*less_decoding, "more --hw-decoder-load" if on_gpu else "--device gpu")),
-        Symptom("CPU", "cores are idle, and no GPU decodes", f"{idle:.1f} of {cores:g} cores idle",
-                waits_idle and not on_gpu, "more --threads"),
-        Symptom("GPU", "cores are idle, so it waits for the GPU", f"{idle:.1f} of {cores:g} cores idle" if on_gpu else
-                "no GPU in use", waits_idle and on_gpu, "other --hw-decoder-load, by --sweep; more --threads"),
-        Symptom("hand-off", "DALI alone is faster than the loader",
-                f"{warm['pipeline'].images_per_second:,.0f} against {rate} images/s" if on_gpu else
-                "no GPU in use", held_by == "hand-off", "more --prefetch; a larger --batch-size"),
-        Symptom("hand-off", f"one batch in a hundred takes over {UNEVEN} times as long as most",
-                f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
-                loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50, "more --prefetch"),
-    )  # fmt: skip
+        Symptom(
+            "disk",
+            "reading from the disk is no faster than the loader",
+            f"{read.images_per_second:,.0f} against {rate} images/s; {again}",
+            read.images_per_second < loader.images_per_second / NEAR,
+            _options("more --readers", "`alexnet pack`" if large else "", "" if cache.fits else "more memory"),
+        ),
+        Symptom(
+            "disk",
+            "reading from memory is no faster than the loader",
+            f"{warm['read'].images_per_second:,.0f} against {rate} images/s",
+            held_by == "reading",
+            "other --readers, by --sweep",
+        ),
+        Symptom(
+            "CPU",
+            "no core is idle",
+            f"{idle:.1f} of {cores:g} cores idle, the loader uses {loader.cores:.1f}",
+            idle <= (1 - NEAR) * cores,
+            _options(*less_decoding, "more --hw-decoder-load" if on_gpu else "--device gpu"),
+        ),
+        Symptom(
+            "CPU",
+            "cores are idle, and no GPU decodes",
+            f"{idle:.1f} of {cores:g} cores idle",
+            waits_idle and not on_gpu,
+            "more --threads",
+        ),
+        Symptom(
+            "GPU",
+            "cores are idle, so it waits for the GPU",
+            f"{idle:.1f} of {cores:g} cores idle" if on_gpu else "no GPU in use",
+            waits_idle and on_gpu,
+            "other --hw-decoder-load, by --sweep; more --threads",
+        ),
+        Symptom(
+            "hand-off",
+            "DALI alone is faster than the loader",
+            f"{warm['pipeline'].images_per_second:,.0f} against {rate} images/s" if on_gpu else "no GPU in use",
+            held_by == "hand-off",
+            "more --prefetch; a larger --batch-size",
+        ),
+        Symptom(
+            "hand-off",
+            f"one batch in a hundred takes over {UNEVEN} times as long as most",
+            f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
+            loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50,
+            "more --prefetch",
+        ),
+    )
 
 
 def _options(*options: str) -> str:

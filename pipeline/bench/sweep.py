@@ -88,8 +88,12 @@ def is_clear(gain: Ratio) -> bool:
     return gain.low > 1 and gain.median > WORTH_IT
 
 
-def _windows(bench: Bench, tried: Sequence[Settings], cold: bool, progress: Callable[[int, int], None],
-             ) -> list[list[Window]]:  # fmt: skip
+def _windows(
+    bench: Bench,
+    tried: Sequence[Settings],
+    cold: bool,
+    progress: Callable[[int, int], None],
+) -> list[list[Window]]:
     parts = iter(range(1, 1_000_000))
 
     def window(settings: Settings) -> Window:
@@ -101,12 +105,22 @@ def _windows(bench: Bench, tried: Sequence[Settings], cold: bool, progress: Call
 
 def _point(option: str, value: float, windows: list[Window], in_force: list[Window]) -> Point:
     figures = summarise(option, windows)
-    return Point(option, value, windows is in_force, figures.images_per_second, figures.low, figures.high,
-                 figures.cores, figures.latency_ms_p99, ratio(windows, in_force))  # fmt: skip
+    return Point(
+        option,
+        value,
+        windows is in_force,
+        figures.images_per_second,
+        figures.low,
+        figures.high,
+        figures.cores,
+        figures.latency_ms_p99,
+        ratio(windows, in_force),
+    )
 
 
-def _confirm(bench: Bench, settings: Settings, cold: bool, points: tuple[Point, ...],
-             progress: Callable[[int, int], None]) -> Sweep:  # fmt: skip
+def _confirm(
+    bench: Bench, settings: Settings, cold: bool, points: tuple[Point, ...], progress: Callable[[int, int], None]
+) -> Sweep:
     before = next(p.images_per_second for p in points if p.in_force)
     now, then = asdict(settings), asdict(bench.settings)
     changed = {option: now[option] for option in candidates(bench.settings) if now[option] != then[option]}

@@ -86,8 +86,9 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f}..{self.high:.2f})"
 
 
-def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int, most: float = inf,
-            device_id: int | None = None) -> Window:  # fmt: skip
+def measure(
+    batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int, most: float = inf, device_id: int | None = None
+) -> Window:
     """One window over `batches`, after `warm_up` of them that fill the queues; then they are closed.
 
     It takes `most` of them at most, begins and ends with the arrival of one, and more must follow: where they end, the
@@ -115,8 +116,12 @@ def measure(batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int,
     return Window(num_images, num_bytes, took, cpu, idle, tuple(latencies), peak, gpu_bytes)
 
 
-def take_turns(contestants: Mapping[Name, Callable[[], Window]], rounds: int, progress: Callable[[int, int], None],
-               discard: int = 1) -> dict[Name, list[Window]]:  # fmt: skip
+def take_turns(
+    contestants: Mapping[Name, Callable[[], Window]],
+    rounds: int,
+    progress: Callable[[int, int], None],
+    discard: int = 1,
+) -> dict[Name, list[Window]]:
     """`rounds` windows of each, in reverse order every other round, after `discard` rounds that do not count."""
     windows: dict[Name, list[Window]] = {name: [] for name in contestants}
     done, total = 0, (discard + rounds) * len(contestants)

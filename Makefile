@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SOURCES := cli.py pipeline pca train tests
+SOURCES := cli.py console train pca pipeline tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench test lint types clean
@@ -32,7 +32,7 @@ clean:  ## remove what was built, cached or generated here, except .venv
 	rm -rf build dist *.egg-info demo .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -prune -exec rm -r {} +
 
-$(INSTALLED): pyproject.toml constraints.txt pipeline/jpeg.c pipeline/resample.c train/lrn.c
+$(INSTALLED): pyproject.toml constraints.txt pipeline/decode/jpeg.c pipeline/decode/resample.c train/network/lrn_cpu.c
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import click
 
 from . import __version__
-from .train.console import ARGUMENTS, Commands, bar
-from .train.options import (
+from .console.errors import ARGUMENTS, Commands
+from .console.options import (
     ANY_PATH,
     CONFIG,
     FOLDER,
@@ -37,7 +37,8 @@ from .train.options import (
     train_options,
     views_option,
 )
-from .train.terminal import set_up, show_json
+from .console.progress import bar
+from .console.terminal import set_up, show_json
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -68,8 +69,8 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
 
     Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
     """
-    from .train.pca_stats import run_pca_stats
-    from .train.tables import print_stats
+    from .console.commands.stats import run_pca_stats
+    from .console.tables import print_stats
 
     if found := run_pca_stats(data, take(LOADING, asked), **asked):  # the first rank prints
         stats, out = found
@@ -101,10 +102,10 @@ def pack(
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """
+    from .console.options import settings_of
+    from .console.tables import print_packed
     from .pipeline import pack as packing
-    from .pipeline.dataset import open_splits
-    from .train.loading import settings_of
-    from .train.tables import print_packed
+    from .pipeline.dataset.open import open_splits
 
     options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=loading["decode"])
     results = []
@@ -140,15 +141,16 @@ def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: i
       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
         -m -- alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
     """
-    from .train import run
-    from .train.session import resolve_config
-    from .train.tables import print_description
+    from .console.commands import train as run
+    from .console.on_mesh import Ranks
+    from .console.tables import print_description
+    from .train.resume import resolve_config
 
     overrides = {name: value for name, value in take(CONFIG, given).items() if value is not None}
     if describe:
         print_description(resolve_config(preset, overrides, None), num_classes)
         return
-    ranks, loading = run.Ranks(**take(RANKS, given)), take(LOADING, given)
+    ranks, loading = Ranks(**take(RANKS, given)), take(LOADING, given)
     job = run.TrainingJob(preset=preset, overrides=overrides, ranks=ranks, loading=loading, **given)
     ctx.exit(run.train(job, ctx.meta[ARGUMENTS]))
 
@@ -181,13 +183,13 @@ def evaluate(
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
-    from .train import run
-    from .train.session import split_data
-    from .train.tables import print_evaluation
+    from .console.commands import evaluate as evaluation
+    from .console.on_mesh import Ranks
+    from .console.tables import print_evaluation
 
-    ranks = run.Ranks(**take(RANKS, given))
-    checkpoints, data = split_data(paths)
-    result = run.evaluate(
+    ranks = Ranks(**take(RANKS, given))
+    checkpoints, data = evaluation.split_data(paths)
+    result = evaluation.evaluate(
         checkpoints,
         data,
         views=views,
@@ -214,16 +216,15 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
 
     Example: alexnet predict runs/first cat.jpg dog.jpg
     """
-    from .pipeline.dataset import from_files
-    from .train import evaluate as evaluation
-    from .train.loading import device_of, settings_of
-    from .train.session import load_classifier
-    from .train.tables import print_predictions
+    from .console.options import device_of, settings_of
+    from .console.tables import print_predictions
+    from .pipeline.dataset.open import from_files
+    from .train import classifier
 
     files, device = from_files(images), device_of(loading)
     bad: dict[int, str] = {}
-    found = evaluation.predict(
-        [load_classifier(checkpoint, device)],
+    found = classifier.predict(
+        [classifier.load_classifier(checkpoint, device)],
         files,
         views=views,
         device=device,
@@ -255,8 +256,8 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
 
     Example: alexnet bench-loader /data/imagenet --step --sweep --plot loader.png
     """
-    from .train.bench_loader import run_bench_loader
-    from .train.bench_tables import print_loader_bench
+    from .console.bench_tables import print_loader_bench
+    from .console.commands.bench import run_bench_loader
 
     result = run_bench_loader(data, asked)
     show_json(result.to_json()) if as_json else print_loader_bench(result)
@@ -289,13 +290,14 @@ def bench_train(
 
     Example: alexnet bench-train /data/imagenet --mesh 1x2
     """
-    from .train import run
-    from .train.bench_tables import print_train_bench
+    from .console.bench_tables import print_train_bench
+    from .console.commands.bench import bench
+    from .console.on_mesh import Ranks
     from .train.config import Config
 
-    ranks = run.Ranks(**take(RANKS, given))
+    ranks = Ranks(**take(RANKS, given))
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
-    result = run.bench(
+    result = bench(
         data,
         config,
         seconds=seconds,
@@ -318,8 +320,8 @@ def doctor(as_json: bool) -> None:
 
     Example: alexnet doctor
     """
-    from .pipeline.doctor import diagnose
-    from .train.tables import print_findings
+    from .console.tables import print_findings
+    from .pipeline.machine.doctor import diagnose
 
     findings = diagnose()
     show_json(json.dumps({"findings": [asdict(f) for f in findings]})) if as_json else print_findings(findings)
@@ -336,7 +338,7 @@ def demo(folder: Path, threads: int) -> None:
 
     Example: alexnet demo --folder /tmp/demo
     """
-    from .train.demo import run_demo
+    from .console.commands.demo import run_demo
 
     run_demo(folder, threads)
 

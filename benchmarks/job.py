@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.pipeline.dataset import Dataset
+from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.geometry import CROP, source_region
 from alexnet.pipeline.plan import Draws, draw_epoch
 

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.pipeline.bench.windows import measure
-from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
 from contestants import CONTESTANTS, OURS, Contestant, Images
 from job import Job
 from prepare import packed

@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
 
 def _make_data(root: Path) -> Path:
     """Ten classes of five training and two validation images, one of them truncated."""
-    from alexnet.pipeline.generate import generate_tree
+    from alexnet.pipeline.synthetic.generate import generate_tree
 
     generate_tree(root, train_per_class=5, val_per_class=2, processes=1)
     victim = sorted((root / "train").rglob("*.JPEG"))[7]
@@ -121,7 +121,7 @@ def stream_an_epoch(data: Path, epochs: int, ended: Callable[[], None]) -> None:
 def training(data: Path, epochs: int, ended: Callable[[], None]) -> None:
     """The trainer itself: loader, a small network, validation, checkpoints, metrics."""
     from alexnet.pca.compute import compute_stats
-    from alexnet.pipeline.dataset import open_dataset
+    from alexnet.pipeline.dataset.open import open_dataset
     from alexnet.train.config import Config
     from alexnet.train.trainer import RunOptions, Trainer
 
@@ -138,8 +138,9 @@ def training(data: Path, epochs: int, ended: Callable[[], None]) -> None:
 def _loader(data: Path) -> Any:
     import numpy as np
 
-    from alexnet.pipeline.dataset import open_dataset
-    from alexnet.pipeline.loader import Loader, Treatment
+    from alexnet.pipeline.dataset.open import open_dataset
+    from alexnet.pipeline.loader import Loader
+    from alexnet.pipeline.treatment import Treatment
 
     return Loader(
         dataset=open_dataset(data, "train"),
@@ -152,7 +153,7 @@ def _loader(data: Path) -> Any:
 
 
 def _settings() -> Any:
-    from alexnet.pipeline.stream import Settings
+    from alexnet.pipeline.decode.settings import Settings
 
     return Settings(threads=2, readers=4, max_bad=0.1)
 

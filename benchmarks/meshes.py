@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from alexnet.train.console import print_table
+from alexnet.console.tables import print_table
 
 
 def measure(data: Path, mesh: str, options: list[str]) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.loader import Batch, Loader, Treatment
-from alexnet.pipeline.stream import Settings
-from alexnet.train.launch import Place
-from alexnet.train.mesh import CPU, Mesh, ParallelDims, build_mesh, leave_mesh
-from alexnet.train.pairs import PairLoader
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.loader import Batch, Loader
+from alexnet.pipeline.treatment import Treatment
+from alexnet.train.parallel.dims import CPU, ParallelDims
+from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
+from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.tower_loader import PairLoader
 
 BATCH, ROUNDS = 128, 3
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet.pipeline.cache import needed_cache
-from alexnet.pipeline.dataset import Dataset, open_dataset
-from alexnet.pipeline.hardware import num_cores
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.machine.hardware import num_cores
 from alexnet.pipeline.pack import PackOptions, pack
-from alexnet.pipeline.stream import Settings
 
 
 def packed(dataset: Dataset, raw: bool) -> Dataset:

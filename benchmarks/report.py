@@ -16,7 +16,7 @@ from typing import Any
 from PIL import features
 
 from alexnet.pipeline.bench.conditions import machine
-from alexnet.pipeline.dataset import Dataset
+from alexnet.pipeline.dataset.images import Dataset
 from contestants import Images
 
 PACKAGES = ("pillow", "opencv-", "ffcv", "numba", "spdl-io")  # what their names begin with

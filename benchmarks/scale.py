@@ -100,7 +100,7 @@ def _timed(found: Found, part: str) -> Iterator[dict[str, float]]:
 
 def list_folders(options: argparse.Namespace, found: Found) -> None:
     """Class folders of empty files, as many in each as the release has on average; the kernel knows them already."""
-    from alexnet.pipeline.dataset import open_dataset
+    from alexnet.pipeline.dataset.open import open_dataset
 
     root = options.folder / "tree"
     for synset in range(options.files // A_SYNSET):
@@ -115,7 +115,7 @@ def list_folders(options: argparse.Namespace, found: Found) -> None:
 
 def list_archive(options: argparse.Namespace, found: Found) -> None:
     """ILSVRC2012_img_train.tar's form, a tar a class in one tar; the images are holes, as no byte of them is read."""
-    from alexnet.pipeline.dataset import open_dataset
+    from alexnet.pipeline.dataset.open import open_dataset
 
     root = options.folder / "archive"
     root.mkdir()
@@ -149,9 +149,8 @@ def _write_header(file: IO[bytes], name: str, size: int) -> None:
 
 def make_index(options: argparse.Namespace, found: Found) -> None:
     """One image in each class folder is real, so that the layout is found and the list depends on 21,841 folders."""
-    from alexnet.pipeline import index
-    from alexnet.pipeline.dataset import Listing
-    from alexnet.pipeline.layouts import find_layout
+    from alexnet.pipeline.dataset.images import Listing, index
+    from alexnet.pipeline.dataset.layouts import find_layout
 
     root = options.folder / "release"
     for synset in range(SYNSETS):
@@ -177,9 +176,9 @@ def make_index(options: argparse.Namespace, found: Found) -> None:
 
 
 def open_index(options: argparse.Namespace, found: Found) -> None:
-    from alexnet.pipeline import index
-    from alexnet.pipeline.dataset import open_dataset
-    from alexnet.pipeline.layouts import find_layout
+    from alexnet.pipeline.dataset import index
+    from alexnet.pipeline.dataset.layouts import find_layout
+    from alexnet.pipeline.dataset.open import open_dataset
 
     root = options.folder / "release"
     with _timed(found, "find the layout and its stamp"):
@@ -207,10 +206,9 @@ def draw_plans(options: argparse.Namespace, found: Found) -> None:
 def start_training(options: argparse.Namespace, found: Found) -> None:
     """Three starts of `alexnet train`, the statistics cached as after a first run."""
     from alexnet.pca.moments import RgbMoments
-    from alexnet.pca.stats import Part, RgbStats
+    from alexnet.pca.stats import Part, RgbStats, stats_path
     from alexnet.pipeline.cache import needed_cache
-    from alexnet.pipeline.dataset import open_dataset
-    from alexnet.train.session import stats_path
+    from alexnet.pipeline.dataset.open import open_dataset
 
     dataset = open_dataset(options.folder / "release", "train")
     moments = RgbMoments.zero(256)

@@ -20,8 +20,8 @@ from typing import Any
 
 import click
 
-from alexnet.train.console import print_table
-from alexnet.train.demo import TRAINING
+from alexnet.console.commands.demo import TRAINING
+from alexnet.console.tables import print_table
 
 ATEN, ONEDNN = ("default", "avx2", ""), ("SSE41", "AVX2", "")  # "": not set, all that the CPU has
 

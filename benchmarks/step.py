@@ -16,10 +16,11 @@ import click
 import torch
 from torch import nn
 
+from alexnet.console.tables import print_table
 from alexnet.train.config import Config
-from alexnet.train.console import print_table
-from alexnet.train.fused import use_fast_layers
-from alexnet.train.model import IMAGE_SHAPE, AlexNet, describe, initialise
+from alexnet.train.network.fast_layers import use_fast_layers
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
+from alexnet.train.network.size import describe
 from alexnet.train.optimizer import build_optimizer
 from alexnet.train.step import Speedups, speed_up
 

@@ -6,9 +6,11 @@ from functools import partial
 
 import torch
 
-from alexnet.pipeline.graph import IMAGE_INPUTS, Decode, image_graph
-from alexnet.pipeline.loader import Loader, Treatment
-from alexnet.pipeline.stream import ImageStream, Settings
+from alexnet.pipeline.decode.graph import IMAGE_INPUTS, image_graph
+from alexnet.pipeline.decode.settings import Decode, Settings
+from alexnet.pipeline.decode.stream import ImageStream
+from alexnet.pipeline.loader import Loader
+from alexnet.pipeline.treatment import Treatment
 from job import MEAN, Batches, Job
 
 EPOCHS = 1_000_000  # more than any window uses; they are drawn one at a time

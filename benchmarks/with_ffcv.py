@@ -29,9 +29,10 @@ from ffcv.writer import DatasetWriter
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alexnet.pipeline.dataset import Dataset
-from alexnet.pipeline.encoded import MAX_PIXELS, read_image
-from alexnet.pipeline.formats import BadImage
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.decode.bad_images import BadImage
+from alexnet.pipeline.decode.read import read_image
+from alexnet.pipeline.decode.settings import MAX_PIXELS
 from alexnet.pipeline.geometry import CROP
 from alexnet.pipeline.plan import Draws
 from job import MEAN, Batches, Job, whole_pixel_crops

@@ -9,13 +9,11 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pipeline.errors import StatsError
+
 TOLERANCE = 1e-9  # relative: of numbers that were written in full and computed on another machine
 
 Record = TypeVar("Record")
-
-
-class StatsError(ValueError):
-    """Statistics or their file are not as they should be; the message says where and how."""
 
 
 class CheckedJson:

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pipeline.dataset import Dataset
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.decode.bad_images import describe_bad
+from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.errors import StatsError, TooManyBadFiles
 from ..pipeline.geometry import SHORT_SIDE
-from ..pipeline.graph import Decode
-from ..pipeline.stream import Settings, TooManyBadFiles, describe_bad
-from .checked import StatsError
 from .oracle import self_check
 from .state import SAMPLE_PER_IMAGE, PassState, saved_position
 from .stats import BadFile, Part, Region, RgbStats, tool_versions
 
 if TYPE_CHECKING:
-    from ..pipeline.loader import Decoded
+    from ..pipeline.squares import Decoded
 
     # Takes dataset indices int64 (n,), ascending; each comes back once, in order of batches, decoded or bad.
     ImageSource = Callable[[NDArray[np.int64]], Iterator[Decoded]]
@@ -175,7 +175,7 @@ class _Slice:
         return saved_position(self.path, self.key, self.start) if self.path else self.start
 
     def decoder(self, batch_size: int) -> ImageSource:
-        from ..pipeline.loader import full_images, squares
+        from ..pipeline.squares import full_images, squares
 
         settings = replace(self.settings, max_bad=1.0)  # they are counted here, over all starts of the pass
         decode = squares if self.region == "centre" else full_images

@@ -18,8 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pipeline.cache import cache_folder
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.errors import StatsError
 from ..pipeline.files import write_atomically
-from .checked import TOLERANCE, CheckedJson, StatsError
+from .checked import TOLERANCE, CheckedJson
 from .moments import MAX_PIXELS, RgbMoments
 from .oracle import SelfCheck
 
@@ -284,3 +287,9 @@ def _read_eigen(read: CheckedJson, covariance: NDArray[np.float64]) -> tuple[NDA
     if np.abs(covariance @ vectors - vectors * values).max() > TOLERANCE * max(1.0, np.trace(covariance)):
         raise read.error("eigenvectors", "those of the covariance, with the eigenvalues", vectors.tolist())
     return values, vectors
+
+
+def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -> Path | None:
+    """Where `pca-stats` leaves the statistics of a data set for `train` to find; None without a cache folder."""
+    folder = cache_folder()
+    return folder and folder / "stats" / f"{dataset.fingerprint}-{region}.json"

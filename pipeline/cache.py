@@ -11,15 +11,12 @@ import os
 from functools import cache
 from pathlib import Path
 
+from .errors import NoCache
 from .files import can_write_into
 
 ADVICE = "Set ALEXNET_CACHE to a folder that can be written"
 
 log = logging.getLogger("alexnet")
-
-
-class NoCache(ValueError):
-    """There is no cache folder to write into, and something cannot do without."""
 
 
 def cache_folder() -> Path | None:

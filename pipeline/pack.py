@@ -25,15 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .classes import CLASS_FILE, class_lines, escape
-from .dataset import Dataset, DatasetError, Listing
+from .dataset.classes import CLASS_FILE, class_lines, escape
+from .dataset.images import Dataset, Listing
+from .dataset.index import save_index
+from .dataset.labels import class_words
+from .dataset.shards import RAW_EXTENSION, RAW_SHAPE, shard_stamp
+from .decode.bad_images import describe_bad
+from .decode.settings import Decode, Settings
+from .errors import DatasetError, TooManyBadFiles
 from .files import only_writer, whole_file, write_atomically
-from .graph import Decode
-from .index import save_index
-from .loader import squares
-from .shards import RAW_EXTENSION, RAW_SHAPE, shard_stamp
-from .stream import Settings, TooManyBadFiles, describe_bad
-from .val_labels import class_words
+from .squares import squares
 
 RECORD = "pack.json"
 VERSION = 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.pipeline.graph import image_graph, new_pipeline, region_graph
+from alexnet.pipeline.decode.graph import image_graph, new_pipeline, region_graph
 
 START, END = (9, 5), (31, 44)  # a region: top and left, bottom and right
 

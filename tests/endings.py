@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.loader import Loader, Treatment
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.loader import Loader
+from alexnet.pipeline.treatment import Treatment
 
 loader = Loader(
     dataset=open_dataset(Path(sys.argv[1]), "train"),

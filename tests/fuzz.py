@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from alexnet.pipeline.dataset import Dataset
-    from alexnet.pipeline.stream import Settings
+    from alexnet.pipeline.dataset.images import Dataset
+    from alexnet.pipeline.decode.settings import Settings
 
 NUM_GOOD, NUM_MUTANTS, BATCH = 3, 21, 8
 SECONDS_A_ROUND = 60.0  # more is a hang
@@ -220,9 +220,10 @@ def images_of(round_number: int) -> tuple[list[bytes], list[int]]:
 
 def check(folder: Path, images: Sequence[bytes], good: Sequence[int]) -> int:
     """Both kinds of stream over these images, of which one at least is good; returns how many were bad."""
-    from alexnet.pipeline.dataset import Listing
-    from alexnet.pipeline.loader import Loader, Treatment
-    from alexnet.pipeline.stream import Settings
+    from alexnet.pipeline.dataset.images import Listing
+    from alexnet.pipeline.decode.settings import Settings
+    from alexnet.pipeline.loader import Loader
+    from alexnet.pipeline.treatment import Treatment
 
     listing = Listing()
     for i, content in enumerate(images):
@@ -260,7 +261,7 @@ def check(folder: Path, images: Sequence[bytes], good: Sequence[int]) -> int:
 
 def _check_whole(dataset: Dataset, images: Sequence[bytes], bad: set[int], how: Settings) -> None:
     """Decoded whole, the same images are bad, and the others have Pillow's pixels."""
-    from alexnet.pipeline.loader import full_images
+    from alexnet.pipeline.squares import full_images
 
     found: dict[int, Any] = {}
     for part in full_images(dataset, np.arange(len(images)), batch_size=BATCH, settings=how):
@@ -282,7 +283,7 @@ def _pillow(image: bytes) -> Any:
 
 def _squares(dataset: Dataset, indices: Sequence[int], how: Settings) -> tuple[dict[int, Any], dict[int, str]]:
     """Every image's pixels, uint8 (256, 256, 3), or what is wrong with it."""
-    from alexnet.pipeline.loader import squares
+    from alexnet.pipeline.squares import squares
 
     found: dict[int, Any] = {}
     bad: dict[int, str] = {}

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from alexnet.pca.stats import RgbStats
-from alexnet.pipeline.dataset import open_dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.loader import Batch
-from alexnet.pipeline.stream import Settings
 from alexnet.train import checkpoint as checkpoints
-from alexnet.train.bench_train import bench_train
+from alexnet.train.bench import bench_train
 from alexnet.train.config import Config
-from alexnet.train.launch import Place
-from alexnet.train.mesh import CPU, Mesh, ParallelDims, build_mesh, leave_mesh
 from alexnet.train.meter import Meter
-from alexnet.train.parallel import whole_state
+from alexnet.train.parallel.dims import CPU, ParallelDims
+from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
+from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.split import whole_state
 from alexnet.train.trainer import RunOptions, Trainer
 
 STEPS = 20  # of 14 an epoch

@@ -12,8 +12,9 @@ import torch
 
 from alexnet.pca.compute import compute_stats
 from alexnet.pipeline.cache import needed_cache
-from alexnet.pipeline.dataset import Dataset, open_dataset
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.train.checkpoint import Checkpoint, saved_checkpoints
 from alexnet.train.config import Config
 from alexnet.train.history import Record

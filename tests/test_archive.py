@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.pipeline.archive import members
-from alexnet.pipeline.dataset import DatasetError, open_dataset
+from alexnet.pipeline.dataset.archive import members
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.errors import DatasetError
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)

@@ -18,9 +18,9 @@ from PIL import Image
 from runs import ALEXNET, alexnet, outcome, records, trainer
 
 from alexnet.cli import main
+from alexnet.console.commands import train as run_module
 from alexnet.pca.stats import RgbStats
-from alexnet.train import run as run_module
-from alexnet.train import session
+from alexnet.train import resume as session
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -107,7 +107,7 @@ def test_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: l
 
 
 def test_the_default_data_set_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("alexnet.pipeline.dataset.DEFAULT_DATA", tmp_path / "imagenet")
+    monkeypatch.setattr("alexnet.pipeline.dataset.open.DEFAULT_DATA", tmp_path / "imagenet")
     assert f"No data set at {tmp_path}/imagenet (the default)" in failure("train")
 
 

@@ -9,14 +9,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet.cli import main
+from alexnet.console import tables
+from alexnet.console.options import LOADING, settings_of
 from alexnet.pipeline.bench.sweep import candidates
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.loader import Batch
-from alexnet.pipeline.stream import Settings
-from alexnet.train import console
 from alexnet.train.config import Config
-from alexnet.train.loading import settings_of
-from alexnet.train.model import AlexNet
-from alexnet.train.options import LOADING
+from alexnet.train.network.model import AlexNet
 from alexnet.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -71,8 +70,8 @@ def test_bench_loader_takes_the_trainers_own_step(colour_tree: Path, monkeypatch
 
 def test_bench_loader_draws_images_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
-    monkeypatch.setattr("alexnet.train.loading.DEFAULT_DATA", tmp_path / "nothing")
-    monkeypatch.setattr("alexnet.train.loading.NUM_GENERATED", 6)
+    monkeypatch.setattr("alexnet.console.commands.bench.DEFAULT_DATA", tmp_path / "nothing")
+    monkeypatch.setattr("alexnet.console.commands.bench.NUM_GENERATED", 6)
     result = invoke("bench-loader", *BENCH)
     assert "No data set was given: measuring on generated JPEGs of ImageNet's sizes" in result.stderr
     assert "drawing: 6/6 images" in result.stderr
@@ -136,10 +135,10 @@ def test_numbers_stay_whole_on_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     header = ("stage", "images a second", "slowest and fastest window", "", "what it is")
     rows = [("loader", "1,234,567", "1,000,000..2,000,000", "*", "words " * 20), ("read", "7", "1..2", "", "few")]
-    console.print_table("A table", header, rows)
+    tables.print_table("A table", header, rows)
     printed = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out)  # bold
     assert all(number in printed for number in ("1,234,567", "1,000,000..2,000,000"))
     assert max(map(len, printed.splitlines())) <= columns
     assert ("images a second" in printed) == (columns == 200)
-    console.print_table("No rows", header, [])
+    tables.print_table("No rows", header, [])
     assert "stage" in capsys.readouterr().out

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from alexnet.console.bench_tables import print_loader_bench
 from alexnet.pipeline.bench import compare, sweep
 from alexnet.pipeline.bench.conditions import Bench
 from alexnet.pipeline.bench.figures import plot_bench
 from alexnet.pipeline.bench.result import BenchResult, bench_loader
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.stream import Settings
-from alexnet.train.bench_tables import print_loader_bench
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 

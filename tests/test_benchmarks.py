@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from alexnet.pipeline.augment import treat
-from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NUM_IMAGES, BATCH_SIZE = 11, 4

@@ -8,9 +8,9 @@ import pytest
 from alexnet.pipeline.bench.bottleneck import Bottleneck, measure_bottleneck, verdict
 from alexnet.pipeline.bench.conditions import Bench
 from alexnet.pipeline.bench.windows import Figures, Ratio, Window, summarise
-from alexnet.pipeline.dataset import open_dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.loader import Batch
-from alexnet.pipeline.stream import Settings
 
 BATCH_SIZE = 8
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

@@ -17,13 +17,15 @@ from runs import ALEXNET, ONE_THREAD, records
 from alexnet.cli import main
 from alexnet.pca.compute import compute_stats
 from alexnet.pca.stats import RgbStats
-from alexnet.pipeline import cache, doctor
-from alexnet.pipeline.cache import NoCache, cache_folder, cache_problem, can_keep, needed_cache
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.generate import generated_dataset
+from alexnet.pipeline import cache
+from alexnet.pipeline.cache import cache_folder, cache_problem, can_keep, needed_cache
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.errors import NoCache, TrainingError
+from alexnet.pipeline.machine import doctor
+from alexnet.pipeline.synthetic.generate import generated_dataset
 from alexnet.train.config import Config
-from alexnet.train.session import choose_run_dir, stats_for_training
-from alexnet.train.trainer import TrainingError
+from alexnet.train.resume import choose_run_dir
+from alexnet.train.treatment import stats_for_training
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -106,7 +108,7 @@ def test_the_note_comes_once(no_home: None, caplog: pytest.LogCaptureFixture) ->
 def test_lists_of_images_are_made_anew(
     no_home: None, colour_tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("alexnet.pipeline.dataset.CACHE_FROM_IMAGES", 1)
+    monkeypatch.setattr("alexnet.pipeline.dataset.open.CACHE_FROM_IMAGES", 1)
     with caplog.at_level(logging.WARNING):
         fingerprints = {open_dataset(colour_tree, "train").fingerprint for _ in range(2)}
     assert len(fingerprints) == 1

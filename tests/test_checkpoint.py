@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.pipeline.errors import CheckpointError
 from alexnet.train.checkpoint import (
     Checkpoint,
-    CheckpointError,
     checkpoint_path,
     latest,
     load,
@@ -29,7 +29,7 @@ from alexnet.train.checkpoint import (
     saved_checkpoints,
 )
 from alexnet.train.config import Config
-from alexnet.train.model import IMAGE_SHAPE, AlexNet, initialise
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
 from alexnet.train.optimizer import Rates, build_optimizer, set_rates
 
 CONFIG = Config(width=1 / 32, lighting="off")

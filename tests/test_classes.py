@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.pipeline.classes import (
+from alexnet.pipeline.dataset.classes import (
     class_lines,
     escape,
     first_difference,
@@ -24,8 +24,10 @@ from alexnet.pipeline.classes import (
     read_classes,
     sorted_classes,
 )
-from alexnet.pipeline.dataset import Dataset, DatasetError, Split, open_dataset
-from alexnet.pipeline.val_labels import class_words, val_labels
+from alexnet.pipeline.dataset.images import Dataset, Split
+from alexnet.pipeline.dataset.labels import class_words, val_labels
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.errors import DatasetError
 
 NAMED = ["dog", "ant", "cat"]  # in the order of their numbers
 NUMBERED = [str(i) for i in range(12)]
@@ -131,7 +133,7 @@ def test_the_original_archive_has_its_classes_in_order(tmp_path: Path) -> None:
 def test_shards_without_names_count_as_the_training_split_does(
     tmp_path: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alexnet.pipeline.dataset.CACHE_FROM_IMAGES", 1 if cached else 10**9)
+    monkeypatch.setattr("alexnet.pipeline.dataset.open.CACHE_FROM_IMAGES", 1 if cached else 10**9)
     plant(tmp_path, "train", "numbers", NUMBERED)
     plant(tmp_path, "val", "numbers", NUMBERED[:3])
     for _ in range(2):
@@ -175,7 +177,7 @@ def test_words_for_people_beside_class_folders_are_no_class_names(tmp_path: Path
 
 
 def test_a_file_of_classes_lies_with_the_shards_or_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.pipeline.dataset.CACHE_FROM_IMAGES", 1)
+    monkeypatch.setattr("alexnet.pipeline.dataset.open.CACHE_FROM_IMAGES", 1)
     shard(tmp_path / "train/0.tar", [(name, "cls", str(i)) for i, name in enumerate(NAMED)])
     for place in (tmp_path, tmp_path / "train"):
         put(place / "classes.txt", "".join(f"{place.name}{name}\n" for name in NAMED))

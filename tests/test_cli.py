@@ -21,7 +21,7 @@ from runs import ALEXNET, alexnet, outcome, records, trainer
 
 from alexnet.cli import main
 from alexnet.pca.stats import RgbStats
-from alexnet.pipeline.dataset import open_dataset
+from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.train.checkpoint import load, saved_checkpoints
 from alexnet.train.config import Config
 

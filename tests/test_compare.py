@@ -14,9 +14,10 @@ from alexnet.pipeline.bench import compare
 from alexnet.pipeline.bench.compare import PEERS, PeerError, compare_torch
 from alexnet.pipeline.bench.conditions import Bench
 from alexnet.pipeline.bench.peer import pillow_batches, worker_counts
-from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.plan import draw_epoch
-from alexnet.pipeline.stream import Settings
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 MEAN = np.linspace(90, 130, 224 * 224 * 3, dtype=np.float32).reshape(224, 224, 3)

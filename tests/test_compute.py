@@ -20,13 +20,13 @@ import pytest
 from numpy.typing import NDArray
 
 from alexnet.pca import compute
-from alexnet.pca.checked import StatsError
 from alexnet.pca.compute import compute_stats, compute_stats_sharded, merge_stats
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.state import SAMPLE_PER_IMAGE
 from alexnet.pca.stats import RgbStats
-from alexnet.pipeline.loader import Decoded
-from alexnet.pipeline.stream import Settings, TooManyBadFiles
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.errors import StatsError, TooManyBadFiles
+from alexnet.pipeline.squares import Decoded
 
 COUNT = 60
 LENIENT = Settings(max_bad=0.2)

@@ -10,8 +10,9 @@ from alexnet.pipeline.bench import conditions, page_cache
 from alexnet.pipeline.bench.conditions import Bench
 from alexnet.pipeline.bench.stages import STAGES
 from alexnet.pipeline.bench.windows import MIN_BATCHES, Window, measure
-from alexnet.pipeline.dataset import Dataset, Listing, open_dataset
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.images import Dataset, Listing
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from alexnet.train.config import PRESETS, Config
+from alexnet.train.config import Config
+from alexnet.train.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

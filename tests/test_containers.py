@@ -17,8 +17,8 @@ from PIL import Image
 pytest.importorskip("nvidia.dali")
 from decoded import Pixels, assert_pillows, whole_and_region
 
-from alexnet.pipeline.containers import Picture, read_bmp, read_png, read_webp
-from alexnet.pipeline.formats import BadImage
+from alexnet.pipeline.decode.bad_images import BadImage
+from alexnet.pipeline.decode.containers import Picture, read_bmp, read_png, read_webp
 
 HEIGHT, WIDTH = 50, 61
 RNG = np.random.default_rng(0)

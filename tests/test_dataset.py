@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.pipeline import dataset as module
-from alexnet.pipeline import index as index_module
-from alexnet.pipeline.dataset import Dataset, DatasetError, Listing, StringTable, locate, open_dataset
+from alexnet.pipeline.dataset import index as index_module
+from alexnet.pipeline.dataset import open as module
+from alexnet.pipeline.dataset.images import Dataset, Listing, StringTable
+from alexnet.pipeline.dataset.open import locate, open_dataset
+from alexnet.pipeline.errors import DatasetError
 
 Tree = dict[str, bytes]
 

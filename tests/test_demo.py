@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from alexnet.cli import main
-from alexnet.train import demo
+from alexnet.console.commands import demo
 
 
 def test_its_commands_are_those_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.pipeline import doctor, hardware
-from alexnet.pipeline.doctor import PROBES, Finding, diagnose
+from alexnet.pipeline.machine import doctor, hardware
+from alexnet.pipeline.machine.doctor import PROBES, Finding, diagnose
 
 
 def examine(area: str) -> Finding:

@@ -17,10 +17,11 @@ from PIL import Image
 pytest.importorskip("nvidia.dali")
 from decoded import assert_pillows, whole_and_region
 
-from alexnet.pipeline.dataset import from_files
-from alexnet.pipeline.encoded import MAX_PIXELS, read_image
-from alexnet.pipeline.formats import BadImage
-from alexnet.pipeline.judge import why
+from alexnet.pipeline.dataset.open import from_files
+from alexnet.pipeline.decode.bad_images import BadImage
+from alexnet.pipeline.decode.judge import why
+from alexnet.pipeline.decode.read import read_image
+from alexnet.pipeline.decode.settings import MAX_PIXELS
 
 
 @cache
@@ -95,9 +96,9 @@ def test_decoders_say_nothing_of_bad_images(tmp_path: Path) -> None:
     code = f"""if True:
         import logging, numpy as np
         from pathlib import Path
-        from alexnet.pipeline.dataset import from_files
+        from alexnet.pipeline.dataset.images import from_files
         from alexnet.pipeline.loader import full_images, squares
-        from alexnet.pipeline.stream import Settings
+        from alexnet.pipeline.decode.stream import Settings
         logging.disable()
         dataset = from_files(sorted(Path({str(tmp_path)!r}).iterdir()))
         for decode in (squares, full_images):

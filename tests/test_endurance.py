@@ -20,10 +20,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
-from alexnet.pipeline.dataset import Dataset, open_dataset
-from alexnet.pipeline.loader import Batch, Loader, Treatment
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.bad_images import add_bad
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.errors import TooManyBadFiles
+from alexnet.pipeline.loader import Batch, Loader
 from alexnet.pipeline.plan import draw_epoch
-from alexnet.pipeline.stream import Settings, TooManyBadFiles, add_bad
+from alexnet.pipeline.treatment import Treatment
 
 HERE = Path(__file__).parent
 TREATMENT = Treatment(mean=np.full(3, 100, np.float32), basis=np.diag([9, 5, 2]).astype(np.float32), lit_divisor=1.1)

@@ -8,9 +8,15 @@ from dataclasses import astuple
 
 import pytest
 
-from alexnet.train.environment import RankNumbers, first_node, is_here, read_environment, slurm_environment
-from alexnet.train.environment import tasks_by_node as by_node
-from alexnet.train.launch import Place
+from alexnet.train.parallel.environment import (
+    RankNumbers,
+    first_node,
+    is_here,
+    read_environment,
+    slurm_environment,
+)
+from alexnet.train.parallel.environment import tasks_by_node as by_node
+from alexnet.train.parallel.ranks import Place
 
 STEP = {
     "SLURM_STEP_NUM_TASKS": "16",

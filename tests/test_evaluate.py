@@ -13,22 +13,16 @@ from runs import CPU, ONE_THREAD, paths_of, trainer
 from torch import Tensor, nn
 
 from alexnet.pipeline.augment import centre_square, crop_and_flip
-from alexnet.pipeline.dataset import Dataset, from_files, open_dataset
-from alexnet.pipeline.loader import Treatment
-from alexnet.pipeline.stream import Settings, TooManyBadFiles
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import from_files, open_dataset
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.errors import TooManyBadFiles
+from alexnet.pipeline.treatment import Treatment
+from alexnet.train.classifier import Classifier, load_classifier, predict, probabilities, views_of
 from alexnet.train.config import Config
-from alexnet.train.evaluate import (
-    Classifier,
-    evaluate,
-    in_classes_of,
-    predict,
-    probabilities,
-    topk_correct,
-    views_of,
-)
-from alexnet.train.mesh import Mesh
-from alexnet.train.model import AlexNet, initialise
-from alexnet.train.session import load_classifier
+from alexnet.train.evaluate import evaluate, in_classes_of, topk_correct
+from alexnet.train.network.model import AlexNet, initialise
+from alexnet.train.parallel.mesh import Mesh
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -287,7 +281,7 @@ def test_torchvisions_weights_are_evaluated_by_their_order(
     torch.save(network.state_dict(), tmp_path / "alexnet.pth")
     loaded = load_classifier(tmp_path / "alexnet.pth", CPU)
     assert not loaded.published  # torchvision's have a thousand classes
-    monkeypatch.setattr("alexnet.train.session.NUM_SYNSETS", 3)
+    monkeypatch.setattr("alexnet.train.resume.NUM_SYNSETS", 3)
     assert load_classifier(tmp_path / "alexnet.pth", CPU).published
     for number, colour in enumerate(COLOURS):
         shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / str(number))

@@ -16,12 +16,13 @@ import pytest
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.state import PassState
 from alexnet.pca.stats import RgbStats
-from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.index import save_index
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.files import only_writer, whole_file, write_atomically
-from alexnet.pipeline.generate import generate_tree
-from alexnet.pipeline.index import save_index
 from alexnet.pipeline.pack import PackOptions, pack
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.synthetic.generate import generate_tree
 from alexnet.train.checkpoint import Checkpoint, save
 from alexnet.train.config import Config
 from alexnet.train.history import History

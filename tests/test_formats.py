@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.pipeline.formats import what_it_is
+from alexnet.pipeline.decode.formats import what_it_is
 
 
 def saved(form: str, **options: Any) -> bytes:

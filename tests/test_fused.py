@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from alexnet.train import lrn_cpu
 from alexnet.train.config import Config
-from alexnet.train.fused import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
-from alexnet.train.model import IMAGE_SHAPE, AlexNet, LocalResponseNorm, _ResponseNorm, initialise
+from alexnet.train.network import lrn_cpu
+from alexnet.train.network.fast_layers import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
+from alexnet.train.network.lrn import LocalResponseNorm, _ResponseNorm
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
 from alexnet.train.step import build_gradient
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -89,7 +90,7 @@ def test_whole_network_and_its_checkpoint(preset: str) -> None:
 def test_without_its_kernel_the_plain_form_stays(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "alexnet.train.lrn_cpu", None)
+    monkeypatch.setitem(sys.modules, "alexnet.train.network.lrn_cpu", None)
     model = AlexNet(Config(width=1 / 16), 10)
     with caplog.at_level(logging.WARNING):
         use_fast_layers(model, conv1=False)
@@ -184,9 +185,9 @@ CHECKS = """
 import torch
 from alexnet.train import lrn_triton
 from alexnet.train.config import Config
-from alexnet.train.fused import FusedResponseNorm, use_fast_layers
-from alexnet.train.lrn_triton import blocks, response_norm
-from alexnet.train.model import IMAGE_SHAPE, AlexNet, LocalResponseNorm, _ResponseNorm
+from alexnet.train.network.fast_layers import FusedResponseNorm, use_fast_layers
+from alexnet.train.network.lrn_triton import blocks, response_norm
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, LocalResponseNorm, _ResponseNorm
 
 def check(dtype, tolerance, channels, *constants, rows=(2, 5, 7), device="{device}"):
     n, *plane = rows
@@ -255,7 +256,7 @@ COMPILES = """
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
-from alexnet.train.lrn_triton import ROWS, _norm, blocks
+from alexnet.train.network.lrn_triton import ROWS, _norm, blocks
 
 names = _norm.arg_names
 for tower, backward in ((48, False), (48, True), (128, True)):

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.pipeline import generate
-from alexnet.pipeline.draw import GREY_SHARE, KINDS, Kind, _paste, draw_jpeg, draw_size
-from alexnet.pipeline.generate import generate_flat, generate_tree, generated_dataset
+from alexnet.pipeline.synthetic import generate
+from alexnet.pipeline.synthetic.draw import GREY_SHARE, KINDS, Kind, _paste, draw_jpeg, draw_size
+from alexnet.pipeline.synthetic.generate import generate_flat, generate_tree, generated_dataset
 
 
 def read_tree(root: Path) -> dict[str, bytes]:
@@ -141,7 +141,7 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
 DRAW = """
 import sys
 from pathlib import Path
-from alexnet.pipeline.generate import generate_flat
+from alexnet.pipeline.synthetic.generate import generate_flat
 if __name__ == "__main__":
     generate_flat(Path(sys.argv[1]), 404, processes=2, progress=lambda done, total: print(done, flush=True))
     print("complete", flush=True)

@@ -26,20 +26,20 @@ pytest.importorskip("nvidia.dali")
 from nvidia.dali import ops
 
 from alexnet.pipeline import augment
-from alexnet.pipeline.geometry import CROP, SHORT_SIDE, region_of_square, source_region
-from alexnet.pipeline.graph import (
+from alexnet.pipeline.decode.graph import (
     IMAGE_INPUTS,
     REGION_INPUTS,
     SQUARE_INPUTS,
     TRAIN_INPUTS,
-    Decode,
     image_graph,
     new_pipeline,
     region_graph,
     square_graph,
     train_graph,
 )
-from alexnet.pipeline.resample import Resampler
+from alexnet.pipeline.decode.resample import Resampler
+from alexnet.pipeline.decode.settings import Decode
+from alexnet.pipeline.geometry import CROP, SHORT_SIDE, region_of_square, source_region
 
 Pixels = NDArray[np.uint8]
 ZERO, ONE = np.zeros(3, np.float32), np.ones(3, np.float32)

@@ -13,7 +13,7 @@ from scipy.stats import entropy
 
 from alexnet.train.config import Config
 from alexnet.train.health import LiveUnits, Watch, loss_of_guessing, rate_note
-from alexnet.train.mesh import Axis
+from alexnet.train.parallel.axis import Axis
 
 TEN = np.repeat(np.arange(10, dtype=np.int32), 100)
 GUESS = math.log(10)

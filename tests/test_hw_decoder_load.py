@@ -10,10 +10,13 @@ from nvidia.dali import fn
 
 from alexnet.pipeline import loader
 from alexnet.pipeline.bench.stages import STAGES
-from alexnet.pipeline.dataset import Dataset, open_dataset
-from alexnet.pipeline.graph import HW_DECODER_LOAD, new_pipeline
-from alexnet.pipeline.loader import Loader, Treatment, full_images, squares
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.graph import new_pipeline
+from alexnet.pipeline.decode.settings import HW_DECODER_LOAD, Settings
+from alexnet.pipeline.loader import Loader
+from alexnet.pipeline.squares import full_images, squares
+from alexnet.pipeline.treatment import Treatment
 
 SETTINGS = Settings(threads=1, hw_decoder_load=0.3)
 

@@ -13,8 +13,8 @@ from PIL import Image
 pytest.importorskip("nvidia.dali")
 from decoded import Pixels, assert_pillows, whole_and_region
 
-from alexnet.pipeline.formats import BadImage
-from alexnet.pipeline.jpeg import Jpeg, read_jpeg
+from alexnet.pipeline.decode.bad_images import BadImage
+from alexnet.pipeline.decode.jpeg import Jpeg, read_jpeg
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 

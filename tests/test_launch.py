@@ -26,13 +26,13 @@ from runs import ALEXNET, CPU, alexnet, outcome, records
 from torch._C._distributed_c10d import HashStore
 
 from alexnet.cli import main
-from alexnet.train import launch
+from alexnet.console.on_mesh import Ranks
+from alexnet.console.signals import stop_on_signals
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
-from alexnet.train.console import stop_on_signals
-from alexnet.train.devices import choose_devices
-from alexnet.train.launch import Place, RankLost
-from alexnet.train.mesh import ParallelDims
-from alexnet.train.run import Ranks
+from alexnet.train.parallel import ranks
+from alexnet.train.parallel.devices import choose_devices
+from alexnet.train.parallel.dims import ParallelDims
+from alexnet.train.parallel.ranks import Place, RankLost
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -390,7 +390,7 @@ def meet(store: HashStore, restarts: tuple[int, ...]) -> list[tuple[Any, int]]:
     """All ranks, the last one first to come."""
     size = len(restarts)
     with ThreadPoolExecutor(size) as pool:
-        ranks = {r: pool.submit(launch._meet, store, r, size, restarts[r]) for r in reversed(range(size))}
+        ranks = {r: pool.submit(ranks._meet, store, r, size, restarts[r]) for r in reversed(range(size))}
         return [ranks[r].result() for r in range(size)]
 
 
@@ -408,16 +408,16 @@ def test_ranks_started_again_find_no_word_of_those_before() -> None:
 
 
 def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "SECONDS_TO_MEET", 0.1)
+    monkeypatch.setattr(ranks, "SECONDS_TO_MEET", 0.1)
     with pytest.raises(RankLost, match=r"Only 1 of 3 ranks came within 0.1 seconds"):
-        launch._meet(HashStore(), 0, 3, 0)
+        ranks._meet(HashStore(), 0, 3, 0)
 
 
 def join(monkeypatch: pytest.MonkeyPatch, rank: int, port: int) -> Place:
     """As one of two ranks that are on this machine, with little patience."""
     found = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     monkeypatch.setattr(os, "environ", {name: str(value) for name, value in found.items()})
-    monkeypatch.setattr(launch, "SECONDS_TO_MEET", 1)
+    monkeypatch.setattr(ranks, "SECONDS_TO_MEET", 1)
     return Place.join()
 
 

@@ -19,10 +19,12 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.pipeline import dataset as dataset_module
-from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
-from alexnet.pipeline.layouts import find_layout
-from alexnet.pipeline.val_labels import class_words
+from alexnet.pipeline.dataset import open as dataset_module
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.labels import class_words
+from alexnet.pipeline.dataset.layouts import find_layout
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.errors import DatasetError
 
 Files = dict[str, bytes]
 

@@ -18,11 +18,16 @@ import torch
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
-from alexnet.pipeline import augment, resample
-from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
-from alexnet.pipeline.loader import Batch, BatchSource, Loader, SyntheticLoader, Treatment, full_images, squares
+from alexnet.pipeline import augment
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode import resample
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.errors import DatasetError, TooManyBadFiles
+from alexnet.pipeline.loader import Batch, BatchSource, Loader, SyntheticLoader
 from alexnet.pipeline.plan import draw_epoch
-from alexnet.pipeline.stream import Settings, TooManyBadFiles
+from alexnet.pipeline.squares import full_images, squares
+from alexnet.pipeline.treatment import Treatment
 
 BASIS = np.array([[8.0, -3, 1], [7, 0, -2], [6, 4, 1]], np.float32)
 COLOUR = np.array([120.0, 110, 100], np.float32)

@@ -7,18 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.train.config import PRESETS, Config
-from alexnet.train.model import (
-    IMAGE_SHAPE,
-    AlexNet,
-    Dropout,
-    LocalResponseNorm,
-    _ResponseNorm,
-    describe,
-    from_torchvision,
-    initialise,
-    spatial_norm,
-)
+from alexnet.train.config import Config
+from alexnet.train.network.lrn import LocalResponseNorm, _ResponseNorm, spatial_norm
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, Dropout, from_torchvision, initialise
+from alexnet.train.network.size import describe
+from alexnet.train.presets import PRESETS
 
 SMALL = {"width": 1 / 16, "init_std": (0.05,) * 8}  # wide enough weights for signals to reach fc8
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from alexnet.pipeline.names import (
+from alexnet.pipeline.dataset.names import (
     count_left_out,
     describe_left_out,
     is_hidden,

@@ -22,14 +22,18 @@ from nvidia.dali import fn, pipeline_def
 
 from alexnet.pca.compute import compute_stats
 from alexnet.pipeline import pack as module
-from alexnet.pipeline.dataset import Dataset, DatasetError, open_dataset
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.index import save_index
+from alexnet.pipeline.dataset.labels import class_words
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.dataset.shards import shard_stamp
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.errors import DatasetError, TooManyBadFiles
 from alexnet.pipeline.files import only_writer
-from alexnet.pipeline.index import save_index
-from alexnet.pipeline.loader import Loader, Treatment, full_images, squares
+from alexnet.pipeline.loader import Loader
 from alexnet.pipeline.pack import Packed, PackOptions, pack
-from alexnet.pipeline.shards import shard_stamp
-from alexnet.pipeline.stream import Settings, TooManyBadFiles
-from alexnet.pipeline.val_labels import class_words
+from alexnet.pipeline.squares import full_images, squares
+from alexnet.pipeline.treatment import Treatment
 
 LENIENT = Settings(threads=2, max_bad=0.5)
 RAW = PackOptions(raw=True, images_per_shard=5)

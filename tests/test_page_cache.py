@@ -10,7 +10,8 @@ import pytest
 
 from alexnet.pipeline.bench import page_cache
 from alexnet.pipeline.bench.page_cache import evict, file_system, fill, resident_share
-from alexnet.pipeline.dataset import Dataset, Listing, open_dataset
+from alexnet.pipeline.dataset.images import Dataset, Listing
+from alexnet.pipeline.dataset.open import open_dataset
 
 DROPS = ("ext4", "xfs", "btrfs", "overlay")  # file systems that do as they are told
 

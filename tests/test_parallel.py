@@ -17,13 +17,14 @@ from PIL import Image
 from ranks import STEPS, VARIANTS
 
 from alexnet.pca.compute import compute_stats
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 from alexnet.train.checkpoint import checkpoint_path, load
 from alexnet.train.config import Config
-from alexnet.train.mesh import Mesh, ParallelDims
-from alexnet.train.model import AlexNet
-from alexnet.train.parallel import check_split
+from alexnet.train.network.model import AlexNet
+from alexnet.train.parallel.dims import ParallelDims
+from alexnet.train.parallel.mesh import Mesh
+from alexnet.train.parallel.split import check_split
 
 MESHES = ("1x2", "2x1", "2x2")
 NUM_CLASSES = 37

@@ -11,9 +11,9 @@ pytest.importorskip("nvidia.dali")
 from alexnet.pca.compute import compute_stats
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.stats import RgbStats
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.loader import squares
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.squares import squares
 
 pytestmark = pytest.mark.sample
 

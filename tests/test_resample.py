@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.pipeline import augment, resample
+from alexnet.pipeline import augment
 from alexnet.pipeline.compiled import NotBuilt
+from alexnet.pipeline.decode import resample
+from alexnet.pipeline.decode.graph import TRAIN_INPUTS, new_pipeline, train_graph
+from alexnet.pipeline.decode.resample import Resampler
 from alexnet.pipeline.geometry import CROP, SHORT_SIDE, region_of_square, source_region
-from alexnet.pipeline.graph import TRAIN_INPUTS, new_pipeline, train_graph
-from alexnet.pipeline.resample import Resampler
 
 Pixels = NDArray[np.uint8]
 sides = st.one_of(st.integers(1, 600), st.sampled_from([1, 2, 255, 256, 257, 512, 1500]))

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet.cli import main
-from alexnet.pipeline import dataset as dataset_module
-from alexnet.pipeline.dataset import DatasetError
-from alexnet.train.launch import Place
-from alexnet.train.run import _without_rescan
+from alexnet.console.on_mesh import _without_rescan
+from alexnet.pipeline.dataset import open as dataset_module
+from alexnet.pipeline.errors import DatasetError
+from alexnet.train.parallel.ranks import Place
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -75,7 +75,13 @@ def test_the_first_rank_alone_lists_anew(
         seen.append(rescan)
         raise DatasetError("enough")
 
-    for module in ("train.run", "train.loading", "train.pca_stats", "pipeline.dataset"):
+    for module in (
+        "console.commands.train",
+        "console.commands.evaluate",
+        "console.commands.bench",
+        "console.commands.stats",
+        "pipeline.dataset.open",
+    ):
         monkeypatch.setattr(f"alexnet.{module}.open_dataset", opened)
     words = [{"DATA": str(tree), "RUN": str(tmp_path / "run")}.get(word, word) for word in command]
     for rank in range(1 if command[0] in ("bench-loader", "pack") else 2):

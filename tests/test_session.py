@@ -12,28 +12,21 @@ import torch
 from runs import CPU
 from torch._C._distributed_c10d import HashStore
 
+from alexnet.console.commands.evaluate import split_data
 from alexnet.pca.moments import RgbMoments
-from alexnet.pca.stats import Part, RgbStats
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.train import session
-from alexnet.train.checkpoint import Checkpoint, CheckpointError, checkpoint_path, save
+from alexnet.pca.stats import Part, RgbStats, stats_path
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.errors import CheckpointError, TrainingError
+from alexnet.train import memory
+from alexnet.train.checkpoint import Checkpoint, checkpoint_path, save
+from alexnet.train.classifier import find_networks, load_classifier
 from alexnet.train.config import Config
-from alexnet.train.launch import Place
-from alexnet.train.mesh import ParallelDims
-from alexnet.train.model import AlexNet
-from alexnet.train.session import (
-    NEWEST,
-    check_memory,
-    choose_run_dir,
-    find_checkpoint,
-    find_networks,
-    load_classifier,
-    resolve_config,
-    split_data,
-    stats_for_training,
-    stats_path,
-)
-from alexnet.train.trainer import TrainingError
+from alexnet.train.memory import check_memory
+from alexnet.train.network.model import AlexNet
+from alexnet.train.parallel.dims import ParallelDims
+from alexnet.train.parallel.ranks import Place
+from alexnet.train.resume import NEWEST, choose_run_dir, find_checkpoint, resolve_config
+from alexnet.train.treatment import stats_for_training
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -186,7 +179,7 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
     config = Config(batch_size=4096)
 
     def refused(gib: float, **changes: Any) -> str:
-        monkeypatch.setattr(session, "_available_bytes", lambda device: int(gib * 2**30))
+        monkeypatch.setattr(memory, "_available_bytes", lambda device: int(gib * 2**30))
         with pytest.raises(TrainingError) as failure:
             check_memory(Config(batch_size=4096, **changes), 1000, CPU)
         return str(failure.value)
@@ -200,13 +193,13 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
         check_memory(Config(batch_size=fits + 1), 1000, CPU)
     assert "Not even one image fits; lower --width" in refused(0.5)  # 61 million parameters are held three times
     assert "--batch-size" in refused(0.5, width=0.1)
-    monkeypatch.setattr(session, "_available_bytes", lambda device: 2**50)
+    monkeypatch.setattr(memory, "_available_bytes", lambda device: 2**50)
     check_memory(config, 1000, CPU)
 
 
 def test_memory_on_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Towers and batches are shared out, but not the memory of a device that all ranks are on."""
-    monkeypatch.setattr(session, "_available_bytes", lambda device: 2**31)
+    monkeypatch.setattr(memory, "_available_bytes", lambda device: 2**31)
 
     def most(dims: ParallelDims, num_sharing: int = 1) -> int:
         with pytest.raises(TrainingError) as failure:
@@ -225,7 +218,7 @@ def test_memory_needed_is_about_what_is_estimated() -> None:
     program = """
 import torch
 from alexnet.train.config import Config
-from alexnet.train.model import AlexNet, IMAGE_SHAPE
+from alexnet.train.network.model import AlexNet, IMAGE_SHAPE
 model = AlexNet(Config(width=0.25), 10).to(memory_format=torch.channels_last)
 def memory(name):  # not getrusage, whose peak is at first that of the process it was forked from
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
@@ -236,7 +229,7 @@ step(1); before = memory("VmRSS"); step(64); print(memory("VmHWM") - before)
 """
     used = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "_available_bytes", lambda device: 0)
+        patch.setattr(memory, "_available_bytes", lambda device: 0)
         needs = []
         for batch in (1000, 48_000):
             with pytest.raises(TrainingError) as failure:

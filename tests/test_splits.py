@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.pipeline.dataset import DatasetError, NoSplit, open_dataset, open_splits
+from alexnet.pipeline.dataset.open import open_dataset, open_splits
+from alexnet.pipeline.errors import DatasetError, NoSplit
 
 
 def plant(root: Path, *names: str) -> Path:

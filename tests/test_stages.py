@@ -20,8 +20,8 @@ from alexnet.pipeline.bench.stages import (
     verdict,
 )
 from alexnet.pipeline.bench.windows import Figures, Window, summarise
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 
 NUM_IMAGES, BATCH_SIZE, ROUNDS = 32, 8, 2
 FITS = PageCache("ext4", 1.0, 0.0, 1.0, 10.0, fits=True)
@@ -124,7 +124,7 @@ def test_cores_taken_by_others_are_not_idle() -> None:
 
 
 def test_options_that_are_named_exist() -> None:
-    from alexnet.train.options import loading_options
+    from alexnet.console.options import loading_options
 
     options = {name for param in loading_options(lambda: None).__click_params__ for name in param.opts}
     options |= {"--sweep", "--batch-size"}

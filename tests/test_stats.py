@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from alexnet.pca.checked import StatsError
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.oracle import angles_degrees, self_check
 from alexnet.pca.stats import BadFile, Part, RgbStats, sums_of
+from alexnet.pipeline.errors import StatsError
 
 SIZE = 16
 PARTS = (Part("f" * 32, 0, 7, 7),)

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from alexnet.console.options import execution_option
 from alexnet.train.config import Config
-from alexnet.train.model import AlexNet, initialise
+from alexnet.train.network.model import AlexNet, initialise
 from alexnet.train.optimizer import Rates, build_optimizer, set_rates
-from alexnet.train.options import execution_option
 from alexnet.train.step import (
     DEFAULT_EXECUTION,
     EXECUTIONS,

@@ -22,11 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
-from alexnet.pipeline.dataset import Dataset, Listing
-from alexnet.pipeline.encoded import read_image
-from alexnet.pipeline.formats import BadImage
-from alexnet.pipeline.geometry import CROP, SHORT_SIDE, source_region
-from alexnet.pipeline.graph import (
+from alexnet.pipeline.dataset.images import Dataset, Listing
+from alexnet.pipeline.decode.bad_images import BadImage
+from alexnet.pipeline.decode.graph import (
     IMAGE_INPUTS,
     SQUARE_INPUTS,
     TRAIN_INPUTS,
@@ -35,7 +33,11 @@ from alexnet.pipeline.graph import (
     square_graph,
     train_graph,
 )
-from alexnet.pipeline.stream import Feed, ImageStream, Request, Settings, TooManyBadFiles
+from alexnet.pipeline.decode.read import read_image
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.decode.stream import Feed, ImageStream, Request
+from alexnet.pipeline.errors import TooManyBadFiles
+from alexnet.pipeline.geometry import CROP, SHORT_SIDE, source_region
 
 TOLERANT = Settings(threads=1, readers=2, max_bad=1.0)
 SQUARES = partial(square_graph, decode="exact")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from alexnet.pipeline.bench.conditions import Bench
 from alexnet.pipeline.bench.sweep import WORTH_IT, candidates, is_clear, sweep, winner
 from alexnet.pipeline.bench.windows import Ratio, Window
-from alexnet.pipeline.dataset import open_dataset
-from alexnet.pipeline.stream import Settings
+from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

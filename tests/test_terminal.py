@@ -20,14 +20,15 @@ from rich.text import Text
 from torch._C._distributed_c10d import HashStore
 
 from alexnet.cli import main
-from alexnet.pipeline.doctor import Finding
+from alexnet.console import progress as console
+from alexnet.console import tables, terminal
+from alexnet.console.terminal import error_console, printable, say, show
+from alexnet.pipeline.machine.doctor import Finding
 from alexnet.pipeline.pack import Packed
-from alexnet.train import console, tables, terminal
 from alexnet.train.checkpoint import Checkpoint, save
 from alexnet.train.config import Config
-from alexnet.train.launch import Place
-from alexnet.train.model import AlexNet
-from alexnet.train.terminal import error_console, printable, say, show
+from alexnet.train.network.model import AlexNet
+from alexnet.train.parallel.ranks import Place
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -73,7 +74,7 @@ def test_every_door(name: str, shown: str, capsys: pytest.CaptureFixture[str]) -
     logging.getLogger("alexnet").warning("Bad image %s: %s", name, name)
     with console.bar(name, 1, "images") as update:
         update(1)
-    console.print_table(name, (name, "n"), [(name, 1)])
+    tables.print_table(name, (name, "n"), [(name, 1)])
     tables.print_findings([Finding("area", "warn", name, f"cost {name}", f"remedy {name}")])
     tables.print_packed(Path("out") / name, [Packed("train", 1, 1, 1, {})])
     tables.print_predictions([(name, {name: 0.5})])

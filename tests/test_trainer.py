@@ -19,14 +19,15 @@ from PIL import Image
 from runs import ALEXNET, interrupted_at, outcome, paths_of, records, trainer
 
 from alexnet.pipeline import augment
+from alexnet.pipeline.decode.settings import Settings
+from alexnet.pipeline.errors import RunFolderInUse, TooManyBadFiles, TrainingError
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.plan import draw_epoch
-from alexnet.pipeline.stream import Settings, TooManyBadFiles
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
-from alexnet.train.history import History, RunFolderInUse
-from alexnet.train.mesh import Mesh
+from alexnet.train.history import History
 from alexnet.train.meter import Meter
-from alexnet.train.trainer import Trainer, TrainingError
+from alexnet.train.parallel.mesh import Mesh
+from alexnet.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 

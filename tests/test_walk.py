@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
-from alexnet.pipeline.dataset import Dataset, DatasetError, from_files, open_dataset
-from alexnet.pipeline.encoded import read_image
-from alexnet.pipeline.formats import BadImage
-from alexnet.pipeline.regular import NotRegular, open_regular
-from alexnet.pipeline.walk import Walk
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import from_files, open_dataset
+from alexnet.pipeline.dataset.regular import NotRegular, open_regular
+from alexnet.pipeline.dataset.walk import Walk
+from alexnet.pipeline.decode.bad_images import BadImage
+from alexnet.pipeline.decode.read import read_image
+from alexnet.pipeline.errors import DatasetError
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -177,7 +179,7 @@ def test_a_closed_descriptor_for_what_is_refused(tmp_path: Path, monkeypatch: py
     """A file may become a FIFO between the look at it and the opening."""
     os.mkfifo(tmp_path / "fifo")
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    monkeypatch.setattr("alexnet.pipeline.regular.check_regular", lambda path: None)
+    monkeypatch.setattr("alexnet.pipeline.dataset.regular.check_regular", lambda path: None)
     with pytest.raises(NotRegular, match="a FIFO"):
         open_regular(tmp_path / "fifo")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

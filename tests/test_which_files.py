@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from alexnet.pipeline import dataset as dataset_module
-from alexnet.pipeline import layouts
-from alexnet.pipeline.dataset import Dataset, DatasetError, Listing, NoSplit, open_dataset, open_splits
-from alexnet.pipeline.index import save_index
-from alexnet.pipeline.shards import shard_stamp
+from alexnet.pipeline.dataset import layouts
+from alexnet.pipeline.dataset import open as dataset_module
+from alexnet.pipeline.dataset.images import Dataset, Listing
+from alexnet.pipeline.dataset.index import save_index
+from alexnet.pipeline.dataset.open import open_dataset, open_splits
+from alexnet.pipeline.dataset.shards import shard_stamp
+from alexnet.pipeline.errors import DatasetError, NoSplit
 
 Files = dict[str, bytes]
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet.pipeline.bench.windows import MIN_BATCHES, Batches, Window, measure, ratio, summarise, take_turns
-from alexnet.pipeline.dataset import Dataset, open_dataset
+from alexnet.pipeline.dataset.images import Dataset
+from alexnet.pipeline.dataset.open import open_dataset
 
 NUM_IMAGES, BATCH_SIZE = 32, 8
 

@@ -22,20 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
-from ..pipeline.classes import CLASS_FILE, first_difference, read_classes
-from ..pipeline.dataset import Dataset
+from ..pipeline.dataset.classes import CLASS_FILE, first_difference, read_classes
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.errors import CheckpointError
 from ..pipeline.files import whole_file
 from .config import Config
-from .model import AlexNet, from_torchvision
+from .network.model import AlexNet, from_torchvision
 
 FORMAT, VERSION = "alexnet-checkpoint", 1
 _ENDINGS = (".pth", ".pt")  # of torchvision's published weights
 
 log = logging.getLogger(__name__)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, and why."""
 
 
 def _versions() -> dict[str, str]:

@@ -15,6 +15,8 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args, get_origin
 
+from .presets import PRESETS
+
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 LAYERS = (*CONVS, "fc6", "fc7", "fc8")
 
@@ -274,83 +276,3 @@ def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> 
     if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
         raise ValueError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
     return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A named configuration: what it reproduces, what to expect, on what, how; and what it changes."""
-
-    reproduces: str
-    expected: str
-    hardware: str
-    command: str
-    settings: Mapping[str, Any]
-
-
-_ORIGINAL = {
-    "lrn_alpha_over_n": True,
-    "lrn_before_activation": True,
-    "spatial_norm": True,
-    "init_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
-    "augment_run": 32,
-    "lighting_divisor": 1.1,
-    "bias_lr_factor": 2.0,
-    "bias_lr_floor": 0.002,
-    "schedule": "epochs",
-    "epochs": 91,
-}
-_ONE_GPU = {"channels": (48, 128, 192, 192, 256), "groups": (1, 1, 1, 1, 1)}
-_OWT = {
-    "channels": (64, 192, 384, 256, 256),
-    "groups": (1, 1, 1, 1, 1),
-    "lrn": False,
-    "dropout_style": "inverted",
-    "conv1_padding": (2, 2, 2, 2),
-    "init": "torch",
-    "scaling": "imagenet",
-    "mean": "channel",
-    "lighting": "off",
-    "batch_size": 256,
-    "weight_decay": 1e-4,
-    "decay_biases": True,
-    "schedule": "stages",
-    "num_stages": 3,
-    "stage_factor": 100.0,
-    "views": 1,
-}
-_2012 = "Not run here on ImageNet. The authors: two GTX 580 of 3 GB, five to six days."
-
-PRESETS: dict[str, Preset] = {
-    "paper": Preset(
-        reproduces="The text of the paper: two towers, each layer and number as printed.",
-        expected="ILSVRC-2012 validation, ten views: 40.7% top-1 and 18.2% top-5 error, the paper's '1 CNN'.",
-        hardware=_2012,
-        command="alexnet train /data/imagenet --preset paper",
-        settings={},
-    ),
-    "original": Preset(
-        reproduces="What the authors' code did (#145), which gave the published numbers. Beyond the text: "
-        "layer 1 is normalised before its ReLU, layer 2 twice; conv3..5 start wider; biases learn faster; "
-        "colour noise ends and conv1 freezes before training does.",
-        expected="ILSVRC-2012 validation: 40.66% top-1 and 18.21% top-5 error with ten views; 42.3 to 42.9% "
-        "and 19.4 to 20.0% with one.",
-        hardware=_2012,
-        command="alexnet train /data/imagenet --preset original",
-        settings=_ORIGINAL,
-    ),
-    "one-gpu": Preset(
-        reproduces="The paper's comparison: one tower, half the kernels in conv1..conv4, else `paper`.",
-        expected="1.7% more top-1 and 1.2% more top-5 error than two towers (ILSVRC-2010 test, ten views).",
-        hardware=_2012,
-        command="alexnet train /data/imagenet --preset one-gpu",
-        settings=_ONE_GPU,
-    ),
-    "owt": Preset(
-        reproduces="The single tower of 2014 ('one weird trick') that torchvision calls AlexNet; its "
-        "published weights load. torchvision's recipe, but with our crops of fixed scale.",
-        expected="43.5% top-1 and 20.9% top-5 error with one view, torchvision's published weights.",
-        hardware="Not run here on ImageNet. torchvision: eight GPUs.",
-        command="alexnet train /data/imagenet --preset owt",
-        settings=_OWT,
-    ),
-}

@@ -6,42 +6,21 @@ over views and over models (section 4.1 and `LogregCostLayer` in the authors' la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..pipeline.classes import CLASS_FILE, first_difference, is_imagenet, is_numbered, relabelled
-from ..pipeline.dataset import Dataset
-from ..pipeline.geometry import CROP, SHORT_SIDE
-from ..pipeline.graph import Decode
-from ..pipeline.loader import Treatment, squares
-from ..pipeline.stream import Settings, TooManyBadFiles, describe_bad
-from .mesh import Mesh
-from .model import AlexNet
-from .pairs import pair_squares
-
-EDGE = SHORT_SIDE - CROP
-VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # centre, then the corners
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A trained network with the treatment of images that it was trained on, and the names of its classes."""
-
-    model: AlexNet
-    treatment: Treatment
-    classes: tuple[str, ...]
-    words: Mapping[str, str] = field(default_factory=dict)  # what people call them, as far as known
-    published: bool = False  # torchvision's: its numbers are those of ImageNet's synsets in their order
-
-    def name_of(self, label: int) -> str:
-        """A class for people: its words, and its name."""
-        name = self.classes[label]
-        return f"{self.words[name]} ({name})" if name in self.words else name
+from ..pipeline.dataset.classes import CLASS_FILE, is_imagenet, is_numbered, relabelled
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.decode.bad_images import describe_bad
+from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.errors import TooManyBadFiles
+from .classifier import Classifier, common_classes, probabilities
+from .parallel.mesh import Mesh
+from .parallel.tower_loader import pair_squares
 
 
 @dataclass(frozen=True)
@@ -54,28 +33,6 @@ class Evaluation:
     loss: float  # mean negative log of the true class's averaged probability
     views: int
     bad: dict[str, str] = field(default_factory=dict)
-
-
-def views_of(num_views: int) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre and corners, and their mirrors."""
-    if num_views == 1:
-        return [(*VIEWS[0], False)]
-    if num_views == 10:
-        return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
-    raise ValueError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
-
-
-@torch.inference_mode()
-def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: int) -> Tensor:
-    """Class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over models and views."""
-    total = torch.zeros((), dtype=torch.float64, device=pixels.device)
-    for classifier in classifiers:
-        for top, left, mirror in views_of(num_views):
-            images = classifier.treatment.apply(pixels, top, left, mirror)
-            with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-                logits = classifier.model(images)
-            total = total + F.softmax(logits.double(), dim=1)
-    return total / (len(classifiers) * num_views)
 
 
 def topk_correct(probability: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> Tensor:
@@ -149,44 +106,3 @@ def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Datase
             f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line."
         )
     return relabelled(dataset, classes, "the checkpoint", remedy)
-
-
-def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The classes of networks that are to be averaged; ValueError where they differ."""
-    for other in lists:
-        if other != lists[0]:
-            difference = first_difference(lists[0], other)
-            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
-    return lists[0]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image, best first."""
-
-    index: int
-    classes: list[tuple[str, float]]
-
-
-def predict(
-    classifiers: Sequence[Classifier],
-    dataset: Dataset,
-    *,
-    views: int,
-    device: torch.device,
-    settings: Settings,
-    bad: dict[int, str],
-    decode: Decode = "exact",
-    batch_size: int = 64,
-    top: int = 5,
-) -> Iterator[Prediction]:
-    """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
-    first, names = classifiers[0], common_classes([c.classes for c in classifiers])
-    for classifier in classifiers:
-        classifier.model.eval()
-    images = np.arange(len(dataset), dtype=np.int64)
-    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
-        if len(batch.indices):
-            best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
-            for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])

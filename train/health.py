@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .config import Config
-from .mesh import Axis
+from .parallel.axis import Axis
 
 AT_CHANCE = 0.98  # of the loss of guessing: plateaus of slow starts lie between this and 1
 HAS_LEARNED = 0.8  # of it: a loss that was below this and comes halfway back has jumped

@@ -11,14 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.errors import RunFolderInUse
 from ..pipeline.files import naming, only_writer, write_atomically
 from .config import Config
 
 Record = dict[str, Any]
-
-
-class RunFolderInUse(ValueError):
-    """Two runs must not write into one folder."""
 
 
 class History:

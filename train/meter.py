@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..pipeline.loader import Batch
 from .config import Config
-from .mesh import Axis
+from .parallel.axis import Axis
 
 
 class Meter:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import use_fast_layers
-from .model import AlexNet
+from .network.fast_layers import use_fast_layers
+from .network.model import AlexNet
 
 log = logging.getLogger("alexnet")
 

@@ -18,34 +18,32 @@ import numpy as np
 import torch
 
 from ..pca.stats import RgbStats
-from ..pipeline.classes import in_training_classes
-from ..pipeline.dataset import Dataset
-from ..pipeline.graph import Decode
+from ..pipeline.dataset.classes import in_training_classes
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.dataset.labels import class_words
+from ..pipeline.decode.bad_images import add_bad
+from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.errors import TrainingError
 from ..pipeline.loader import Batch, BatchSource, Loader
-from ..pipeline.stream import Settings, add_bad
-from ..pipeline.val_labels import class_words
-from . import checkpoint as checkpoints
+from ..train import checkpoint as checkpoints
 from .checkpoint import Checkpoint
+from .classifier import Classifier
 from .config import Config
-from .evaluate import Classifier, evaluate
+from .evaluate import evaluate
 from .health import LiveUnits, Watch
 from .history import History, Record
-from .mesh import Agreement, Mesh
 from .meter import Meter
-from .model import AlexNet, initialise
+from .network.model import AlexNet, initialise
 from .optimizer import build_optimizer, build_schedule, set_rates
-from .pairs import PairLoader
-from .parallel import GradientSum, check_split, make_replicas_equal, own_part, parallelize, whole_state
+from .parallel.mesh import Agreement, Mesh
+from .parallel.split import GradientSum, check_split, make_replicas_equal, own_part, parallelize, whole_state
+from .parallel.tower_loader import PairLoader
 from .step import build_gradient
 from .treatment import build_treatment
 
 log = logging.getLogger("alexnet")
 
 SECONDS_BETWEEN_CHECKPOINTS = 600, 60  # at any step, at the end of an epoch
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the message says why, where, and what to do."""
 
 
 class Interrupted(Exception):

@@ -5,16 +5,19 @@ Between `config.py` (which treatment) and `pipeline/loader.py` (which carries it
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
-from ..pca.stats import RgbStats
+from ..pca.stats import RgbStats, stats_path
+from ..pipeline.cache import can_keep, needed_cache
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.errors import TrainingError
 from ..pipeline.geometry import CROP, SHORT_SIDE
-from ..pipeline.loader import Treatment
+from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from .config import Config
-
-# torchvision's recipe for its published weights, in grey levels: references/classification/presets.py
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+from .parallel.ranks import ALONE, Place
 
 
 def needs_stats(config: Config) -> bool:
@@ -39,3 +42,46 @@ def build_treatment(config: Config, stats: RgbStats | None) -> Treatment:
         edge = (SHORT_SIDE - CROP) // 2
         mean = stats.mean_image[edge : edge + CROP, edge : edge + CROP].astype(np.float32)
     return Treatment(mean=mean, basis=basis, lit_divisor=lit_divisor)
+
+
+def stats_for_training(
+    config: Config,
+    train_set: Dataset,
+    given: Path | None,
+    compute: Callable[[], RgbStats | None],
+    place: Place = ALONE,
+    num_ranks: int = 1,
+) -> RgbStats | None:
+    """The training set's statistics: from the file given, from the cache, or computed now and cached.
+
+    Ranks compute them together, which gives them, from `compute`, to the first; None to the others, which wait. Those
+    of the `num_ranks` of the mesh that are not started yet will find them in the cache.
+    """
+    if not needs_stats(config):
+        return None
+    if given is not None:
+        stats = RgbStats.load(given)
+        if stats.fingerprint != train_set.fingerprint:
+            raise TrainingError(
+                f"{given} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
+                f"{train_set.root} --out {given}`, or leave --stats out."
+            )
+        if not stats.complete:
+            raise TrainingError(
+                f"{given} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
+                "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
+            )
+        return stats
+    path = stats_path(train_set)
+    if path and path.exists():
+        return RgbStats.load(path)
+    if num_ranks > 1:
+        needed_cache("Ranks find the statistics there, unless --stats FILE names those of `pca-stats --out`.")
+    if (computed := compute()) is None:
+        place.wait_for_main("statistics")
+        assert path is not None
+        return RgbStats.load(path)
+    if path and can_keep():
+        computed.save(path)
+    place.tell_others("statistics")
+    return computed

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from ..geometry import CROP
-from ..hardware import num_cores
-from ..loader import Loader, Treatment
+from ..loader import Loader
+from ..machine.hardware import num_cores
+from ..treatment import Treatment
 from .conditions import Bench, Progress
 from .peer import pillow_batches, worker_counts
 from .stages import loader_stage

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..dataset import Dataset
+from ..dataset.images import Dataset
+from ..decode.settings import Decode, Settings
 from ..geometry import CROP
-from ..graph import Decode
-from ..hardware import core_quota, memory, num_cores
-from ..loader import Loader, Treatment
-from ..stream import Settings
+from ..loader import Loader
+from ..machine.hardware import core_quota, memory, num_cores
+from ..treatment import Treatment
 from .page_cache import evict, fill
 from .windows import MIN_BATCHES, Batches, Window, measure
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dataset import Dataset
+from ..dataset.images import Dataset
 
 Extents = list[tuple[int, int]]  # offset, that of a page, and length in bytes
 MOUNTS = Path("/proc/self/mountinfo")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ..dataset import Dataset
+from ..dataset.images import Dataset
 from ..geometry import CROP, SHORT_SIDE, centre_offset, resized_shape
 from ..plan import draw_epoch
 

@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..encoded import read_image
-from ..formats import BadImage
-from ..graph import IMAGE_INPUTS, image_graph
-from ..hardware import memory
-from ..loader import Loader, decoding
-from ..stream import ImageStream
+from ..decode.bad_images import BadImage
+from ..decode.graph import IMAGE_INPUTS, image_graph
+from ..decode.read import read_image
+from ..decode.stream import ImageStream
+from ..decode.tensors import decoding
+from ..loader import Loader
+from ..machine.hardware import memory
 from .conditions import Bench, Progress, usable_cores
 from .page_cache import file_system, resident_share
 from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns

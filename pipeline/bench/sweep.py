@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..stream import Settings
+from ..decode.settings import Settings
 from .conditions import Bench, Progress
 from .stages import loader_stage
 from .windows import Ratio, Window, ratio, summarise, take_turns

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..dataset import Dataset
+from ..dataset.images import Dataset
 
 Batches = Generator[NDArray[np.int64], None, None]  # the images of each batch, (b,), as soon as it is there
 Name = TypeVar("Name")

@@ -1,0 +1,97 @@
+"""What `alexnet pca-stats` is asked for: a pass over a data set, a part of one, or the sum of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from ...pca.compute import compute_stats, compute_stats_sharded, merge_stats
+from ...pca.stats import Region, RgbStats, stats_path
+from ...pipeline.cache import cache_folder, can_keep, needed_cache
+from ...pipeline.dataset.images import Dataset
+from ...pipeline.dataset.open import open_dataset
+from ...pipeline.decode.settings import Decode, Settings
+from ...pipeline.squares import squares
+from ...train.parallel.ranks import Place
+from ..options import Options, settings_of
+from ..progress import bar
+
+
+def run_pca_stats(
+    data: Path | None,
+    loading: Options,
+    *,
+    rescan: bool,
+    out: Path | None,
+    region: Region,
+    parts: Sequence[Path],
+    part: tuple[int, int] | None,
+    plot: Path | None,
+) -> tuple[RgbStats, Path] | None:
+    """The statistics and the file they are saved in, drawn into `plot`; None on a rank that does not have the whole."""
+    place = Place.join()
+    _check_usage(data, out, parts, part, place)
+    example = None
+    if parts:
+        stats: RgbStats | None = merge_stats(parts)
+    else:
+        if out is None:
+            needed_cache("Without --out FILE the statistics go there.")
+        with place.main_first("data"):
+            dataset = open_dataset(data, "train", rescan=rescan and place.rank == 0)
+        out = out or stats_path(dataset, region)
+        stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], place, part or (0, 1))
+        example = example_square(dataset, loading) if plot else None
+    if stats is None:
+        return None
+    assert out is not None
+    stats.save(out)
+    if plot:
+        from ...pca.figures import plot_stats
+
+        plot_stats(stats, plot, example)
+    return stats, out
+
+
+def _check_usage(
+    data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None, place: Place
+) -> None:
+    if (parts or part) and out is None:
+        raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
+    if parts and (data or part):
+        raise click.UsageError("--merge adds up files: leave DATA and --part out.")
+    if part and not 0 <= part[0] < part[1]:
+        raise click.UsageError(f"--part {part[0]} {part[1]}: the parts of {part[1]} are 0 to {part[1] - 1}.")
+    if part and place.size > 1:
+        raise click.UsageError("Ranks share the images out by themselves: leave --part out.")
+
+
+def compute_statistics(
+    dataset: Dataset, region: Region, settings: Settings, decode: Decode, place: Place, part: tuple[int, int] = (0, 1)
+) -> RgbStats | None:
+    """A pass with a bar; shared by the ranks where there are several, and None on all but the first."""
+    if place.size > 1:
+        folder: Path | None = needed_cache("Ranks leave their part of the statistics there.")
+    else:
+        folder = cache_folder() if can_keep() else None
+    with bar("pca-stats", len(dataset), "images", silent=place.rank > 0) as update:
+        how: Options = {
+            "region": region,
+            "settings": settings,
+            "decode": decode,
+            "work_dir": folder and folder / "passes",
+            "progress": update,
+        }
+        if place.size > 1:
+            return compute_stats_sharded(dataset, rank=place.rank, world_size=place.size, **how)
+        return compute_stats(dataset, shard=part, **how)
+
+
+def example_square(dataset: Dataset, loading: Options) -> NDArray[np.uint8] | None:
+    """The first usable image, uint8 (256, 256, 3), to show lighting on."""
+    batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=settings_of(loading))
+    return next((batch.pixels[0].cpu().numpy() for batch in batches if len(batch.indices)), None)

@@ -1,0 +1,85 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+
+from ..train.parallel.ranks import LOST, RankLost, leave_silently, speaks_of_failure
+from .terminal import make_printable, printable, say
+
+ARGUMENTS = "alexnet.arguments"  # in a click context: the command line's words
+
+
+class Commands(click.Group):
+    """A click group whose known failures are one line, and whose bugs keep their traceback.
+
+    Of the ranks of a mesh only the first to fail says why. A command finds its own words in `ctx.meta[ARGUMENTS]`.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        words = list(args)
+        try:
+            ctx = super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise make_printable(error) from None
+        ctx.meta[ARGUMENTS] = words
+        return ctx
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if speaks_of_failure():
+                say("Stopped by Ctrl-C.")
+            ctx.exit(130)
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except click.UsageError as error:
+            raise make_printable(error) from None
+        except Exception as error:
+            if not speaks_of_failure():
+                leave_silently()
+            message = _explain(error)
+            if message is None or ctx.params.get("debug"):
+                raise
+            raise _Failure(message, LOST if isinstance(error, RankLost) else 1) from error
+
+
+class _Failure(click.ClickException):
+    """One line on standard error, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(printable(message))
+        self.exit_code = exit_code  # type: ignore[misc]  # click's own subclasses set it on the class
+
+
+def _explain(error: Exception) -> str | None:
+    """What to tell the user, or None where the error is a bug of ours or of a library."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"The disk is full{where}. Free some space and start again; what was complete is intact. ({error})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, on a GPU
+        return f"Out of memory; lower --batch-size or --width. ({error})"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
+        return f"The package {error.name} is missing. `alexnet doctor` says what to install."
+    if isinstance(error, RankLost) or type(error).__name__ == "NotBuilt":  # resample.py's
+        return str(error)
+    if isinstance(error, ValueError | OSError) and _raised_by_us(error):
+        return str(error)
+    return None
+
+
+def _raised_by_us(error: Exception) -> bool:
+    """Our own ValueErrors are written for users; those of numpy or torch are bugs."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
+    return name.split(".")[0] in ("alexnet", "__main__")

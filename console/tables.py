@@ -1,0 +1,159 @@
+"""Results as tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from ..train.config import Config
+from ..train.presets import PRESETS
+from .terminal import plain_console, printable, say, show
+
+if TYPE_CHECKING:
+    from ..pca.stats import RgbStats
+    from ..pipeline.machine.doctor import Finding
+    from ..pipeline.pack import Packed
+    from ..train.evaluate import Evaluation
+
+
+def print_stats(stats: RgbStats, out: Path) -> None:
+    """Mean and standard deviation by channel, the principal axes, and what others publish."""
+    from ..pca.oracle import compare
+
+    rows = [
+        (c, f"{mean:.4f}", f"{std:.4f}", f"{mean / 255:.5f}", f"{std / 255:.5f}")
+        for c, mean, std in zip("RGB", stats.mean.tolist(), stats.std.tolist(), strict=True)
+    ]
+    print_table(
+        f"{stats.num_images:,} images, {stats.num_pixels:,} pixels ({stats.region} region)",
+        ("channel", "mean 0..255", "std 0..255", "mean 0..1", "std 0..1"),
+        rows,
+    )
+    axes = [
+        (i + 1, f"{v:.4f}", f"{v**0.5:.4f}", f"{v / 255**2:.6f}", _vector(stats.eigenvectors[:, i]))
+        for i, v in enumerate(stats.eigenvalues.tolist())
+    ]
+    print_table("Principal axes of colour", ("axis", "variance 0..255", "std 0..255", "variance 0..1", "R, G, B"), axes)
+    known = [
+        (k.name, k.kind, ", ".join(f"{s:.2f}" for s in k.std), ", ".join(f"{r:.3f}" for r in k.ratio))
+        for k in compare(stats)
+    ]
+    print_table(
+        "Published constants for ImageNet, and what they are",
+        ("source", "published as", "std 0..255", "ours / theirs"),
+        known,
+    )
+    if (check := stats.self_check) is not None:
+        verdict = "agrees" if check.passed else "DISAGREES"
+        show(
+            f"scikit-learn's PCA of {check.num_pixels:,} of these pixels (of {check.num_images:,} images) {verdict}: "
+            f"eigenvalues within {check.eigenvalue_error:.2%}, axes within {check.angle_degrees:.2f} degrees "
+            f"(one standard error: {check.expected_eigenvalue_error:.2%}, {check.expected_angle_degrees:.2f})"
+        )
+    if stats.bad_files:
+        show(f"{len(stats.bad_files)} images could not be used and were left out:")
+        for bad in stats.bad_files[:10]:
+            show(f"  {bad.name}: {bad.reason}")
+    say(f"Written to {out}")
+
+
+def _vector(values: Any) -> str:
+    return ", ".join(f"{v:+.4f}" for v in values)
+
+
+def print_packed(out: Path, splits: Iterable[Packed]) -> None:
+    """What each split came to."""
+    print_table(
+        str(out),
+        ("split", "images", "shards", "size", "left out"),
+        [
+            (s.split, f"{s.num_images:,}", f"{s.num_shards:,}", f"{s.num_bytes / 1e9:.2f} GB", f"{len(s.bad):,}")
+            for s in splits
+        ],
+    )
+
+
+def print_evaluation(result: Evaluation, num_networks: int) -> None:
+    """The errors, and of what."""
+    show(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
+    show(f"views        {result.views}" + (f", {num_networks} networks averaged" if num_networks > 1 else ""))
+    show(f"top-1 error  {result.top1_error:.2%}")
+    show(f"top-5 error  {result.top5_error:.2%}")
+
+
+def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:
+    """Of each image, by its name, the probabilities of classes."""
+    for name, classes in predictions:
+        print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What the machine has; then, for all that is missing, what it costs and how to get it."""
+    print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
+    for finding in findings:
+        if finding.status != "ok":
+            for line in ("", f"{finding.area}: {finding.cost}", f"  {finding.remedy}"):
+                show(line)
+
+
+def print_description(config: Config, num_classes: int) -> None:
+    """The preset, the network layer by layer, and every number with its source; changes are starred."""
+    from ..train.network.size import describe
+
+    preset = PRESETS[config.preset]
+    for line in (f"{config.preset}: {preset.reproduces}", f"Expected: {preset.expected}", preset.hardware, ""):
+        show(line)
+    rows = describe(config, num_classes)
+    counts = [(r.parameters, r.macs, r.neurons) for r in rows]
+    names = [(r.layer, "x".join(map(str, r.output_shape))) for r in rows]
+    totals = tuple(sum(column) for column in zip(*counts, strict=True))
+    table = [
+        (*name, *(f"{n:,}" for n in numbers))
+        for name, numbers in zip([*names, ("total", "")], [*counts, totals], strict=True)
+    ]
+    print_table(f"The network for {num_classes} classes", ("layer", "output", "parameters", "MACs", "neurons"), table)
+    values, paper = asdict(config), asdict(Config())
+    numbers = [
+        (
+            "*" if values[f.name] != paper[f.name] else "",
+            f.name,
+            _cell(values[f.name]),
+            f.metadata["source"],
+            f.metadata["help"],
+        )
+        for f in fields(Config)
+    ]
+    print_table("Every number (* differs from preset paper)", ("", "setting", "value", "source", "what it is"), numbers)
+
+
+def _cell(value: Any) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on standard output. Numbers are right-aligned, and whole: where room is scarce their headers give way."""
+    console = plain_console(width=None if sys.stdout.isatty() else 150)
+    title, header = printable(title), [printable(name) for name in header]
+    columns = list(zip(*([printable(str(cell)) for cell in row] for row in rows), strict=True)) or [()] * len(header)
+    widths = [max(map(len, cells), default=0) for cells in columns]
+    scarce = sum(max(width, len(name)) + 3 for width, name in zip(widths, header, strict=True)) >= console.width
+    table = Table()
+    for name, width, cells in zip(header, widths, columns, strict=True):
+        numeric = bool(cells) and all(map(_looks_numeric, cells))
+        if numeric and scarce and name:
+            name = "\n".join(textwrap.wrap(name, max(width, *map(len, name.split()), 1)))
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for cells in zip(*columns, strict=True):
+        table.add_row(*cells)
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(table)
+
+
+def _looks_numeric(text: str) -> bool:
+    return not text or text[:1].isdigit() or text[:1] in "+-."

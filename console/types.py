@@ -1,0 +1,61 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import click
+
+from ..pipeline.files import can_write_into
+
+
+class NumberChoice(click.ParamType):
+    """One of a few whole numbers."""
+
+    name = "number"
+
+    def __init__(self, choices: tuple[int, ...]) -> None:
+        self.choices = choices
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(map(str, self.choices))}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value) not in map(str, self.choices):
+            self.fail(f"{value!r} is not one of {', '.join(map(str, self.choices))}.", param, ctx)
+        return int(value)
+
+
+class Commas(click.ParamType):
+    """Values with commas between them, as a tuple."""
+
+    name = "a,b,..."
+
+    def __init__(self, item: Any) -> None:
+        self.item = str if get_origin(item) is Literal else item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.item(part) for part in value.split(",") if part)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of {self.item.__name__}, as in 1,2,3.", param, ctx)
+
+
+class Output(click.Path):
+    """A file to be written, in a folder where it can be: better refused before the work than after it."""
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if self.endings and path.suffix.lower() not in self.endings:
+            self.fail(f"{value!r} ends in none of {', '.join(self.endings)}.", param, ctx)
+        if not can_write_into(path.parent):
+            self.fail(f"the folder of {value!r} cannot be written.", param, ctx)
+        return path

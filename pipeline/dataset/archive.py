@@ -1,0 +1,77 @@
+"""The members of tar archives, where they lie, and nothing of them believed.
+
+Between `layouts.py`, which knows what the members mean, and Python's `tarfile`, which a damaged header can lead to
+read gigabytes, go backwards, or take the damage for the end of the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import DatasetError
+from .regular import NotRegular, open_regular
+
+MAX_HEADER = 1 << 20  # bytes of a long name or of extended headers; true ones have a few hundred
+
+
+class _HeaderFile(io.BufferedReader):
+    """A file of which `tarfile` may read headers only."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+
+def open_archive(path: Path) -> int:
+    """A descriptor of it, to read from."""
+    try:
+        return open_regular(path)
+    except NotRegular as error:
+        raise DatasetError(f"{path} is {error}. Put the archive itself there.") from error
+
+
+def archive_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        os.close(open_archive(path))  # says what is there instead
+        raise
+
+
+def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute.
+
+    Raises `DatasetError` at whatever is not a whole, plain tar.
+    """
+    end = archive_size(path) if end is None else end
+    with _HeaderFile(io.FileIO(open_archive(path))) as file:
+        file.seek(start)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                yield from _checked(tar, start, end)
+                file.seek(tar.offset)
+                if tar.offset + tarfile.BLOCKSIZE > end or any(file.read(tarfile.BLOCKSIZE)):
+                    raise tarfile.ReadError(f"no end mark at byte {tar.offset - start}")  # tarfile calls this an end
+        except (tarfile.TarError, ValueError, LookupError, RecursionError) as error:  # as damage would have it
+            hint = "It is truncated or not a plain tar; copy it again."
+            raise DatasetError(f"The archive {path} cannot be read ({error}). {hint}") from error
+
+
+def _checked(tar: tarfile.TarFile, before: int, end: int) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # or it would keep a million of them
+        if tar.offset <= before or member.size < 0:
+            raise tarfile.ReadError(f"{member.name} has {member.size} bytes")
+        before = tar.offset
+        if not member.isfile():
+            continue
+        if member.issparse():
+            raise tarfile.ReadError(f"{member.name} is stored as a sparse file")
+        if member.offset_data + member.size > end:
+            raise tarfile.ReadError(f"{member.name} ends beyond the archive")
+        yield member

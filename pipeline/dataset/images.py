@@ -1,0 +1,161 @@
+"""Where the images of a data set are.
+
+A `Dataset` is a list of extents (container, offset, length, label) and the class names. A plain file is a
+container of its own; a member of a tar archive is a stretch of bytes inside one, read in place. Nothing is
+decoded and nothing is unpacked here. `layouts.py` finds the extents, `index.py` keeps a list of them, `plan.py`
+decides their order. What should be an image and is no file that can be read has a length of 0, and is not opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DatasetError
+from .regular import open_regular, read_regular
+
+if TYPE_CHECKING:
+    pass
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True, eq=False)
+class StringTable:
+    """Many strings in two arrays, so that fifteen million names cost their bytes and little more."""
+
+    blob: NDArray[np.uint8]  # every string in UTF-8, end to end
+    ends: NDArray[np.int64]  # (n,): where each ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> str:
+        start = int(self.ends[i - 1]) if i > 0 else 0
+        return self.blob[start : int(self.ends[i])].tobytes().decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set.
+
+    `containers[container[i]]` is the archive that holds image i, or, where `container[i]` is -1, the image is
+    the file `root / names[i]` itself. Lengths are bytes of encoded image.
+    """
+
+    root: Path
+    split: Split
+    classes: tuple[str, ...]
+    names: StringTable
+    labels: NDArray[np.int32]
+    container: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    containers: tuple[Path, ...] = ()
+    raw: bool = False  # pixels of 256-squares, uint8 (256, 256, 3), instead of encoded images
+    _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits over class names, image names, lengths and labels: what the images are, not where."""
+        digest = hashlib.blake2b(digest_size=16)
+        classes = "\n".join(self.classes).encode("utf-8", "surrogateescape")
+        for part in (classes, self.names.blob, self.names.ends, self.lengths, self.labels):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
+    def name(self, i: int) -> str:
+        """The image's name for people: its path below the root, or `archive:member`."""
+        where = int(self.container[i])
+        return self.names[i] if where < 0 else f"{self.containers[where].name}:{self.names[i]}"
+
+    def read(self, i: int) -> NDArray[np.uint8]:
+        """The encoded bytes of image i, uint8 (length,). Safe to call from many threads.
+
+        Raises OSError when the file is gone, `NotRegular` when it is something else, `DatasetError` when its size is no
+        longer what was listed.
+        """
+        where, length = int(self.container[i]), int(self.lengths[i])
+        if where < 0:
+            data = read_regular(os.path.join(self.root, self.names[i]), listed_as_such=length > 0)  # noqa: PTH118 (hot)
+        else:
+            data = os.pread(self._descriptor(where), length, int(self.offsets[i]))
+        if len(data) != length:
+            hint = "start again with --rescan, which lists it anew"
+            raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed; {hint}")
+        return np.frombuffer(data, np.uint8)
+
+    def subset(self, indices: NDArray[np.int64]) -> Dataset:
+        """These images alone, in this order."""
+        names = [self.names[i].encode("utf-8", "surrogateescape") for i in indices.tolist()]
+        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        table = StringTable(np.frombuffer(b"".join(names), np.uint8), ends)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        picked: dict[str, Any] = {key: a[indices] for key, a in values.items() if isinstance(a, np.ndarray)}
+        return replace(self, names=table, _descriptors={}, **picked)
+
+    def _descriptor(self, where: int) -> int:
+        descriptor = self._descriptors.get(where)
+        if descriptor is None:
+            opened = open_regular(self.containers[where])
+            descriptor = self._descriptors.setdefault(where, opened)
+            if descriptor != opened:  # another thread was first
+                os.close(opened)
+        return descriptor
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+
+class Listing:
+    """Grows a `Dataset` one image at a time without a Python object an image."""
+
+    def __init__(self) -> None:
+        self._blob = bytearray()
+        self._ends, self._offsets, self._lengths = array("q"), array("q"), array("q")
+        self._labels, self._container = array("i"), array("i")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def add(self, name: str, label: int, length: int, *, container: int = -1, offset: int = 0) -> None:
+        self._blob += name.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._blob))
+        self._labels.append(label)
+        self._lengths.append(length)
+        self._container.append(container)
+        self._offsets.append(offset)
+
+    def dataset(
+        self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = (), raw: bool = False
+    ) -> Dataset:
+        return Dataset(
+            root=root,
+            split=split,
+            classes=tuple(classes),
+            names=StringTable(np.frombuffer(self._blob, np.uint8), np.asarray(self._ends, np.int64)),
+            labels=np.asarray(self._labels, np.int32),
+            container=np.asarray(self._container, np.int32),
+            offsets=np.asarray(self._offsets, np.int64),
+            lengths=np.asarray(self._lengths, np.int64),
+            containers=tuple(containers),
+            raw=raw,
+        )

@@ -1,0 +1,254 @@
+"""The layouts in which data sets are found: class folders, the original ILSVRC archives, WebDataset shards.
+
+Each layout knows how to say whether it is there (`find_layout`), a cheap stamp that changes when files come or
+go, and how to list its images into a `Dataset`. Archives are never unpacked; member names are only labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatasetError, NoSplit
+from .archive import members
+from .classes import CLASS_FILE, sorted_classes
+from .images import Dataset, Listing, Split
+from .labels import label_files, val_labels
+from .names import (
+    IMAGE_EXTENSIONS,
+    SPLIT_NAMES,
+    count_left_out,
+    describe_left_out,
+    is_hidden,
+    is_image,
+    names_both_splits,
+    split_word,
+)
+from .shards import open_shards
+from .splits import ILSVRC_TARS, archives_in, archives_of_split, how_to_get, kaggle_root, nothing_found, split_folder
+from .walk import Walk
+
+TEST = SPLIT_NAMES["val"][-1]
+
+log = logging.getLogger("alexnet")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a split lies on disk. Listing its images fills `folders` and `left_out`."""
+
+    describe: str
+    list_images: Callable[[bool], Dataset]  # whether to believe no index that lies beside archives
+    stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of what would change
+    list_classes: Callable[[], list[str]] | None = None  # where that takes less than to list the images
+    folders: dict[str, int] = field(default_factory=dict)  # that were read, and when each had changed, in ns
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are no images, by extension
+    remark: str = ""  # what a person should know of the choice
+
+    def describe_left_out(self) -> str:
+        return describe_left_out(self.left_out)
+
+
+def find_layout(root: Path, split: Split) -> Layout:
+    """The first layout that is there, folders with images before archives; raises `NoSplit` that says what was looked
+    for and what is there."""
+    root = kaggle_root(root)
+    folder = split_folder(root, split)
+    inside, beside = archives_in(folder) if folder else [], archives_of_split(root, split)
+    if folder and _is_test(folder) and beside and split_word(beside[0].stem) != TEST:
+        folder, inside = None, []  # the first word of the split wins, be it a folder's or an archive's
+    tars = inside + beside
+    if folder and (not tars or _hold_images(_class_folders(folder) if split == "train" else [folder])):
+        return _folder_layout(root, split, folder, inside, beside)
+    if original := next((tar for tar in tars if tar.name == ILSVRC_TARS[split]), None):
+        return _original(root, split, original)
+    if tars:
+        return _shards(root, split, inside or beside)
+    raise NoSplit(nothing_found(root, split))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in _subfolders(folder)]
+
+
+def _hold_images(folders: Iterable[Path]) -> bool:
+    return any(True for folder in folders for _ in Walk().images(folder))
+
+
+def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], beside: list[Path]) -> Layout:
+    """`inside` and `beside` are archives, which are left aside."""
+    labels, classes = label_files(root, folder), _class_folders(folder)
+    walk = Walk([*inside, *labels])
+    layout = partial(
+        Layout, folders=walk.folders, left_out=walk.left_out, remark=_left_aside(folder, inside + beside, classes)
+    )
+    if classes and (not _is_test(folder) or _hold_images(classes)):
+        return layout(
+            f"class folders in {folder.name}/",
+            lambda _: _list_folders(root, split, folder, walk),
+            lambda: _stamp([]),
+            lambda: _subfolders(folder),
+        )
+    if split == "train":
+        hint = "Each class needs a folder of its own: train/<class>/*.JPEG."
+        raise NoSplit(f"{folder} holds no class folders. {hint}")
+    if not _hold_images([folder]):
+        raise NoSplit(f"{folder} holds neither class folders nor images. {how_to_get(root, split)}".strip())
+    if _is_test(folder) and not labels:
+        raise NoSplit(f"The images in {folder} have no labels. {how_to_get(root, split)}".strip())
+    return layout(f"a flat {folder.name}/", lambda _: _list_flat(root, folder, walk), lambda: _stamp(labels))
+
+
+def _is_test(folder: Path) -> bool:
+    """It may be the images of a competition, which have no labels."""
+    return folder.name.lower() == TEST
+
+
+def _left_aside(folder: Path, archives: list[Path], classes: Sequence[Path]) -> str:
+    if not archives:
+        return ""
+    more = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
+    said = f"Reading the images in {folder}; {archives[0]}{more} is left aside."
+    of_class = [tar for tar in archives if tar.parent == folder and not split_word(tar.stem)]
+    if packed := [tar.stem for tar in of_class if tar.with_suffix("") not in classes]:  # a script was interrupted
+        said += f" {len(packed)} of these may be classes not unpacked: there is no folder {packed[0]}, for one."
+    return said
+
+
+def _original(root: Path, split: Split, tar: Path) -> Layout:
+    left_out, describe = Counter[str](), f"the archive {tar.name}"
+    if split == "train":
+        return Layout(
+            describe,
+            lambda _: _list_train_tar(root, tar, left_out),
+            lambda: _stamp([tar]),
+            lambda: sorted_classes(_class_tars(tar)),
+            left_out=left_out,
+        )
+    return Layout(
+        describe,
+        lambda _: _list_val_tar(root, tar, left_out),
+        lambda: _stamp([tar, *label_files(root, None)]),
+        left_out=left_out,
+    )
+
+
+def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
+    names = next((p for p in (shards[0].parent / CLASS_FILE, root / CLASS_FILE) if p.is_file()), None)
+    left_out, remark = Counter[str](), ""
+    unclear = [shard.name for shard in shards if names_both_splits(shard.stem)]
+    if unclear and shards[0].parent == root:
+        which = f"{len(unclear)} archives have words of both splits in their names, {unclear[0]} among them"
+        remark = f"{which}; the last word counts: {split_word(unclear[0])}."
+    return Layout(
+        f"{len(shards)} shards",
+        lambda rescan: open_shards(root, split, shards, names, left_out, rescan),
+        lambda: _stamp([*shards, *([names] if names else [])]),
+        left_out=left_out,
+        remark=remark,
+    )
+
+
+def _stamp(paths: Sequence[Path]) -> list[list[Any]]:
+    """Of archives, and of what labels follow from."""
+    stamps = []
+    for path in paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = path.stat()
+            stamps.append([str(path), found.st_mtime_ns, found.st_size])
+    return stamps
+
+
+# -- class folders -----------------------------------------------------------------------------------------
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return Walk().subfolders(folder)
+
+
+def _list_folders(root: Path, split: Split, folder: Path, walk: Walk) -> Dataset:
+    classes, listing, skip = walk.subfolders(folder), Listing(), len(str(root)) + 1
+    for label, name in enumerate(classes):
+        before = len(listing)
+        for path, size in walk.images(folder / name):
+            listing.add(path[skip:], label, size)
+        if len(listing) == before:
+            raise DatasetError(_no_images(folder / name))
+    return listing.dataset(root, split, classes)
+
+
+def _no_images(folder: Path) -> str:
+    list((walk := Walk()).images(folder))
+    found = describe_left_out(walk.left_out) or f"Looked for {' '.join(IMAGE_EXTENSIONS)}."
+    return f"The class folder {folder} has no images. {found} Remove the folder, or put its images in."
+
+
+def _list_flat(root: Path, folder: Path, walk: Walk) -> Dataset:
+    files = {path[len(str(root)) + 1 :]: size for path, size in walk.images(folder)}
+    images = [name for name in files if is_image(name)]  # not a folder that may not be read
+    classes, labels = _numbered(val_labels(root, folder, images))
+    label_of, listing = dict(zip(images, labels, strict=True)), Listing()
+    for name, size in files.items():
+        listing.add(name, label_of.get(name, 0), size)
+    return listing.dataset(root, "val", classes)
+
+
+def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Classes, and of each image its class's number, from its class's name."""
+    classes = sorted_classes(set(names))
+    label_of = {name: label for label, name in enumerate(classes)}
+    return classes, [label_of[name] for name in names]
+
+
+# -- archives ----------------------------------------------------------------------------------------------
+
+
+def _class_tars(tar: Path) -> dict[str, tarfile.TarInfo]:
+    """What ILSVRC2012_img_train.tar holds: a tar a class."""
+    inner: dict[str, tarfile.TarInfo] = {}
+    for m in members(tar):
+        if m.name.endswith(".tar") and not is_hidden(m.name) and inner.setdefault(Path(m.name).stem, m) is not m:
+            raise DatasetError(f"{tar} holds {m.name} twice; copy it again.")
+    if not inner:
+        raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")
+    return inner
+
+
+def _list_train_tar(root: Path, tar: Path, left_out: Counter[str]) -> Dataset:
+    inner, listing = _class_tars(tar), Listing()
+    classes = sorted_classes(inner)
+    for label, name in enumerate(classes):
+        begin, end, before = inner[name].offset_data, inner[name].offset_data + inner[name].size, len(listing)
+        for m in _images(members(tar, begin, end), left_out):
+            listing.add(f"{name}/{m.name}", label, m.size, container=0, offset=m.offset_data)
+        if len(listing) == before:
+            raise DatasetError(f"The class archive {name}.tar in {tar} has no images.")
+        if label % 100 == 99:
+            log.info("Listed %d of %d classes in %s", label + 1, len(classes), tar.name)
+    return listing.dataset(root, "train", classes, [tar])
+
+
+def _images(found: Iterable[tarfile.TarInfo], left_out: Counter[str]) -> Iterator[tarfile.TarInfo]:
+    for member in found:
+        if is_hidden(member.name):
+            continue
+        if is_image(member.name):
+            yield member
+        else:
+            count_left_out(left_out, [member.name])
+
+
+def _list_val_tar(root: Path, tar: Path, left_out: Counter[str]) -> Dataset:
+    found = sorted(_images(members(tar), left_out), key=lambda m: m.name)
+    classes, labels = _numbered(val_labels(root, None, [m.name for m in found]))
+    listing = Listing()
+    for m, label in zip(found, labels, strict=True):
+        listing.add(m.name, label, m.size, container=0, offset=m.offset_data)
+    return listing.dataset(root, "val", classes, [tar])

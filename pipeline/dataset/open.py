@@ -1,0 +1,117 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from ..cache import can_keep
+from ..errors import DatasetError, NoSplit
+from .images import Dataset, Listing, Split
+from .layouts import Layout
+from .regular import NotRegular, check_regular
+
+log = logging.getLogger("alexnet")
+
+
+DEFAULT_DATA = Path("/data/imagenet")
+
+
+CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
+
+
+def locate(data: Path | None) -> Path:
+    """DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
+    if data is not None:
+        where, source = data, "given"
+    elif os.environ.get("ALEXNET_DATA"):
+        where, source = Path(os.environ["ALEXNET_DATA"]), "from $ALEXNET_DATA"
+    else:
+        where, source = DEFAULT_DATA, "the default"
+    if not where.exists():
+        hint = "Pass the folder that holds train/ and val/, or set ALEXNET_DATA."
+        raise DatasetError(f"No data set at {where} ({source}). {hint}")
+    if not where.is_dir():
+        raise DatasetError(f"{where} is a file. Pass the folder that holds it; archives in it are read in place.")
+    return where.resolve()
+
+
+def from_files(paths: Sequence[Path]) -> Dataset:
+    """Images named one by one, without labels, as a data set."""
+    listing = Listing()
+    for path in paths:
+        try:
+            check_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DatasetError(f"There is no image file {path}.") from None
+        except NotRegular as error:
+            raise DatasetError(f"{path} is {error}. Give image files.") from error
+        listing.add(str(path), 0, path.stat().st_size)
+    return listing.dataset(Path(), "val", ())
+
+
+def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Dataset:
+    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached.
+
+    The labels of a validation split count in the classes of the training split, where there is one. `rescan` lists
+    anew, as is needed when a file was replaced in place. Raises `NoSplit` where there is nothing of the split.
+    """
+    from .classes import in_training_classes  # the modules need each other's types
+    from .layouts import find_layout
+
+    root = locate(data)
+    layout = find_layout(root, split)
+    dataset = _open_layout(root, split, layout, rescan)
+    if layout.remark:
+        log.info(layout.remark)
+    if left_out := layout.describe_left_out():
+        log.info("%s split of %s: %s", split, root, left_out)
+    if split == "train" or (trained := _training_classes(root)) is None:
+        return dataset
+    return in_training_classes(dataset, trained)
+
+
+def _training_classes(root: Path) -> Sequence[str] | None:
+    from .layouts import find_layout
+
+    try:
+        layout = find_layout(root, "train")
+    except NoSplit:  # a validation split alone
+        return None
+    return layout.list_classes() if layout.list_classes else _open_layout(root, "train", layout).classes
+
+
+def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False) -> Dataset:
+    """A split with classes of its own."""
+    from ..dataset import index
+
+    path, stamp = index.index_path(root, split), index.stamp_of(root, split, layout)
+    if path and not rescan and (cached := index.load_index(path, stamp, split)) is not None:
+        return cached
+    dataset = layout.list_images(rescan)
+    if len(dataset) == 0:
+        where = f"No images under {root} for split '{split}' ({layout.describe})."
+        raise DatasetError(f"{where} {layout.describe_left_out()}".strip())
+    if len(dataset) >= CACHE_FROM_IMAGES and can_keep() and path:
+        index.keep_index(path, stamp, dataset, layout.folders)
+    return dataset
+
+
+def open_splits(data: Path | None, splits: Sequence[Split], *, rescan: bool = False) -> list[Dataset]:
+    """These splits; where none is named those that there are, with a word of one that is missing."""
+    if splits:
+        return [open_dataset(data, split, rescan=rescan) for split in splits]
+    found, missing = list[Dataset](), list[NoSplit]()
+    for split in get_args(Split):
+        try:
+            found.append(open_dataset(data, split, rescan=rescan))
+        except NoSplit as error:
+            missing.append(error)
+    if not found:
+        raise missing[0]
+    for absent in missing:
+        log.warning("Only the %s split is there. %s", found[0].split, absent)
+    return found

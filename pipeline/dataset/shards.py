@@ -1,0 +1,147 @@
+"""The samples of WebDataset shards.
+
+A sample's image is encoded, or, from `pack.py`, the pixels of a 256-square in numpy's format. Archives are never
+unpacked; member names are only labels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DatasetError
+from .archive import archive_size, members, open_archive
+from .classes import Labels, is_numbered, named, text_of
+from .images import Dataset, Listing, Split
+from .index import VERSION, keep_index, load_index
+from .names import IMAGE_EXTENSIONS, count_left_out, is_hidden, is_image
+
+MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsensical label would make a billion
+RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
+
+
+def open_shards(
+    root: Path, split: Split, shards: Sequence[Path], class_file: Path | None, left_out: Counter[str], rescan: bool
+) -> Dataset:
+    """The samples of WebDataset shards, from a pack's index where one fits them; `rescan` makes that anew. Numbers are
+    named by the file."""
+    index, stamp = root / f"{split}.index", shard_stamp(shards)
+    if not rescan and (packed := load_index(index, stamp, split)) is not None:
+        packed = replace(packed, root=root, containers=tuple(shards), _descriptors={})
+        return named(packed, class_file) if is_numbered(packed.classes) else packed
+    dataset = named(list_shards(root, split, shards, left_out), class_file)
+    if rescan and index.is_file() and len(dataset):
+        keep_index(index, stamp, dataset)
+    return dataset
+
+
+def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Counter[str]) -> Dataset:
+    """With classes as the labels say them; `left_out` counts what samples without an image have."""
+    listing, labels = Listing(), Labels()
+    encodings = set()
+    for number, shard in enumerate(shards):
+        with open(open_archive(shard), "rb") as file:  # noqa: PTH123 (a descriptor)
+            for key, parts in _samples(shard):
+                if (extension := _image_of(shard, key, parts)) is None:
+                    count_left_out(left_out, (f"{key}.{e}" for e in parts))
+                    continue
+                image = parts[extension]
+                header = _raw_header(file, shard, image) if f".{extension}" == RAW_EXTENSION else 0
+                encodings.add(header > 0)
+                label = labels.position(_shard_label(file, shard, key, parts))
+                listing.add(image.name, label, image.size - header, container=number, offset=image.offset_data + header)
+    if len(encodings) > 1:
+        raise DatasetError(f"The shards in {shards[0].parent} hold both images and .npy arrays. Keep them apart.")
+    return listing.dataset(root, split, labels.classes(shards[0].parent), shards, raw=True in encodings)
+
+
+def shard_stamp(shards: Sequence[Path]) -> str:
+    """What the index of a pack is valid for: shards of these names and sizes, wherever they are moved."""
+    return json.dumps([VERSION, *([shard.name, archive_size(shard)] for shard in shards)])
+
+
+def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -> int:
+    """Bytes before the pixels of a 256-square in numpy's format."""
+    file.seek(member.offset_data)
+    start = io.BytesIO(file.read(min(member.size, 4096)))
+    try:
+        version = np.lib.format.read_magic(start)
+        found = (version, *np.lib.format.read_array_header_1_0(start), member.size - start.tell())
+        if found != ((1, 0), RAW_SHAPE, False, np.uint8, prod(RAW_SHAPE)):
+            raise ValueError(f"{found[3]} {found[1]}")
+    except ValueError as error:
+        hint = "`alexnet pack --raw` writes uint8 (256, 256, 3)."
+        raise DatasetError(f"{member.name} in {shard} is no such array as can be read ({error}). {hint}") from error
+    return start.tell()
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Neighbouring members that share a name up to the first dot of its last part are one sample; without a dot, or
+    with one in front, they are none."""
+    key, parts = "", dict[str, tarfile.TarInfo]()
+    for member in members(shard):
+        folder, _, base = member.name.rpartition("/")
+        stem, dot, extension = base.partition(".")
+        if not dot or is_hidden(member.name):
+            continue
+        if (name := f"{folder}/{stem}" if folder else stem) != key:
+            if parts:
+                yield key, parts
+            key, parts = name, {}
+        if parts.setdefault(extension.lower(), member) is not member:
+            raise DatasetError(f"The sample {key} in {shard} has two members .{extension}; write the shard again.")
+    if parts:
+        yield key, parts
+
+
+def _image_of(shard: Path, key: str, parts: Collection[str]) -> str | None:
+    """Which of a sample's extensions is the image: .jpg before .png and so on, and either before seg.png."""
+    images = [e for e in parts if is_image(f".{e}")]
+    plain = [e for e in images if "." not in e]
+    if not plain and len(images) > 1:
+        hint = "Write the shard again, with the one to train on called .jpg, .png or the like."
+        raise DatasetError(f"The sample {key} in {shard} has several images: {', '.join(images)}. {hint}")
+    if plain:
+        return min(plain, key=lambda e: IMAGE_EXTENSIONS.index(f".{e}"))
+    return next((e for e in (*images, RAW_EXTENSION[1:]) if e in parts), None)
+
+
+def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int | str:
+    """From `<key>.cls`, or `label` or `cls` in `<key>.json`: a number, or in JSON the name of a class."""
+
+    def content(member: tarfile.TarInfo) -> str:
+        file.seek(member.offset_data)
+        return text_of(file.read(min(member.size, 1 << 20)))
+
+    hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
+    if (source := next((extension for extension in ("cls", "json") if extension in parts), None)) is None:
+        hint = f"{hint} An archive of plain images is to be unpacked into class folders."
+        raise DatasetError(f"The sample {key} in {shard} has no label, only {', '.join(parts)}. {hint}")
+    try:
+        if source == "cls":
+            label: int | str = int(content(parts[source]))
+        else:
+            record = json.loads(content(parts[source]))
+            label = _number_or_name(record["label"] if "label" in record else record["cls"])
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise DatasetError(f"The sample {key} in {shard} has no label in its {source} ({error}). {hint}") from error
+    if isinstance(label, int) and not 0 <= label < MAX_CLASSES:
+        raise DatasetError(f"The sample {key} in {shard} has label {label}; labels are 0 to {MAX_CLASSES - 1}.")
+    return label
+
+
+def _number_or_name(value: object) -> int | str:
+    """A number may be written as text."""
+    if isinstance(value, str) and value.strip():
+        value.encode()  # no half of a surrogate pair
+        return int(value) if re.fullmatch(r"\s*-?\d+\s*", value, re.ASCII) else value
+    return int(str(value))  # neither 2.7 nor true

@@ -1,0 +1,81 @@
+"""Where in a data set's folder the two splits lie: in folders and archives, told by their names.
+
+Before `layouts.py`, which looks into them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .images import Split
+from .names import SPLIT_NAMES, is_hidden, split_word
+
+ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+
+
+def kaggle_root(root: Path) -> Path:
+    """Kaggle's download keeps the two folders three levels down."""
+    below = root / "ILSVRC" / "Data" / "CLS-LOC"
+    return below if below.is_dir() else root
+
+
+def split_folder(root: Path, split: Split) -> Path | None:
+    """The folder that holds a split's images, whatever the case of its name."""
+    names = SPLIT_NAMES[split]
+    folders = [path for path in root.iterdir() if path.name.lower() in names and path.is_dir()]
+    return min(folders, key=lambda path: (names.index(path.name.lower()), not path.name.islower()), default=None)
+
+
+def archives_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name) and not path.is_dir())
+
+
+def archives_of_split(root: Path, split: Split) -> list[Path]:
+    """The original archive, or the shards whose names have the first of the split's words for which there are any."""
+    if (original := root / ILSVRC_TARS[split]).is_file():
+        return [original]
+    words = {tar: split_word(tar.stem) for tar in archives_in(root)}
+    wanted = next((word for word in SPLIT_NAMES[split] if word in words.values()), None)
+    return [tar for tar, word in words.items() if word and word == wanted]
+
+
+def nothing_found(root: Path, split: Split) -> str:
+    entries = sorted(_described(path) for path in root.iterdir() if not is_hidden(path.name))
+    found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
+    wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or shards such as x-{split}-0.tar"
+    message = f"No {split} images in {root}. Looked for {wanted}; found: {found or 'an empty folder'}."
+    if split_word(root.name) == root.name.lower():
+        return f"{message} Did you mean its parent, {root.parent}?"
+    if inner := _holds(root, split):
+        return f"{message} Did you mean {inner}?"
+    return f"{message} {how_to_get(root, split)}".strip()
+
+
+def _described(path: Path) -> str:
+    """A folder ends in a slash, what is packed again has its remedy, and a link may lead nowhere."""
+    if path.is_dir():
+        return f"{path.name}/"
+    if path.name.endswith((".tar.gz", ".tgz")) and split_word(path.name):
+        return f"{path.name} (gunzip it)"
+    return path.name if path.exists() else f"{path.name} (a link that leads nowhere)"
+
+
+def _holds(root: Path, split: Split) -> Path | None:
+    """A folder right below that has the split, and is none of another."""
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not split_word(path.name))
+    return next((path for path in folders if split_folder(path, split) or archives_of_split(path, split)), None)
+
+
+def how_to_get(root: Path, split: Split) -> str:
+    """What to do for a validation set where there are images to train on."""
+    folder = split_folder(root, "train")
+    archives = [*(archives_in(folder) if folder else []), *archives_of_split(root, "train")]
+    if split == "train" or not (folder or archives):
+        return ""
+    if folder and any(path.is_dir() and not is_hidden(path.name) for path in folder.iterdir()):
+        archives = []  # the class folders win
+    if len(archives) > 1:
+        return "Set some aside: move a few of the train archives into a folder val/."
+    if archives:
+        return "Put images of each class into val/<class>/ beside it."
+    return "Set some aside: move a few images of each class from train/<class>/ to val/<class>/."

@@ -1,0 +1,36 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..dataset.images import Dataset
+from ..errors import TooManyBadFiles
+
+
+class BadImage(ValueError):
+    """One image cannot be used; the message says why."""
+
+
+def add_bad(dataset: Dataset, bad: dict[int, str], met: Mapping[int, str], max_bad: float) -> None:
+    """Adds to a rank's bad images what another has met, so that the limit is one for all of them.
+
+    Raises `TooManyBadFiles` where together they are too many.
+    """
+    bad |= {index: reason for index, reason in met.items() if index not in bad}
+    if len(bad) > max_bad * len(dataset):
+        raise TooManyBadFiles(describe_bad(dataset, bad, max_bad))
+
+
+def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
+    """One message for too many bad images: how many, the limit, and the first few."""
+    return (
+        f"{len(bad)} of {len(dataset)} images ({len(bad) / len(dataset):.2%}) cannot be used, more than --max-bad "
+        f"{max_bad:g} allows. {name_bad(dataset, bad)}"
+    )
+
+
+def name_bad(dataset: Dataset, bad: Mapping[int, str], few: int = 3) -> str:
+    """The first few of them, with reasons."""
+    first = [f"{dataset.name(index)}: {reason}" for index, reason in sorted(bad.items())[:few]]
+    return "; ".join([*first, *(["..."] if len(bad) > few else [])])

@@ -1,0 +1,57 @@
+"""What a file is, by its first bytes: for messages about files that are no image, or none that can be decoded here."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_SUPPORTED = "which is not supported; convert it to JPEG, PNG, BMP or WebP"
+HEAD = 512  # bytes that are looked at
+
+_IMAGES = {
+    rb"GIF8[79]a": "a GIF image",
+    rb"....ftypavi[fs]": "an AVIF image",
+    rb"....ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)": "a HEIC image",
+    rb"II\*\0|MM\0\*|II\+\0|MM\0\+": "a TIFF image",
+    rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "a JPEG 2000 image",
+    rb"\0\0\0\x0cJXL |\xff\x0a": "a JPEG XL image",
+    rb"P[1-7][\s#]": "a PNM image",
+    rb"\0\0[\x01\x02]\0[^\0]\0": "an icon",
+    rb"8BPS": "a Photoshop image",
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg.*?>\s*)*<svg": "an SVG drawing",
+}
+_OTHERS = {
+    rb"version https://git-lfs": "a Git LFS pointer to an image; `git lfs pull` fetches it",
+    rb"(?i)(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)": "an HTML page, not an image",
+    rb"(\xef\xbb\xbf)?\s*<\?xml": "an XML document, not an image",
+    rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*[\[{\"\]])": "a JSON document, not an image",
+    rb"\x1f\x8b": "a gzip archive, not an image; unpack it",
+    rb"PK\x03\x04": "a zip archive, not an image; unpack it",
+    rb".{257}ustar": "a tar archive, not an image; unpack it",
+    rb"%PDF-": "a PDF document, not an image",
+    rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ": "a film, not an image",
+    rb"\x93NUMPY": "a numpy array, not an image",
+    rb"[\t\n\r -~\x80-\xff]+$": "text, not an image",
+}
+_KINDS = [
+    (re.compile(pattern, re.DOTALL), says)
+    for pattern, says in {
+        **{pattern: f"{name}, {NOT_SUPPORTED}" for pattern, name in _IMAGES.items()},
+        **_OTHERS,
+    }.items()
+]
+
+
+def what_it_is(data: NDArray[np.uint8]) -> str:
+    """A few words on a file that is none of the supported images."""
+    if len(data) == 0:
+        return "the file is empty"
+    if not data.any():
+        return "filled with zeros, not an image; copy it again"
+    head = data[:HEAD].tobytes()
+    for pattern, says in _KINDS:
+        if pattern.match(head):
+            return says
+    return f"not an image that is known (it begins with the bytes {head[:8].hex(' ')})"

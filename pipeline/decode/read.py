@@ -1,0 +1,69 @@
+"""One image as it is stored, made sure of before any decoder sees it.
+
+`stream.py` reads images with this; what passes here is whole by its structure (`jpeg.py`, `containers.py`), and goes to
+DALI, which has its own opinion (`judge.py`).
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.JpegImagePlugin import JpegImageFile
+
+from ..dataset.images import Dataset
+from ..geometry import SHORT_SIDE
+from .bad_images import BadImage
+from .containers import PNG, Picture, read_bmp, read_png, read_webp
+from .formats import what_it_is
+from .jpeg import read_jpeg
+
+
+def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Encoded bytes and (height, width) of one image, as DALI decodes it; raises `BadImage` with the reason."""
+    try:
+        data = dataset.read(index)
+    except OSError as error:
+        raise BadImage(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise BadImage(str(error)) from error
+    if dataset.raw:
+        return data.reshape(SHORT_SIDE, SHORT_SIDE, 3), (SHORT_SIDE, SHORT_SIDE)
+    head = data[:12].tobytes()
+    if head[:2] == b"\xff\xd8":
+        jpeg = read_jpeg(data)
+        _check_size(jpeg.height, jpeg.width, max_pixels)
+        return jpeg.data if jpeg.components < 4 else _without_inks(jpeg.data), (jpeg.height, jpeg.width)
+    picture = _other(head, data)
+    _check_size(picture.height, picture.width, max_pixels)
+    return picture.data, (picture.height, picture.width)
+
+
+def _other(head: bytes, data: NDArray[np.uint8]) -> Picture:
+    if head.startswith(PNG):
+        return read_png(data)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return read_webp(data)
+    if head[:2] == b"BM":
+        return read_bmp(data)
+    raise BadImage(what_it_is(data))
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise BadImage(f"its header claims {width}x{height} pixels, more than --max-pixels {max_pixels}")
+    if height < 1 or width < 1:
+        raise BadImage(f"its header claims {width}x{height} pixels")
+
+
+def _without_inks(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A JPEG of four components (CMYK, YCCK) as the BMP of what Pillow makes of it: each decoder has its own idea of
+    which inks are inverted, and of what colours they are. ImageNet has some twenty."""
+    bmp = io.BytesIO()
+    try:
+        with JpegImageFile(io.BytesIO(jpeg.tobytes())) as image:
+            image.convert("RGB").save(bmp, "BMP")
+    except (OSError, SyntaxError) as error:
+        raise BadImage(f"damaged (a CMYK JPEG: {error})") from None
+    return np.frombuffer(bmp.getbuffer(), np.uint8)

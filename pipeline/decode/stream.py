@@ -1,0 +1,256 @@
+"""Bytes into a DALI graph, tensors out, and images that cannot be decoded survived.
+
+Reader threads fetch encoded images and look at their headers; DALI's own threads decode and resample; the
+consumer takes finished batches. A bad image is named, counted and either replaced by the next good one in the
+data set (training) or dropped from its batch (statistics, evaluation). DALI itself knows no such thing: one
+undecodable sample ends its pipeline. So when that happens the culprit is searched for among the batches in
+flight, the pipeline is built anew, and the same batches are fed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dataset.images import Dataset
+from ..errors import TooManyBadFiles
+from ..geometry import region_of_square, source_region
+from .bad_images import BadImage, add_bad, describe_bad
+from .graph import Source, new_pipeline
+from .judge import Judge, why
+from .read import read_image
+from .settings import Settings
+
+log = logging.getLogger("alexnet")
+
+
+_Loaded = tuple[int, NDArray[np.uint8], tuple[int, int]]  # image, encoded bytes, (height, width)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one batch asks for: images (b,), their crops (b, 2), and further graph inputs of (b, ...)."""
+
+    indices: NDArray[np.int64]
+    crops: NDArray[np.integer]
+    inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A request with its bytes: `indices` (k,) are the images really used, `crops` (k, 2) theirs, `bad` those dropped,
+    with reasons."""
+
+    request: Request
+    indices: NDArray[np.int64]
+    crops: NDArray[np.integer]
+    inputs: dict[str, Any]
+    bad: list[tuple[int, str]]
+
+
+class ImageStream(Iterator[tuple[Any, Feed]]):
+    """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
+
+    `build` fills a pipeline; `inputs` names what it takes; `crop` is the output size for `source_region`, or None
+    where the graph decodes whole images. Raw pixels need no decoding: on the CPU they leave as they were read. `bad`
+    maps every unusable image met so far to the reason; streams that drop do not try those again. Streams that replace
+    do, since what an image is replaced by must follow from the plan alone, not from what a run has met before: a
+    resumed run has met less.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        requests: Iterable[Request],
+        build: Callable[[Any, Source], None],
+        inputs: tuple[str, ...],
+        *,
+        batch_size: int,
+        crop: int | None,
+        on_bad: Literal["replace", "drop"],
+        settings: Settings,
+        bad: dict[int, str] | None = None,
+    ) -> None:
+        self.bad: dict[int, str] = {} if bad is None else bad
+        self._dataset, self._build, self._names, self._crop = dataset, build, inputs, crop
+        self._batch_size, self._replace, self._settings = batch_size, on_bad == "replace", settings
+        self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read")
+        self._read: queue.Queue[Feed | BaseException | None] = queue.Queue(settings.prefetch)
+        self._again: deque[Feed] = deque()  # to be fed anew to a new pipeline
+        self._in_flight: deque[Feed] = deque()  # inside the pipeline
+        self._done: deque[tuple[Any, Feed]] = deque()
+        self._refused: set[tuple[int, int, int]] = set()  # (image, top, left) that DALI could not decode
+        self._ended = False
+        self._stop = threading.Event()
+        self._recording = threading.Lock()
+        self._decodes = settings.on_gpu or not dataset.raw
+        self._pipeline: Any = self._new_pipeline() if self._decodes else None
+        self._producer = threading.Thread(target=self._produce, args=(iter(requests),), daemon=True)
+        self._producer.start()
+
+    def __next__(self) -> tuple[Any, Feed]:
+        if self._stop.is_set():
+            raise StopIteration
+        if not self._decodes:
+            return self._next_raw()
+        while not self._done:
+            try:
+                (output,) = self._pipeline.run()
+            except RuntimeError as error:
+                self._recover(error)
+            except StopIteration:
+                self._finish_empty()
+                if not self._done:
+                    raise
+            else:
+                self._finish_empty()
+                self._done.append((output, self._in_flight.popleft()))
+        return self._done.popleft()
+
+    def _next_raw(self) -> tuple[Any, Feed]:
+        if (feed := self.take()) is None:
+            raise StopIteration
+        return feed.inputs["encoded"] or None, feed
+
+    def close(self) -> None:
+        """End the threads; safe to call more than once."""
+        self._stop.set()
+        while self._producer.is_alive():
+            try:
+                self._read.get(timeout=0.05)  # a producer that waits for room must see the event
+            except queue.Empty:
+                continue
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._in_flight.clear()
+        self._ended = True
+        self._pipeline = None
+
+    def __enter__(self) -> ImageStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- reading, on the producer's thread -----------------------------------------------------------------
+
+    def _produce(self, requests: Iterator[Request]) -> None:
+        item: Feed | BaseException | None
+        while not self._stop.is_set():
+            try:
+                request = next(requests, None)
+                item = None if request is None else self._fill(request)
+            except BaseException as error:  # (it is raised again where the batches are taken)
+                item = error
+            self._read.put(item)
+            if not isinstance(item, Feed):
+                return
+
+    def _fill(self, request: Request) -> Feed:
+        """Read a request's images and work out what to decode of each."""
+        parts = np.array_split(request.indices, min(self._settings.readers, len(request.indices)) or 1)
+        crops = np.array_split(request.crops, len(parts))
+        loaded = [image for part in self._pool.map(self._load_all, parts, crops) for image in part]
+        rows = np.array([row for row, image in enumerate(loaded) if image is not None], np.int64)
+        images = [image for image in loaded if image is not None]
+        inputs: dict[str, Any] = {"encoded": [data for _, data, _ in images]}
+        if self._crop is not None:
+            shapes = np.array([shape for _, _, shape in images], np.int64).reshape(-1, 2)
+            taken = request.crops[rows]
+            raw = self._dataset.raw
+            region = region_of_square(taken, self._crop) if raw else source_region(shapes, taken, self._crop)
+            inputs |= region._asdict()
+        inputs |= {name: values[rows] for name, values in request.inputs.items()}
+        dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]
+        indices = np.array([index for index, _, _ in images], np.int64)
+        return Feed(request, indices, request.crops[rows], inputs, [(i, self.bad[i]) for i in dropped])
+
+    def _load_all(self, indices: NDArray[np.int64], crops: NDArray[np.integer]) -> list[_Loaded | None]:
+        return [self._load(i, top, left) for i, (top, left) in zip(indices.tolist(), crops.tolist(), strict=True)]
+
+    def _load(self, wanted: int, top: int, left: int) -> _Loaded | None:
+        """The image, or the next one after it that is usable at this crop, or None where bad images are dropped."""
+        for step in range(len(self._dataset) if self._replace else 1):
+            index = (wanted + step) % len(self._dataset)
+            if (index, top, left) in self._refused or (index in self.bad and not self._replace):
+                continue
+            try:
+                return index, *read_image(self._dataset, index, self._settings.max_pixels)
+            except BadImage as error:
+                self._record(index, str(error))
+        if self._replace:
+            raise TooManyBadFiles(describe_bad(self._dataset, self.bad, self._settings.max_bad))
+        return None
+
+    def _record(self, index: int, reason: str) -> None:
+        with self._recording:  # two readers may have met it at once
+            if index in self.bad:
+                return
+            log.warning("Bad image %s: %s", self._dataset.name(index), reason)
+            add_bad(self._dataset, self.bad, {index: reason}, self._settings.max_bad)
+
+    # -- decoding, on the consumer's thread ----------------------------------------------------------------
+
+    def _new_pipeline(self) -> Any:
+        s = self._settings
+        pipeline = new_pipeline(self._batch_size, s.threads, s.device_id, s.prefetch)
+        with pipeline:
+            self._build(pipeline, self._feed)
+        pipeline.build()
+        return pipeline
+
+    def _feed(self) -> tuple[Any, ...]:
+        """The pipeline's source: the next batch that is not empty."""
+        while (feed := self._again.popleft() if self._again else self.take()) is not None:
+            if not self._refused.isdisjoint(_places(feed)):  # found out since it was read
+                feed = self._fill(feed.request)
+            self._in_flight.append(feed)
+            if len(feed.indices):
+                return tuple(feed.inputs[name] for name in self._names)
+        raise StopIteration
+
+    def take(self) -> Feed | None:
+        """The next batch as read, not decoded; None for ever after the last."""
+        item = None if self._ended else self._read.get()
+        self._ended = not isinstance(item, Feed)
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _finish_empty(self) -> None:
+        """Empty batches never enter the pipeline; they leave in their turn."""
+        while self._in_flight and not len(self._in_flight[0].indices):
+            self._done.append((None, self._in_flight.popleft()))
+
+    def _recover(self, error: RuntimeError) -> None:
+        """Find what cannot be decoded among the batches in flight, and feed them again without it."""
+        judge = Judge(self._settings.device_id, whole=self._crop is None)
+        culprits = {
+            place: feed.inputs["encoded"][row]
+            for feed in self._in_flight
+            for row, place in enumerate(_places(feed))
+            if not judge.decodes(feed.inputs, row)
+        }
+        if not culprits:
+            raise error
+        self._refused |= culprits.keys()
+        for (index, _, _), data in culprits.items():
+            self._record(index, why(data))
+        self._again.extendleft(reversed([self._fill(feed.request) for feed in self._in_flight]))
+        self._in_flight.clear()
+        self._pipeline = self._new_pipeline()
+
+
+def _places(feed: Feed) -> list[tuple[int, int, int]]:
+    """(image, top, left) of each row of a feed."""
+    return [(i, top, left) for i, (top, left) in zip(feed.indices.tolist(), feed.crops.tolist(), strict=True)]

@@ -1,0 +1,84 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset.images import Dataset
+from .decode.graph import IMAGE_INPUTS, REGION_INPUTS, SQUARE_INPUTS, image_graph, region_graph, square_graph
+from .decode.settings import Decode, Settings
+from .decode.stream import ImageStream, Request
+from .decode.tensors import _resampled, decoding
+from .geometry import SHORT_SIDE
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images without augmentation: `pixels` uint8 (b, 256, 256, 3), or b arrays (H, W, 3) where whole."""
+
+    indices: NDArray[np.int64]  # (b,)
+    pixels: Any
+    bad: list[tuple[int, str]]  # images asked for in this batch that cannot be used, with reasons
+
+
+def squares(
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    *,
+    batch_size: int,
+    settings: Settings,
+    decode: Decode = "exact",
+    bad: dict[int, str] | None = None,
+) -> Iterator[Decoded]:
+    """The central 256-squares of images, as torch tensors uint8 (b, 256, 256, 3) on the decoding device.
+
+    Every index comes once, in order: in a batch's `indices`, or in its `bad`. A batch may be short or empty.
+    """
+    build: Any
+    build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
+    build = partial(build, **decoding(dataset, decode, settings))
+    stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
+    for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
+        yield Decoded(feed.indices, pixels, feed.bad)
+
+
+def full_images(
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    *,
+    batch_size: int,
+    settings: Settings,
+    decode: Decode = "exact",
+    bad: dict[int, str] | None = None,
+) -> Iterator[Decoded]:
+    """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
+    build = partial(image_graph, **decoding(dataset, decode, settings))
+    with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
+        for output, feed in stream:
+            images = output if isinstance(output, list) else [] if output is None else output.as_cpu()
+            pixels = [np.asarray(image) for image in images]
+            yield Decoded(feed.indices, pixels, feed.bad)
+
+
+def _in_order(
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    build: Any,
+    inputs: tuple[str, ...],
+    crop: int | None,
+    batch_size: int,
+    settings: Settings,
+    bad: dict[int, str] | None,
+) -> ImageStream:
+    corner = np.zeros((batch_size, 2), np.int64)
+    parts = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
+    requests = (Request(part, corner[: len(part)]) for part in parts)
+    return ImageStream(
+        dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop", settings=settings, bad=bad
+    )

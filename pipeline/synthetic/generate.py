@@ -1,0 +1,193 @@
+"""Data sets made of nothing: ten classes of drawn pictures, and photograph-like JPEGs to time loaders with.
+
+Comes before everything else where there is no ImageNet: `draw.py` makes the pictures, `dataset.py` finds the
+files like any others. A picture has a random stream of its own, so its bytes do not depend on the number of
+processes.
+"""
+
+import fcntl
+import glob
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..cache import cache_folder, needed_cache
+from ..dataset.images import Dataset
+from ..dataset.open import open_dataset
+from ..machine.hardware import num_cores
+from .draw import KINDS, Kind, draw_jpeg
+
+log = logging.getLogger("alexnet")
+
+GENERATOR = 2  # version of the pictures: a tree of another version is not reused
+MARKER = "generated.json"
+Progress = Callable[[int, int], None]
+
+
+class _Job(NamedTuple):
+    """One picture to draw: its file below the root, the key of its random stream, what it shows."""
+
+    path: str
+    key: tuple[int, ...]
+    kind: Kind | None
+
+
+def generate_tree(
+    root: Path,
+    *,
+    train_per_class: int,
+    val_per_class: int,
+    seed: int = 0,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Ten drawn classes as `root/train/<class>/*.JPEG` and `root/val/<class>/*.JPEG`; returns `root`.
+
+    The tree appears complete or not at all, and one with the same parameters is reused. `processes` defaults
+    to the number of cores; as they are spawned, a script that calls this needs the usual `__main__` guard.
+    `progress(done, total)` is called after each picture.
+    """
+    counts = {"train": train_per_class, "val": val_per_class}
+    jobs = [
+        _Job(f"{split}/{kind.name}/{kind.name}_{i:05d}.JPEG", (seed, s, k, i), kind)
+        for s, (split, count) in enumerate(counts.items())
+        for k, kind in enumerate(KINDS)
+        for i in range(count)
+    ]
+    return _build(root, {"kind": "tree", **counts, "seed": seed}, jobs, processes, progress)
+
+
+def generate_flat(
+    root: Path, count: int, seed: int = 0, *, processes: int | None = None, progress: Progress | None = None
+) -> Path:
+    """`count` photograph-like JPEGs of nothing as `root/train/<number>/*.JPEG`, 100 a folder; returns `root`.
+
+    For measuring loaders without a data set. Complete or absent, and reused, like that of `generate_tree`.
+    """
+    jobs = [_Job(f"train/{i // 100:04d}/{i:06d}.JPEG", (seed, i), None) for i in range(count)]
+    return _build(root, {"kind": "flat", "train": count, "seed": seed}, jobs, processes, progress)
+
+
+def generated_dataset(count: int, seed: int = 0, *, progress: Progress | None = None) -> Dataset:
+    """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
+    folder, name = cache_folder(), f"bench-jpegs/{count}-seed{seed}-v{GENERATOR}"
+    if folder is None or not (folder / name).exists():
+        folder = needed_cache("The JPEGs that are generated where no DATA is given go there.")
+    return open_dataset(generate_flat(folder / name, count, seed, progress=progress), "train")
+
+
+def _build(
+    root: Path, facts: dict[str, Any], jobs: list[_Job], processes: int | None, progress: Progress | None
+) -> Path:
+    """Draws `jobs` into a sibling of `root` and renames it when complete; a second process waits for the first."""
+    facts = {"generator": GENERATOR, **facts}
+    if _is_generated(root, facts):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _turn(root) as ours:
+        if _is_generated(root, facts):
+            return root
+        for abandoned in root.parent.glob(f".{glob.escape(root.name)}.partial-*") if ours else ():
+            shutil.rmtree(abandoned, ignore_errors=True)  # its process was killed
+        draft = root.with_name(f".{root.name}.partial-{os.getpid()}")
+        try:
+            for folder in sorted({(draft / job.path).parent for job in jobs}):
+                folder.mkdir(parents=True)
+            for done, _ in enumerate(_draw_all(draft, jobs, processes or num_cores()), start=1):
+                if progress:
+                    progress(done, len(jobs))
+            (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+            os.sync()  # thousands of files at once, before their folder has its name
+            try:
+                draft.rename(root)  # an empty folder in the way is replaced
+            except OSError:
+                if ours or not _is_generated(root, facts):  # without locks another process may have been faster
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+@contextmanager
+def _turn(root: Path) -> Iterator[bool]:
+    """One process at a time draws beside `root`; False where the file system has no locks."""
+    descriptor = os.open(root.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield _lock(descriptor, root)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, root: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.warning("Another process is drawing into %s; waiting for it.", root)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
+    """Whether `root` is the tree that `facts` describe; an error when something else is there."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    marker = root / MARKER
+    found = json.loads(marker.read_text()) if marker.is_file() else None
+    if found != facts:
+        what = f"was generated with {found}" if found else f"was not generated here (it has no {MARKER})"
+        raise FileExistsError(f"{root} {what}; wanted {facts}. Choose another folder, or remove this one.")
+    return True
+
+
+def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
+    """Draws every job, yielding after each; in several processes where there is work enough for them."""
+    draw = partial(_draw, root)
+    processes = min(processes, len(jobs) // 200)
+    if processes < 2:
+        yield from map(draw, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # the caller may have threads of torch and DALI
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            with _no_ctrl_c():  # it would break the pool; the parent hears of it and ends the pool properly
+                drawn = pool.map(draw, jobs, chunksize=16)
+            yield from drawn
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Ctrl-C waits until afterwards, and processes started here never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+
+    def follow() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _draw(root: Path, job: _Job) -> None:
+    (root / job.path).write_bytes(draw_jpeg(job.key, job.kind))

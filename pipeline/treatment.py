@@ -1,0 +1,38 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .geometry import CROP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """How pixels become what the network sees: (x - mean + lighting) / divisor, in grey levels 0..255."""
+
+    mean: NDArray[np.float32]  # the mean image's centre (224, 224, 3), or a colour (3,)
+    divisor: NDArray[np.float32] = field(default_factory=lambda: np.ones(3, np.float32))  # (3,)
+    basis: NDArray[np.float32] | None = None  # (3, 3): lighting = basis @ three standard normal draws
+    lit_divisor: float = 1.0  # a further divisor while lighting is on: the authors' 1 + sigma
+
+    def divisor_when(self, lit: bool) -> NDArray[np.float32]:
+        return self.divisor * np.float32(self.lit_divisor if lit else 1.0)
+
+    def apply(self, squares: torch.Tensor, top: int, left: int, mirror: bool) -> torch.Tensor:
+        """Evaluation's treatment of one view of uint8 (b, 256, 256, 3): float32 (b, 3, 224, 224)."""
+        crop = squares[:, top : top + CROP, left : left + CROP].to(torch.float32)
+        crop = crop.flip(2) if mirror else crop
+        mean, divisor = (torch.from_numpy(a).to(squares.device) for a in (self.mean, self.divisor))
+        return ((crop - mean) / divisor).permute(0, 3, 1, 2)
+
+
+# torchvision's recipe for its published weights, in grey levels: references/classification/presets.py
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+
+
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255

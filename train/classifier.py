@@ -1,0 +1,133 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..pipeline.dataset.classes import NUM_SYNSETS, first_difference, is_numbered
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.errors import CheckpointError
+from ..pipeline.geometry import CROP, SHORT_SIDE
+from ..pipeline.squares import squares
+from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
+from ..train import checkpoint as checkpoints
+from .network.fast_layers import use_fast_layers
+from .network.model import AlexNet
+from .parallel.ranks import ALONE, Place
+
+EDGE = SHORT_SIDE - CROP
+
+
+VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # centre, then the corners
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with the treatment of images that it was trained on, and the names of its classes."""
+
+    model: AlexNet
+    treatment: Treatment
+    classes: tuple[str, ...]
+    words: Mapping[str, str] = field(default_factory=dict)  # what people call them, as far as known
+    published: bool = False  # torchvision's: its numbers are those of ImageNet's synsets in their order
+
+    def name_of(self, label: int) -> str:
+        """A class for people: its words, and its name."""
+        name = self.classes[label]
+        return f"{self.words[name]} ({name})" if name in self.words else name
+
+
+def views_of(num_views: int) -> list[tuple[int, int, bool]]:
+    """(top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre and corners, and their mirrors."""
+    if num_views == 1:
+        return [(*VIEWS[0], False)]
+    if num_views == 10:
+        return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
+    raise ValueError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
+
+
+@torch.inference_mode()
+def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: int) -> Tensor:
+    """Class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over models and views."""
+    total = torch.zeros((), dtype=torch.float64, device=pixels.device)
+    for classifier in classifiers:
+        for top, left, mirror in views_of(num_views):
+            images = classifier.treatment.apply(pixels, top, left, mirror)
+            with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+                logits = classifier.model(images)
+            total = total + F.softmax(logits.double(), dim=1)
+    return total / (len(classifiers) * num_views)
+
+
+def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The classes of networks that are to be averaged; ValueError where they differ."""
+    for other in lists:
+        if other != lists[0]:
+            difference = first_difference(lists[0], other)
+            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
+    return lists[0]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first."""
+
+    index: int
+    classes: list[tuple[str, float]]
+
+
+def predict(
+    classifiers: Sequence[Classifier],
+    dataset: Dataset,
+    *,
+    views: int,
+    device: torch.device,
+    settings: Settings,
+    bad: dict[int, str],
+    decode: Decode = "exact",
+    batch_size: int = 64,
+    top: int = 5,
+) -> Iterator[Prediction]:
+    """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
+    first, names = classifiers[0], common_classes([c.classes for c in classifiers])
+    for classifier in classifiers:
+        classifier.model.eval()
+    images = np.arange(len(dataset), dtype=np.int64)
+    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
+        if len(batch.indices):
+            best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
+            for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
+                yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])
+
+
+def find_networks(paths: Sequence[Path], place: Place = ALONE) -> list[Path]:
+    """Checkpoint files; of a run folder the newest that the first rank finds: the run may go on."""
+    found = place.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
+    return [Path(path) for path in json.loads(found)]
+
+
+def _network_path(path: Path) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
+    return checkpoints.newest_of(path)
+
+
+def load_classifier(path: Path, device: torch.device) -> Classifier:
+    """A trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
+    model, saved = checkpoints.load_model(_network_path(path))
+    arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
+    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        use_fast_layers(model, conv1=False)
+    published = not saved.arrays and is_numbered(saved.classes) and len(saved.classes) == NUM_SYNSETS
+    return Classifier(model, treatment, tuple(saved.classes), saved.words, published)

@@ -1,0 +1,46 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+
+from ..pipeline.errors import TrainingError
+from ..pipeline.machine import hardware
+from .config import Config
+from .network.model import IMAGE_SHAPE
+from .network.size import describe
+from .parallel.dims import ONE_RANK, ParallelDims
+
+COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisation and pooling keep
+
+
+def check_memory(
+    config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK, num_sharing: int = 1
+) -> None:
+    """Refuse, before anything is allocated, a batch that cannot fit; the message says which would.
+
+    Parameters are held three times (weights, gradients, velocities) and every activation about
+    `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs. On a mesh both are shared out, and
+    `num_sharing` of its ranks are on this device.
+    """
+    rows = describe(config, num_classes)
+    width = 4 if device.type == "cpu" else 2
+    activations = prod(IMAGE_SHAPE) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
+    per_image = activations * width * num_sharing / dims.num_ranks
+    fixed = 3 * 4 * sum(row.parameters for row in rows) * num_sharing / dims.mp
+    available = _available_bytes(device)
+    fits = int((available - fixed) / per_image)
+    if fits >= config.batch_size:
+        return
+    need = (fixed + config.batch_size * per_image) / 2**30
+    advice = f"--batch-size {fits} would fit." if fits > 0 else "Not even one image fits; lower --width."
+    raise TrainingError(
+        f"Training with a batch of {config.batch_size} takes about {need:.1f} GiB, and {device.type} memory has "
+        f"{available / 2**30:.1f} GiB free. {advice}"
+    )
+
+
+def _available_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else hardware.memory()[0]

@@ -1,0 +1,101 @@
+"""Layers in faster forms: the same function of the same parameters, so checkpoints do not change.
+
+`use_fast_layers` swaps them into a network of `model.py` after `parallelize`.
+"""
+
+import logging
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .lrn import LocalResponseNorm
+from .model import AlexNet
+
+log = logging.getLogger("alexnet")
+
+
+class SpaceToDepthConv(nn.Module):
+    """conv1 on GPUs with stride 1: its 11x11 kernel on 3 channels, stride 4, as 3x3 on 48.
+
+    Tensor cores want many channels and memory wants no overlap. Blocks of 4x4 pixels become channels, of the padded
+    image and of the kernel, which a row and a column of zeros make 12x12. The parameters are the given layer's own.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.kernel, self.stride, self.groups = conv.kernel_size[0], conv.stride[0], conv.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W), H and W at least the kernel's size, as `nn.Conv2d` would."""
+        blocks = -(-self.kernel // self.stride)  # of a kernel: 3
+        height, width = (((n - self.kernel) // self.stride + blocks) * self.stride for n in x.shape[2:])
+        x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))  # or crop: 227 and 228 become 228
+        missing = blocks * self.stride - self.kernel
+        weight = F.pad(self.weight, (0, missing, 0, missing))
+        return F.conv2d(space_to_depth(x, self.stride), space_to_depth(weight, self.stride), self.bias)
+
+
+def space_to_depth(x: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) -> (B, size x size x C, H / size, W / size), channels last in memory.
+
+    Within a block the order is row, column, channel: of a channels_last image whole runs of memory are copied.
+    """
+    blocks = x.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, h, size, w, size, C)
+    return blocks.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
+
+
+class FusedResponseNorm(LocalResponseNorm):
+    """In one kernel each way: `lrn_triton.py` on GPUs, on CPUs `lrn_cpu.py`, which knows float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.dtype != torch.float32:
+            return super().forward(x)
+        kernel: Any = import_module(".lrn_triton" if x.is_cuda else ".lrn_cpu", __package__)
+        return kernel.response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
+
+
+def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -> None:
+    """Swap in the forms asked for. A kernel that cannot be used on the model's device is left out, with a warning."""
+    if conv1:
+        model.add_module("conv1", SpaceToDepthConv(model.conv1))
+    if norms and model.config.lrn:
+        layers = [("norm1", len(model.conv1.weight)), ("norm2", len(model.conv2.weight))]
+        problems = [_use_fused_norm(model, name, channels) for name, channels in layers]
+        if problem := next(filter(None, problems), None):
+            log.warning("Response normalisation goes by torch's operations, several times slower: %s", problem)
+
+
+def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
+    """Why not, or None. Triton compiles for the device it finds, with the machine's C compiler: much can be missing."""
+    plain, fused = getattr(model, name), FusedResponseNorm(model.config)
+    fused.groups = plain.groups
+    try:
+        wrong = not _agree(plain, fused, channels, model.conv2.weight.device)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if wrong:
+        return "the kernel's results are wrong on this device; please report it, with the output of alexnet doctor"
+    model.add_module(name, fused)
+    return None
+
+
+def _agree(
+    plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor], channels: int, device: torch.device
+) -> bool:
+    """On a few numbers of the size of activations, as exact as the device's training needs them, there and back."""
+    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+    generator = torch.Generator().manual_seed(0)
+    x, g = (100 * torch.randn(2, channels, 5, 5, generator=generator) for _ in range(2))
+
+    def there_and_back(norm: Callable[[Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
+        given = x.bfloat16().to(device, dtype, memory_format=torch.channels_last).requires_grad_()
+        y = norm(given)
+        return [y.detach(), *torch.autograd.grad(y, given, g.bfloat16().to(device, dtype))]
+
+    pairs = zip(there_and_back(fused, precision), there_and_back(plain, torch.float32), strict=True)
+    return all(bool((found - expected).abs().max() <= 0.01 * expected.abs().max()) for found, expected in pairs)

@@ -1,0 +1,81 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..config import Config
+
+
+class LocalResponseNorm(nn.Module):
+    """Divide each unit of (B, C, H, W) by (k + alpha x sum of squares over neighbouring channels) ** beta.
+
+    The window of `lrn_size` channels is clipped at the edges of each of the `groups` towers (paper s3.3).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.groups = config.towers
+        self.size, self.beta, self.k = config.lrn_size, config.lrn_beta, config.lrn_k
+        self.alpha = config.lrn_alpha / (config.lrn_size if config.lrn_alpha_over_n else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ResponseNorm.apply(x, self.groups, self.size, self.alpha, self.beta, self.k)
+
+
+class _ResponseNorm(torch.autograd.Function):
+    """y = x r, r = s ** -beta, s = k + alpha W(x x), W the window sum; W is its own transpose, hence
+
+    dx = g r - 2 alpha beta x W(g x r / s). In place where it can be: the memory traffic is the cost.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
+        s = _window_sum(x * x, groups, size, alpha).add_(k)
+        r = inverse_power(s, beta)
+        ctx.save_for_backward(x, s, r)
+        ctx.constants = groups, size, -2 * alpha * beta
+        return x * r
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, s, r = ctx.saved_tensors
+        groups, size, scale = ctx.constants
+        g = g * r
+        dx = _window_sum((g * x).div_(s), groups, size, scale).mul_(x).add_(g)
+        return dx, None, None, None, None, None
+
+
+def _window_sum(x: Tensor, groups: int, size: int, scale: float) -> Tensor:
+    """`scale` x the sum of (B, C, H, W) over `size` neighbouring channels of the same of `groups` towers.
+
+    Shifted sums: as quick in either memory format as a product with a band matrix, and exact.
+    """
+    total = x * scale
+    x_towers, total_towers = (t.unflatten(1, (groups, -1)) for t in (x, total))  # views (B, groups, C', H, W)
+    for shift in range(1, min(size // 2, x_towers.shape[2] - 1) + 1):
+        total_towers[:, :, shift:].add_(x_towers[:, :, :-shift], alpha=scale)
+        total_towers[:, :, :-shift].add_(x_towers[:, :, shift:], alpha=scale)
+    return total
+
+
+def inverse_power(x: Tensor, beta: float) -> Tensor:
+    """x ** -beta of positive x; by square roots for the paper's 3/4, several times faster than pow."""
+    if beta != 0.75:
+        return x.pow(-beta)
+    root = x.rsqrt()
+    return root * root.sqrt()
+
+
+def spatial_norm(x: Tensor) -> Tensor:
+    """Divide by (1 + 0.001 x mean of squares over 5x5) ** 0.75 inside each channel; zeros beyond the edge.
+
+    Second norm of layer 2 in the authors' code ([O] layers-145.cfg rnorm2); its constant 1 is inferred.
+    """
+    return x * inverse_power(1 + 0.001 * F.avg_pool2d(x * x, 5, 1, 2), 0.75)

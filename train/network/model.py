@@ -1,0 +1,192 @@
+"""The network, as plain code for one device.
+
+Built from `config.py`; `optimizer.py` updates its weights.
+A layer holds both towers, tower 0 in the first half of its outputs. Images are float (B, 3, 224, 224): 0..255
+less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory format.
+"""
+
+from collections.abc import Mapping
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import CONVS, LAYERS, Config
+from .lrn import LocalResponseNorm, spatial_norm
+
+IMAGE_SHAPE = (3, 224, 224)
+FINAL_MAP = 6  # pool5 is 6x6 whichever pooling is chosen
+CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding is config.conv1_padding
+    "conv1": (11, 4, 0),
+    "conv2": (5, 1, 2),
+    "conv3": (3, 1, 1),
+    "conv4": (3, 1, 1),
+    "conv5": (3, 1, 1),
+}
+
+
+class AlexNet(nn.Module):
+    """conv1..conv5 but those left out, fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
+
+    Its weights are torch's default until `initialise` or a checkpoint sets them.
+    """
+
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        convs = [name for name in CONVS if name not in config.without]
+        outputs = {name: config.scaled(config.channels[CONVS.index(name)]) for name in convs}
+        outputs[convs[-1]] = config.scaled(config.channels[-1])
+        private = 1 if config.cross_talk else config.towers  # groups of the layers that else see both towers
+        channels = 3
+        for name in convs:
+            kernel, stride, padding = CONV_GEOMETRY[name]
+            groups = 1 if name == "conv1" else max(config.groups[CONVS.index(name)], private)
+            self.add_module(name, nn.Conv2d(channels, outputs[name], kernel, stride, padding, groups=groups))
+            channels = outputs[name]
+        units = config.scaled(config.fc)
+        self.fc6 = GroupedLinear(channels * FINAL_MAP**2, units, private)
+        self.fc7 = GroupedLinear(units, units, private)
+        self.fc8 = GroupedLinear(units, num_classes)
+        self.norm1 = LocalResponseNorm(config) if config.lrn else nn.Identity()
+        self.norm2 = LocalResponseNorm(config) if config.lrn else nn.Identity()
+        self.dropout6 = Dropout(config.dropout, config.dropout_style == "inverted")
+        self.dropout7 = Dropout(config.dropout, config.dropout_style == "inverted")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes) of images (B, 3, 224, 224)."""
+        return self.forward_features(images)["fc8"]
+
+    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Every activation by name, in order: conv1, norm1, pool1, ... fc7, fc8 (the logits).
+
+        conv1..fc7 are after their activation function and before dropout; with `lrn_before_activation` conv1
+        and norm1 are signed and pool1 is rectified.
+        """
+        config, late = self.config, self.config.lrn_before_activation
+        features: dict[str, Tensor] = {}
+        x = self.conv1(F.pad(images, config.conv1_padding))
+        features["conv1"] = x = x if late else self.activate(x)
+        if config.lrn:
+            features["norm1"] = x = self.norm1(x)
+        x = self.pool(x)
+        features["pool1"] = x = self.activate(x) if late else x
+        features["conv2"] = x = self.activate(self.conv2(x))
+        if config.lrn:
+            features["norm2"] = x = self.norm2(x)
+        if config.lrn and config.spatial_norm:
+            features["spatial2"] = x = spatial_norm(x)
+        features["pool2"] = x = self.pool(x)
+        for name in CONVS[2:]:
+            if name not in config.without:
+                features[name] = x = self.activate(getattr(self, name)(x))
+        features["pool5"] = x = self.pool(x)
+        x = x.flatten(1)  # (B, channels x 6 x 6), a tower's units together
+        for name, layer, dropout in (("fc6", self.fc6, self.dropout6), ("fc7", self.fc7, self.dropout7)):
+            x = dropout(x) if dropout.inverted else x
+            features[name] = x = self.activate(layer(x))
+            x = x if dropout.inverted else dropout(x)
+        features["fc8"] = self.fc8(x)
+        return features
+
+    def activate(self, x: Tensor) -> Tensor:
+        """In place: `x` is always the fresh output of a layer or a pooling."""
+        return x.relu_() if self.config.activation == "relu" else x.tanh_()
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Max-pool (B, C, H, W) to half: 55 -> 27 -> 13 -> 6 with either window."""
+        return F.max_pool2d(x, 3 if self.config.overlapping_pooling else 2, 2)
+
+
+class GroupedLinear(nn.Linear):
+    """A linear layer of (B, in) to (B, out) whose `groups` parts each see their own part of the input only.
+
+    weight (out, in / groups), bias (out,): like a grouped convolution's.
+    """
+
+    def __init__(self, in_features: int, out_features: int, groups: int = 1) -> None:
+        super().__init__(in_features // groups, out_features)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.groups == 1:
+            return super().forward(x)
+        parts = zip(x.chunk(self.groups, 1), self.weight.chunk(self.groups), strict=True)
+        return torch.cat([F.linear(part, weight) for part, weight in parts], 1) + self.bias
+
+
+class Dropout(nn.Module):
+    """Drops units of (B, units) with probability `p`.
+
+    Plain (the paper, s4.2): x mask in training, x (1 - p) at test. Inverted: x mask / (1 - p) in training.
+    """
+
+    def __init__(self, p: float, inverted: bool) -> None:
+        super().__init__()
+        self.keep = 1 - p
+        self.inverted = inverted
+
+    def mask(self, x: Tensor) -> Tensor:
+        """bool, shape of x, True with probability 1 - p: from the default generator of x's device."""
+        return torch.rand(x.shape, device=x.device) < self.keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.keep == 1:
+            return x
+        if self.training:
+            x = x * self.mask(x)
+            return x / self.keep if self.inverted else x
+        return x if self.inverted else x * self.keep
+
+
+@torch.no_grad()
+def initialise(model: AlexNet, seed: int) -> None:
+    """Set all parameters from `seed`: in float32 on the CPU, in the order of layers, whatever the device.
+
+    Normal weights beyond conv1, whose inputs are `width` times as many, are 1 / sqrt(width) times as wide, so
+    that signals keep their size.
+    """
+    config = model.config
+    generator = torch.Generator().manual_seed(seed)
+    for name in (name for name in LAYERS if hasattr(model, name)):
+        layer = getattr(model, name)
+        draws = torch.empty(layer.weight.shape), torch.empty(layer.bias.shape)
+        if config.init == "torch":
+            bound = 1 / sqrt(layer.weight[0].numel())
+            for draw in draws:
+                draw.uniform_(-bound, bound, generator=generator)
+        else:
+            index = LAYERS.index(name)
+            std = config.init_std[index] / (1 if name == "conv1" else sqrt(config.width))
+            draws[0].normal_(0, std, generator=generator)
+            draws[1].fill_(config.init_bias[index])
+        layer.weight.copy_(draws[0])
+        layer.bias.copy_(draws[1])
+
+
+_TORCHVISION = {
+    "features.0": "conv1",
+    "features.3": "conv2",
+    "features.6": "conv3",
+    "features.8": "conv4",
+    "features.10": "conv5",
+    "classifier.1": "fc6",
+    "classifier.4": "fc7",
+    "classifier.6": "fc8",
+}
+
+
+def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights torchvision publishes as `alexnet`, under the names of preset `owt`."""
+    expected = {
+        f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in _TORCHVISION.items() for kind in ("weight", "bias")
+    }
+    if odd := sorted(expected.keys() ^ state_dict.keys()):
+        problem = "missing" if odd[0] in expected else "unknown"
+        raise ValueError(f"not torchvision's alexnet: {odd[0]} is {problem}")
+    return {ours: state_dict[theirs] for theirs, ours in expected.items()}

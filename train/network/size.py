@@ -1,0 +1,36 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+import torch
+
+from ..config import LAYERS, Config
+from .model import IMAGE_SHAPE, AlexNet
+
+
+class LayerRow(NamedTuple):
+    """What one layer gives and costs for one image."""
+
+    layer: str
+    output_shape: tuple[int, ...]
+    parameters: int  # weights and biases
+    macs: int  # multiply-accumulates of convolutions and linear layers
+    neurons: int  # outputs of layers that have parameters
+
+
+def describe(config: Config, num_classes: int) -> list[LayerRow]:
+    """A row for each activation of the network, from a run of it without data on the meta device."""
+    with torch.device("meta"):
+        model = AlexNet(config, num_classes).eval()
+        features = model.forward_features(torch.empty(1, *IMAGE_SHAPE))
+    rows = []
+    for name, feature in features.items():
+        shape = tuple(feature.shape[1:])
+        layer = getattr(model, name) if name in LAYERS else None
+        parameters = sum(p.numel() for p in layer.parameters()) if layer else 0
+        macs = layer.weight.numel() * prod(shape[1:]) if layer else 0
+        rows.append(LayerRow(name, shape, parameters, macs, prod(shape) if layer else 0))
+    return rows

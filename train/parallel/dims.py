@@ -1,0 +1,41 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ParallelDims:
+    """Ranks that share the batch (`dp`) times ranks that share the network (`mp`); written `dp x mp`, as in 4x2."""
+
+    dp: int = 1
+    mp: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        parts = text.lower().split("x")
+        if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+            raise ValueError(f"--mesh {text}: give data x model ranks, as in 1x2 (the paper's) or 4x2.")
+        return cls(int(parts[0]), int(parts[1]))
+
+    @classmethod
+    def default(cls, num_ranks: int, towers: int) -> Self:
+        """Pairs where the network has two towers and the ranks come in pairs; else data parallelism alone."""
+        mp = 2 if towers % 2 == 0 and num_ranks % 2 == 0 else 1
+        return cls(num_ranks // mp, mp)
+
+    @property
+    def num_ranks(self) -> int:
+        return self.dp * self.mp
+
+    def __str__(self) -> str:
+        return f"{self.dp}x{self.mp}"
+
+
+ONE_RANK = ParallelDims()

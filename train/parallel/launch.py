@@ -1,0 +1,95 @@
+"""One process among many: where it stands, how it came to be started, and how the whole ends when one fails.
+
+`alexnet train` on one machine starts a rank for each device through torch's elastic launcher, and each runs the same
+command; under torchrun, or as the tasks of a SLURM step, it joins what is there. No torch is imported before it is
+needed, so the command line can use this at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ...console.terminal import error_console
+from .ranks import LAUNCHER, LOST, RESTARTS
+
+log = logging.getLogger("alexnet")
+
+
+def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_seconds: float) -> int:
+    """Run `alexnet` with these arguments in `num_ranks` processes of this machine; returns the exit code.
+
+    When one of them is killed, or is lost to the others, all start again, at most `max_restarts` times; an error that
+    would only repeat itself ends them. After `hand_on` a signal they have `timeout_seconds` to end by themselves.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    for name in ("agent.server.api", "multiprocessing.api"):  # the ranks explain themselves
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(int(timeout_seconds)))  # torch 2.11 waits 30
+    try:
+        for restart in range(max_restarts + 1):
+            os.environ[RESTARTS] = str(restart)
+            codes = _exit_codes(arguments, num_ranks)
+            if errors := [code for code in codes.values() if code > 0 and code != LOST]:
+                return errors[0]
+            if not codes:
+                return 0
+            fates = [
+                f"rank {rank}: {_fate(code)}" for rank, code in codes.items() if code != -signal.SIGTERM
+            ]  # which is how the launcher ends the others
+            again = (
+                f"Starting again, {restart + 1} of {max_restarts}"
+                if restart < max_restarts
+                else f"Giving up after --max-restarts {max_restarts}"
+            )
+            log.warning("%s. %s.", ", ".join(fates) or "A rank was lost", again)
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    return 1
+
+
+def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
+    """By rank, of those that failed."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        signals_to_handle="",
+    )  # `hand_on` does
+    try:
+        elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
+    except ChildFailedError as error:
+        return {rank: failure.exitcode for rank, failure in error.failures.items()}
+    return {}
+
+
+def hand_on(number: int) -> NoReturn:
+    """Have `launch` send a signal to all ranks and wait for them to end; a Ctrl-C then ends them at once."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    def end_at_once(*_: object) -> None:
+        error_console.show_cursor()  # a rank's bar has hidden it
+        os._exit(128 + signal.SIGINT)  # no rank outlives its launcher
+
+    signal.signal(signal.SIGINT, end_at_once)
+    raise SignalException(f"signal {number}", signal.Signals(number))
+
+
+def _fate(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else "lost contact"

@@ -1,0 +1,200 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn, Self
+
+from .environment import RankNumbers, read_environment
+
+log = logging.getLogger("alexnet")
+
+
+RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
+
+
+LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
+
+
+SECONDS_TO_BE_ENDED = 6.0
+
+
+SECONDS_TO_MEET = 600.0  # ranks may not be started at the same moment
+
+
+LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
+
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+class RankLost(RuntimeError):
+    """Another rank died or hangs; a restart may help."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among `size` ranks, and among the `local_size` of its machine. `store` is what all can write to.
+
+    `restarts` is how often they were started before, as far as this machine knows; the first rank knows of all.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    restarts: int = 0
+    store: Any = None
+
+    @classmethod
+    def join(cls) -> Self:
+        """From the environment that torchrun, SLURM or our own launcher left; alone where there is none."""
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
+            if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
+                os._exit(LOST)
+        found = read_environment(os.environ, _count_gpus)
+        if found is None:
+            return cls()
+        os.environ.update(found.as_environment())
+        from torch.distributed import DistError
+        from torch.distributed.rendezvous import rendezvous
+
+        restarts = max(int(os.environ.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
+        try:
+            _wait_for_main(found)
+            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_MEET)))
+            store, restarts = _meet(store, rank, size, restarts)
+        except (DistError, TimeoutError) as error:
+            raise RankLost(_explain_absence(found, error)) from error
+        place = cls(rank, size, found.local_rank, found.local_size, restarts, store)
+        _joined.append(place)
+        if rank > 0:
+            log.setLevel(logging.WARNING)  # what there is to know of a data set the first rank says
+        return place
+
+    @contextmanager
+    def main_first(self, what: str) -> Iterator[None]:
+        """The first rank goes in alone; the others when it is through, to find in the cache what it left."""
+        if self.rank > 0:
+            self.wait_for_main(what)
+        yield
+        self.tell_others(what)
+
+    def from_main(self, what: str, find: Callable[[], str]) -> str:
+        """What the first rank finds, for all."""
+        if self.rank > 0:
+            self.wait_for_main(what)
+            return os.fsdecode(self.store.get(f"done/{what}"))
+        found = find()
+        self.tell_others(what, found)
+        return found
+
+    def wait_for_main(self, what: str) -> None:
+        """Until the first rank has told the others `what`; however long, for if it fails we are stopped."""
+        self.store.wait([f"done/{what}"], timedelta(days=30))
+
+    def tell_others(self, what: str, found: str = "") -> None:
+        if self.size > 1 and self.rank == 0:
+            self.store.set(f"done/{what}", os.fsencode(found))
+
+    @property
+    def speaks_of_failure(self) -> bool:
+        """Whether this rank is the first to fail: the others' errors only follow from its own."""
+        if self.store is None:
+            return True
+        try:
+            return bool(self.store.add("failed", 1) == 1)
+        except RuntimeError:  # the rank that kept the store has failed before us
+            return False
+
+
+def _count_gpus() -> int:
+    from torch.cuda import device_count
+
+    return device_count()
+
+
+def _wait_for_main(found: RankNumbers) -> None:
+    """Until somebody listens where the ranks meet. torch would wait, too, but reports a failure in forty lines."""
+    deadline = time.monotonic() + SECONDS_TO_MEET
+    while found.rank > 0:
+        try:
+            socket.create_connection((found.address, found.port), timeout=SECONDS_TO_MEET).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _explain_absence(found: RankNumbers, error: Exception) -> str:
+    """Of what torch says at length."""
+    where = f"{found.address}:{found.port}"
+    if "EADDRINUSE" in str(error):
+        return f"Rank {found.rank} cannot listen at {where}, which is in use: set MASTER_PORT to another port."
+    patience = f"{SECONDS_TO_MEET:g} seconds"
+    if found.rank == 0:
+        return (
+            f"Rank 0 waited {patience} at {where} for the others of {found.size} ranks: check that all were "
+            "started and can reach it."
+        )
+    return (
+        f"Rank {found.rank} of {found.size} found no rank 0 at {where} within {patience}: check that it was "
+        "started and can be reached there."
+    )
+
+
+def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
+    """A part of the store that is new, with all ranks there, and on the first one the restarts that any knows of.
+
+    torchrun keeps a store over restarts, and counts them on each machine by itself: what earlier ranks left there looks
+    like word of these. So each rank says a word of its own, and the first answers every word until all have come.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    word = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"word/{rank}", word)
+        store.wait([f"answer/{word}"], timedelta(seconds=SECONDS_TO_MEET))
+        new = PrefixStore(store.get(f"answer/{word}").decode(), store)
+        new.add("restarts", restarts)
+        new.add("ranks", 1)
+        return new, restarts
+    new, deadline = PrefixStore(word, store), time.monotonic() + SECONDS_TO_MEET
+    while (others := new.add("ranks", 0)) < size - 1:
+        if time.monotonic() > deadline:
+            raise RankLost(f"Only {others + 1} of {size} ranks came within {SECONDS_TO_MEET:g} seconds.")
+        for key in (f"word/{other}" for other in range(1, size)):
+            if store.check([key]):
+                store.set(f"answer/{store.get(key).decode()}", word)
+        time.sleep(0.02)
+    return new, restarts + new.add("restarts", 0)
+
+
+def leave_silently() -> NoReturn:
+    """Wait to be ended by the launcher, which so sees the rank whose error it is end first."""
+    time.sleep(SECONDS_TO_BE_ENDED)
+    os._exit(LOST)  # without the transport's threads, which may wait for a rank that is gone
+
+
+_joined: list[Place] = []
+
+
+def speaks_of_failure() -> bool:
+    """Whether this process should print the error it met."""
+    return not _joined or _joined[-1].speaks_of_failure
+
+
+ALONE = Place()

@@ -1,0 +1,134 @@
+"""The same images for every rank that holds a part of the network, though none of them is decoded twice.
+
+Each of a pair decodes half of the pair's batch, and the halves are exchanged while the step before is computed.
+`trainer.py` trains from a `PairLoader`, `evaluate.py` takes its squares from `pair_squares`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...pipeline.dataset.images import Dataset
+from ...pipeline.decode.resample import Resampler
+from ...pipeline.decode.settings import Decode, Settings
+from ...pipeline.geometry import CROP, SHORT_SIDE
+from ...pipeline.loader import Batch, Loader
+from ...pipeline.plan import share
+from ...pipeline.squares import Decoded, squares
+from .mesh import Mesh
+
+Given = TypeVar("Given")
+Collected = TypeVar("Collected")
+
+
+@dataclass(frozen=True)
+class PairLoader:
+    """Batches of a dp rank, from a `source` on each of its mp ranks that has rank dp x mp of the global batch."""
+
+    source: Loader
+    mesh: Mesh
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        """As the source's, whole. A batch is asked for, and its exchange begun, one step ahead.
+
+        CPUs exchange grey levels, a quarter of the bytes, and treat them afterwards; GPUs what the network sees.
+        """
+        if self.mesh.mp.size == 1:
+            return self.source.batches(epoch, step, num_epochs, lit)
+        if self.source.settings.on_gpu:
+            return _one_ahead(self.source.batches(epoch, step, num_epochs, lit), self._start)
+        return self._treated(epoch, step, num_epochs, lit)
+
+    def _treated(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+        threads, how = self.source.settings.threads, self.source.treatment
+        with ExitStack() as stack:
+            resamplers = [
+                stack.enter_context(Resampler(CROP, threads, how.mean, how.divisor_when(on))) for on in (False, True)
+            ]
+
+            def start(part: tuple[Batch, NDArray[np.float32]]) -> Callable[[], Batch]:
+                shifts = self._start_rows(torch.from_numpy(part[1]))
+                treat = resamplers[lit(part[0].epoch)].treat
+                return self._start(part[0], lambda levels: torch.from_numpy(treat(levels.numpy(), shifts().numpy())))
+
+            yield from _one_ahead(self.source.levels(epoch, step, num_epochs, lit), start)
+
+    def _start(self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images) -> Callable[[], Batch]:
+        images = self._start_rows(part.images.permute(0, 2, 3, 1))
+        labels, indices = self._start_rows(part.labels), self._start_rows(torch.from_numpy(part.indices))
+        return lambda: Batch(treat(images()).permute(0, 3, 1, 2), labels(), indices().numpy(), part.epoch, part.step)
+
+    def _start_rows(self, part: Tensor) -> Callable[[], Tensor]:
+        """Begin to collect the rows that the ranks of this pair have; their numbers differ by one at most."""
+        size, ranks, mp = self.source.batch_size, self.mesh.dims.num_ranks, self.mesh.mp
+        first = self.mesh.dp.index * mp.size
+        shares = [share(size, rank, ranks) for rank in range(first, first + mp.size)]
+        counts = [rows.stop - rows.start for rows in shares]
+        missing = max(counts) - len(part)
+        wait = mp.start_gather(torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) if missing else part)
+        if len(set(counts)) == 1:
+            return lambda: wait().flatten(0, 1)
+        return lambda: torch.cat([rows[:count] for rows, count in zip(wait(), counts, strict=True)])
+
+
+def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Collected]]) -> Iterator[Collected]:
+    """Begin with each item before the one before it is handed out.
+
+    It is finished before the next item is asked for, which may then take the place of this one in memory.
+    """
+    ready: list[Collected] = []
+    for item in items:
+        finish = start(item)
+        yield from ready
+        ready = [finish()]
+    yield from ready
+
+
+def pair_squares(
+    dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, decode: Decode, bad: dict[int, str]
+) -> Iterator[Decoded]:
+    """The central squares of this dp rank's share of a data set, every image once, as of `loader.squares`.
+
+    `bad` collects what this rank could not decode, which is part of what its pair could not.
+    """
+    rows, mp = share(len(dataset), mesh.dp.index, mesh.dp.size), mesh.mp
+    indices = np.arange(rows.start, rows.stop, dtype=np.int64)
+    part_size = -(-batch_size // mp.size)
+    starts = range(0, len(indices), part_size * mp.size)
+    mine = [indices[s + mp.index * part_size :][:part_size] for s in starts]
+    parts = squares(
+        dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings, decode=decode, bad=bad
+    )
+    if mp.size == 1:
+        return parts
+    nothing = Decoded(indices[:0], torch.empty((0, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8), [])
+    in_step = (part for part, _ in zip(chain(parts, repeat(nothing)), starts, strict=False))
+    return _one_ahead(in_step, lambda part: _start_squares(part, part_size, mesh))
+
+
+def _start_squares(part: Decoded, part_size: int, mesh: Mesh) -> Callable[[], Decoded]:
+    """Begin to collect the squares of all parts, of which any may be short: index -1 marks an empty place."""
+    places: NDArray[np.int64] = np.full(part_size, -1, np.int64)
+    places[: len(part.indices)] = part.indices
+    pixels = torch.zeros((part_size, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8, device=mesh.device)
+    pixels[: len(part.indices)] = part.pixels
+    wait_places, wait_pixels = mesh.mp.start_gather(torch.from_numpy(places)), mesh.mp.start_gather(pixels)
+
+    def finish() -> Decoded:
+        indices = wait_places().flatten()
+        filled = indices >= 0
+        return Decoded(indices[filled].numpy(), wait_pixels().flatten(0, 1)[filled.to(mesh.device)], part.bad)
+
+    return finish

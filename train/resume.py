@@ -1,0 +1,85 @@
+"""What a command needs before it can start: the checkpoint to go on from, the statistics, a classifier.
+
+Between the command line, which knows paths and flags, and the trainer and the evaluation, which know neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import CheckpointError, TrainingError
+from ..pipeline.files import can_write_into
+from ..train import checkpoint as checkpoints
+from .checkpoint import Checkpoint
+from .config import Config
+from .parallel.ranks import ALONE, Place
+
+NEWEST = "newest"  # --resume without a path
+
+
+def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, place: Place = ALONE) -> Path:
+    """The run folder: as given, else the one that is resumed, else a new one named by the time.
+
+    Ranks that were started elsewhere need its name: when they start again they must find it.
+    """
+    run_dir = given or _usual_run_dir(resume, preset, place)
+    if place.rank == 0 and not can_write_into(run_dir):
+        raise TrainingError(f"The run folder {run_dir} cannot be written. Choose another by --run DIR.")
+    return run_dir
+
+
+def _usual_run_dir(resume: str | None, preset: str | None, place: Place) -> Path:
+    if resume == NEWEST:
+        raise CheckpointError("--resume alone takes the newest checkpoint in --run: add --run DIR, or give it a path.")
+    if resume is not None and (path := Path(resume)).is_dir():
+        return path
+    if resume is not None and path.parent.name == "checkpoints":
+        return path.parent.parent
+    if place.size > 1:
+        raise TrainingError("Ranks started by torchrun or SLURM need a run folder that all can see: add --run DIR.")
+    return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def find_checkpoint(resume: str | None, run_dir: Path, place: Place = ALONE) -> Checkpoint | None:
+    """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder. The first rank looks.
+
+    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint. After a
+    restart by a launcher it is the newest there is, whatever the command said at first.
+    """
+    path = place.from_main("checkpoint", lambda: str(_checkpoint_path(resume, run_dir, place.restarts) or ""))
+    return checkpoints.load(Path(path)) if path else None
+
+
+def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path | None:
+    if restarts and (newest := checkpoints.latest(run_dir)):
+        return newest
+    if resume is None:
+        if checkpoints.saved_checkpoints(run_dir):
+            raise TrainingError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
+        return None
+    path = run_dir if resume == NEWEST else Path(resume)
+    if not path.exists():
+        raise CheckpointError(f"--resume: there is no {path}. Nothing was started.")
+    if not path.is_dir():
+        return path
+    if newest := checkpoints.latest(path):
+        return newest
+    raise CheckpointError(f"--resume: {path} holds no complete checkpoint. Nothing was started.")
+
+
+def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Checkpoint | None) -> Config:
+    """The preset with what was changed, or, on resuming, the checkpoint's, which nothing may contradict."""
+    if saved is None:
+        return Config.from_preset(preset or "paper", **overrides)
+    found = asdict(saved.config)
+    asked = dict(overrides) | ({"preset": preset} if preset else {})
+    differing = [f"{k} is {found[k]!r} there, {v!r} was asked for" for k, v in asked.items() if found[k] != v]
+    if differing:
+        raise CheckpointError(
+            f"The checkpoint is of another run: {'; '.join(differing)}. Leave these options out to continue it."
+        )
+    return saved.config

@@ -1,4 +1,4 @@
-"""TODO"""
+"""From an exception to what a person sees and the exit code: one line for what the user can put right, a traceback for a bug."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..pipeline.errors import UserError
 from ..train.parallel.ranks import LOST, RankLost, leave_silently, speaks_of_failure
 from .terminal import make_printable, printable, say
 
@@ -69,17 +70,6 @@ def _explain(error: Exception) -> str | None:
         return f"Out of memory; lower --batch-size or --width. ({error})"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("nvidia", "torch"):
         return f"The package {error.name} is missing. `alexnet doctor` says what to install."
-    if isinstance(error, RankLost) or type(error).__name__ == "NotBuilt":  # resample.py's
-        return str(error)
-    if isinstance(error, ValueError | OSError) and _raised_by_us(error):
+    if isinstance(error, UserError | RankLost):
         return str(error)
     return None
-
-
-def _raised_by_us(error: Exception) -> bool:
-    """Our own ValueErrors are written for users; those of numpy or torch are bugs."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    name = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
-    return name.split(".")[0] in ("alexnet", "__main__")

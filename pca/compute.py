@@ -85,7 +85,7 @@ def compute_stats_sharded(
 ) -> RgbStats | None:
     """`compute_stats` by processes that share `work_dir`: the same bits, on rank 0; None on the others.
 
-    Rank 0 does its slice, then waits for the others as long as any of them gets on; `TimeoutError` after
+    Rank 0 does its slice, then waits for the others as long as any of them gets on; `StatsError` after
     `timeout_seconds` in which none did. `progress` is told of this rank's images, at last of everybody's.
     """
     slices = [
@@ -268,7 +268,7 @@ def _wait(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[
             last, deadline = done, time.monotonic() + timeout_seconds
         if time.monotonic() > deadline:
             late = ", ".join(str(rank) for rank, images in enumerate(left) if images)
-            raise TimeoutError(
+            raise StatsError(
                 f"no progress for {timeout_seconds:g} s; still missing is the part of rank {late} of "
                 f"{len(slices)} (they must share {slices[0].work_dir}). Start all again to go on."
             )

@@ -11,7 +11,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from .errors import NoCache
+from .errors import UserError
 from .files import can_write_into
 
 ADVICE = "Set ALEXNET_CACHE to a folder that can be written"
@@ -41,10 +41,10 @@ def can_keep() -> bool:
 
 
 def needed_cache(what: str) -> Path:
-    """The folder, to write into; `NoCache` says that `what`, a sentence, is why there must be one."""
+    """The folder, to write into; UserError says that `what`, a sentence, is why there must be one."""
     folder, problem = cache_folder(), cache_problem()
     if folder is None or problem:
-        raise NoCache(f"{problem}. {what} {ADVICE}.")
+        raise UserError(f"{problem}. {what} {ADVICE}.")
     return folder
 
 

@@ -3,8 +3,10 @@
 import ctypes
 from pathlib import Path
 
+from .errors import UserError
 
-class NotBuilt(ImportError):
+
+class NotBuilt(UserError):
     """The compiled half of a module is missing."""
 
 

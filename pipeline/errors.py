@@ -1,35 +1,29 @@
-"""TODO"""
-
-from __future__ import annotations
+"""Errors for the user, which `console/errors.py` shows as one line; any other error keeps its traceback."""
 
 
-class StatsError(ValueError):
-    """Statistics or their file are not as they should be; the message says where and how."""
+class UserError(ValueError):
+    """Something that the user can put right. The message says what is wrong, where, and what to do."""
 
 
-class NoCache(ValueError):
-    """There is no cache folder to write into, and something cannot do without."""
-
-
-class DatasetError(ValueError):
-    """The data set is not there, or not as it should be; the message says where, what and what to do."""
+class DatasetError(UserError):
+    """The data set is missing, or is not as it should be."""
 
 
 class NoSplit(DatasetError):
-    """There is a data set, and nothing of this split in it."""
+    """There is a data set, but nothing of this split in it."""
 
 
-class TooManyBadFiles(ValueError):
-    """More images cannot be used than the caller accepts."""
+class TooManyBadFiles(UserError):
+    """More images are unusable than `max_bad` allows."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, and why."""
+class StatsError(UserError):
+    """Colour statistics, or their file, are not as they should be."""
 
 
-class RunFolderInUse(ValueError):
-    """Two runs must not write into one folder."""
+class CheckpointError(UserError):
+    """A checkpoint cannot be used."""
 
 
-class TrainingError(ValueError):
-    """Training cannot go on; the message says why, where, and what to do."""
+class TrainingError(UserError):
+    """Training cannot go on: the loss or a weight is no longer finite."""

@@ -28,7 +28,7 @@ from .decode.graph import (
 from .decode.settings import Decode, Settings
 from .decode.stream import Feed, ImageStream, Request
 from .decode.tensors import _resampled, decoding
-from .errors import DatasetError
+from .errors import DatasetError, UserError
 from .geometry import CROP
 from .plan import draw_ahead, draw_epoch, share
 from .treatment import Treatment
@@ -82,7 +82,7 @@ class Loader:
             count, size = len(self.dataset), self.batch_size
             raise DatasetError(f"The training set has {count} images, less than a batch of {size}: lower --batch-size.")
         if self.batch_size < self.num_ranks:
-            raise ValueError(
+            raise UserError(
                 f"A batch of {self.batch_size} cannot be shared by {self.num_ranks} ranks: raise --batch-size."
             )
 

@@ -20,7 +20,7 @@ from runs import ALEXNET, alexnet, outcome, records, trainer
 from alexnet.cli import main
 from alexnet.console.commands import train as run_module
 from alexnet.pca.stats import RgbStats
-from alexnet.train import resume as session
+from alexnet.train import memory
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -357,7 +357,7 @@ def test_divergence(colour_tree: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_memory(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_available_bytes", lambda device: 10_000_000)
+    monkeypatch.setattr(memory, "_available_bytes", lambda device: 10_000_000)
     message = failure("train", colour_tree, "--run", tmp_path / "run", *SMALL, "--batch-size", 18)
     fits = int(re.search(r"--batch-size (\d+) would fit", message).group(1))  # type: ignore[union-attr]
     assert 1 <= fits < 18

@@ -20,7 +20,7 @@ from alexnet.pca.stats import RgbStats
 from alexnet.pipeline import cache
 from alexnet.pipeline.cache import cache_folder, cache_problem, can_keep, needed_cache
 from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.errors import NoCache, TrainingError
+from alexnet.pipeline.errors import UserError
 from alexnet.pipeline.machine import doctor
 from alexnet.pipeline.synthetic.generate import generated_dataset
 from alexnet.train.config import Config
@@ -94,7 +94,7 @@ def test_where_it_cannot_be_made_there_is_none(place: str, tmp_path: Path, monke
     monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / place))
     assert cache_problem() == f"The cache folder {tmp_path / place} cannot be written"
-    with pytest.raises(NoCache, match=f"{place} cannot be written. It is needed. Set ALEXNET_CACHE to a folder that"):
+    with pytest.raises(UserError, match=f"{place} cannot be written. It is needed. Set ALEXNET_CACHE to a folder that"):
         needed_cache("It is needed.")
 
 
@@ -140,7 +140,7 @@ def test_statistics_of_one_process_need_none(read_only: Path, colour_tree: Path)
 
 
 def refused(run: Callable[[], object]) -> str:
-    with pytest.raises(NoCache) as caught:
+    with pytest.raises(UserError) as caught:
         run()
     return str(caught.value)
 
@@ -177,7 +177,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(read_only: P
         result = CliRunner().invoke(main, ["pca-stats", "no/such/folder", option, str(read_only / "new/stats.png")])
         assert result.exit_code == 2
         assert f"the folder of '{read_only}/new/stats.png' cannot be written." in result.stderr
-    with pytest.raises(TrainingError, match=r"The run folder .* cannot be written. Choose another by --run DIR."):
+    with pytest.raises(UserError, match=r"The run folder .* cannot be written. Choose another by --run DIR."):
         choose_run_dir(read_only / "run", None, None)
 
 

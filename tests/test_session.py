@@ -16,7 +16,7 @@ from alexnet.console.commands.evaluate import split_data
 from alexnet.pca.moments import RgbMoments
 from alexnet.pca.stats import Part, RgbStats, stats_path
 from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.errors import CheckpointError, TrainingError
+from alexnet.pipeline.errors import CheckpointError, UserError
 from alexnet.train import memory
 from alexnet.train.checkpoint import Checkpoint, checkpoint_path, save
 from alexnet.train.classifier import find_networks, load_classifier
@@ -50,7 +50,7 @@ def statistics(fingerprint: str, stop: int = 18) -> RgbStats:
 def test_a_fresh_start_needs_a_folder_without_a_run(tmp_path: Path) -> None:
     assert find_checkpoint(None, tmp_path / "new") is None
     checkpoint(tmp_path, 3)
-    with pytest.raises(TrainingError, match=rf"{tmp_path} holds a run already. Add --resume"):
+    with pytest.raises(UserError, match=rf"{tmp_path} holds a run already. Add --resume"):
         find_checkpoint(None, tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_statistics_are_found_computed_once_or_refused(
 
     def refused(stats: RgbStats) -> str:
         stats.save(tmp_path / "given.json")
-        with pytest.raises(TrainingError) as failure:
+        with pytest.raises(UserError) as failure:
             stats_for_training(Config(), dataset, tmp_path / "given.json", compute)
         return str(failure.value)
 
@@ -180,7 +180,7 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
 
     def refused(gib: float, **changes: Any) -> str:
         monkeypatch.setattr(memory, "_available_bytes", lambda device: int(gib * 2**30))
-        with pytest.raises(TrainingError) as failure:
+        with pytest.raises(UserError) as failure:
             check_memory(Config(batch_size=4096, **changes), 1000, CPU)
         return str(failure.value)
 
@@ -189,7 +189,7 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
     fits = int(message.split("--batch-size ")[1].split()[0])
     assert 10 < fits < 4096
     check_memory(Config(batch_size=fits), 1000, CPU)
-    with pytest.raises(TrainingError):
+    with pytest.raises(UserError):
         check_memory(Config(batch_size=fits + 1), 1000, CPU)
     assert "Not even one image fits; lower --width" in refused(0.5)  # 61 million parameters are held three times
     assert "--batch-size" in refused(0.5, width=0.1)
@@ -202,7 +202,7 @@ def test_memory_on_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_available_bytes", lambda device: 2**31)
 
     def most(dims: ParallelDims, num_sharing: int = 1) -> int:
-        with pytest.raises(TrainingError) as failure:
+        with pytest.raises(UserError) as failure:
             check_memory(Config(batch_size=2**20), 1000, CPU, dims, num_sharing)
         return int(str(failure.value).split("--batch-size ")[1].split()[0])
 
@@ -232,7 +232,7 @@ step(1); before = memory("VmRSS"); step(64); print(memory("VmHWM") - before)
         patch.setattr(memory, "_available_bytes", lambda device: 0)
         needs = []
         for batch in (1000, 48_000):
-            with pytest.raises(TrainingError) as failure:
+            with pytest.raises(UserError) as failure:
                 check_memory(Config(width=0.25, batch_size=batch), 10, CPU)
             needs.append(float(re.search(r"about ([\d.]+) GiB", str(failure.value)).group(1)))  # type: ignore
     estimated = (needs[1] - needs[0]) / 47_000 * 64 * 2**30

@@ -20,7 +20,7 @@ from runs import ALEXNET, interrupted_at, outcome, paths_of, records, trainer
 
 from alexnet.pipeline import augment
 from alexnet.pipeline.decode.settings import Settings
-from alexnet.pipeline.errors import RunFolderInUse, TooManyBadFiles, TrainingError
+from alexnet.pipeline.errors import TooManyBadFiles, TrainingError, UserError
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.plan import draw_epoch
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
@@ -200,7 +200,7 @@ def test_two_runs_cannot_share_a_folder(colour_tree: Path, tmp_path: Path) -> No
     refused: list[str] = []
 
     def listen(record: dict[str, Any]) -> None:
-        with pytest.raises(RunFolderInUse, match="Another run is writing into") as failure:
+        with pytest.raises(UserError, match="Another run is writing into") as failure:
             second.fit()
         refused.append(str(failure.value))
 

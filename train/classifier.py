@@ -15,7 +15,7 @@ from torch import Tensor
 from ..pipeline.dataset.classes import NUM_SYNSETS, first_difference, is_numbered
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.settings import Decode, Settings
-from ..pipeline.errors import CheckpointError
+from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.squares import squares
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
@@ -52,7 +52,7 @@ def views_of(num_views: int) -> list[tuple[int, int, bool]]:
         return [(*VIEWS[0], False)]
     if num_views == 10:
         return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
-    raise ValueError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
+    raise UserError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
 
 
 @torch.inference_mode()
@@ -69,11 +69,11 @@ def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: 
 
 
 def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The classes of networks that are to be averaged; ValueError where they differ."""
+    """The classes of networks that are to be averaged; UserError where they differ."""
     for other in lists:
         if other != lists[0]:
             difference = first_difference(lists[0], other)
-            raise ValueError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
+            raise UserError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
     return lists[0]
 
 

@@ -15,6 +15,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args, get_origin
 
+from ..pipeline.errors import UserError
 from .presets import PRESETS
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -210,7 +211,7 @@ class Config:
             ),
         ):
             if not good:
-                raise ValueError(problem)
+                raise UserError(problem)
 
     @property
     def towers(self) -> int:
@@ -226,7 +227,7 @@ class Config:
     def from_preset(cls, name: str, **overrides: Any) -> Self:
         """The named preset with some values changed."""
         if name not in PRESETS:
-            raise ValueError(f"preset = {name!r}: choose one of {', '.join(PRESETS)}")
+            raise UserError(f"preset = {name!r}: choose one of {', '.join(PRESETS)}")
         return cls.from_dict({"preset": name, **PRESETS[name].settings, **overrides})
 
     @classmethod
@@ -236,7 +237,7 @@ class Config:
         for name in values:
             if name not in known:
                 near = get_close_matches(name, known, 1, 0)
-                raise ValueError(f"unknown setting {name!r}: the nearest known one is {near[0]!r}")
+                raise UserError(f"unknown setting {name!r}: the nearest known one is {near[0]!r}")
         return cls(**values)
 
     @classmethod
@@ -244,9 +245,9 @@ class Config:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"configuration is not JSON: {error}") from error
+            raise UserError(f"configuration is not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"configuration: expected a JSON object, found {type(values).__name__}")
+            raise UserError(f"configuration: expected a JSON object, found {type(values).__name__}")
         return cls.from_dict(values)
 
     def to_json(self) -> str:
@@ -260,19 +261,19 @@ def _checked(spec: Field, value: Any) -> Any:
         return _checked_item(spec.name, spec.type, value, low, high)
     length = len(spec.default) if isinstance(spec.default, tuple) else 0
     if not isinstance(value, list | tuple) or (length and len(value) != length):
-        raise ValueError(f"{spec.name} = {value!r}: give {length or 'a list of'} values")
+        raise UserError(f"{spec.name} = {value!r}: give {length or 'a list of'} values")
     return tuple(_checked_item(spec.name, get_args(spec.type)[0], item, low, high) for item in value)
 
 
 def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> Any:
     if get_origin(kind) is Literal:
         if not any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
-            raise ValueError(f"{name} = {value!r}: choose one of {', '.join(map(str, get_args(kind)))}")
+            raise UserError(f"{name} = {value!r}: choose one of {', '.join(map(str, get_args(kind)))}")
         return value
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"{name} = {value!r}: expected {kind.__name__}, found {type(value).__name__}")
+        raise UserError(f"{name} = {value!r}: expected {kind.__name__}, found {type(value).__name__}")
     if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
-        raise ValueError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
+        raise UserError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
     return value

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import RunFolderInUse
+from ..pipeline.errors import UserError
 from ..pipeline.files import naming, only_writer, write_atomically
 from .config import Config
 
@@ -32,7 +32,7 @@ class History:
             yield []
             return
         message = f"Another run is writing into {self.folder}. Choose another --run folder."
-        with only_writer(self.folder, RunFolderInUse(message)):
+        with only_writer(self.folder, UserError(message)):
             write_atomically(self.folder / "config.json", (config.to_json() + "\n").encode())
             yield self.go_back(epoch, step)
 

@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from ..pipeline.errors import TrainingError
+from ..pipeline.errors import UserError
 from ..pipeline.machine import hardware
 from .config import Config
 from .network.model import IMAGE_SHAPE
@@ -36,7 +36,7 @@ def check_memory(
         return
     need = (fixed + config.batch_size * per_image) / 2**30
     advice = f"--batch-size {fits} would fit." if fits > 0 else "Not even one image fits; lower --width."
-    raise TrainingError(
+    raise UserError(
         f"Training with a batch of {config.batch_size} takes about {need:.1f} GiB, and {device.type} memory has "
         f"{available / 2**30:.1f} GiB free. {advice}"
     )

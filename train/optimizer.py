@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..pipeline.errors import UserError
 from .config import Config
 
 
@@ -122,7 +123,7 @@ class _FixedSchedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state:
-            raise ValueError(f"schedule state {dict(state)} belongs to another schedule")
+            raise UserError(f"schedule state {dict(state)} belongs to another schedule")
 
 
 class EpochSchedule(_FixedSchedule):
@@ -174,5 +175,5 @@ class PlateauSchedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state.keys() != self.state_dict().keys():
-            raise ValueError(f"schedule state {dict(state)} belongs to another schedule")
+            raise UserError(f"schedule state {dict(state)} belongs to another schedule")
         self.best, self.stalled, self.drops = state["best"], state["stalled"], state["drops"]

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import CheckpointError, TrainingError
+from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.files import can_write_into
 from ..train import checkpoint as checkpoints
 from .checkpoint import Checkpoint
@@ -28,7 +28,7 @@ def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, p
     """
     run_dir = given or _usual_run_dir(resume, preset, place)
     if place.rank == 0 and not can_write_into(run_dir):
-        raise TrainingError(f"The run folder {run_dir} cannot be written. Choose another by --run DIR.")
+        raise UserError(f"The run folder {run_dir} cannot be written. Choose another by --run DIR.")
     return run_dir
 
 
@@ -40,7 +40,7 @@ def _usual_run_dir(resume: str | None, preset: str | None, place: Place) -> Path
     if resume is not None and path.parent.name == "checkpoints":
         return path.parent.parent
     if place.size > 1:
-        raise TrainingError("Ranks started by torchrun or SLURM need a run folder that all can see: add --run DIR.")
+        raise UserError("Ranks started by torchrun or SLURM need a run folder that all can see: add --run DIR.")
     return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -59,7 +59,7 @@ def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path |
         return newest
     if resume is None:
         if checkpoints.saved_checkpoints(run_dir):
-            raise TrainingError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
+            raise UserError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
         return None
     path = run_dir if resume == NEWEST else Path(resume)
     if not path.exists():

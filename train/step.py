@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pipeline.errors import UserError
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
 
@@ -66,7 +67,7 @@ def build_gradient(
         return plain_gradient(model, batch_size)
     speedups = EXECUTIONS[execution or DEFAULT_EXECUTION]
     if num_ranks > 1 and speedups.need_one_rank:
-        raise ValueError(f"--execution {execution} is for one rank, and here are {num_ranks}: use fused or --mesh 1x1.")
+        raise UserError(f"--execution {execution} is for one rank, and here are {num_ranks}: use fused or --mesh 1x1.")
     torch.backends.cudnn.deterministic = True
     use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms)
     return speed_up(model, batch_size, speedups)

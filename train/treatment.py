@@ -13,7 +13,7 @@ import numpy as np
 from ..pca.stats import RgbStats, stats_path
 from ..pipeline.cache import can_keep, needed_cache
 from ..pipeline.dataset.images import Dataset
-from ..pipeline.errors import TrainingError
+from ..pipeline.errors import UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from .config import Config
@@ -38,7 +38,7 @@ def build_treatment(config: Config, stats: RgbStats | None) -> Treatment:
     mean = stats.mean.astype(np.float32)
     if config.mean == "image":
         if stats.mean_image is None:
-            raise ValueError("These statistics have no mean image (region full). Use region centre, or --mean channel.")
+            raise UserError("These statistics have no mean image (region full). Use region centre, or --mean channel.")
         edge = (SHORT_SIDE - CROP) // 2
         mean = stats.mean_image[edge : edge + CROP, edge : edge + CROP].astype(np.float32)
     return Treatment(mean=mean, basis=basis, lit_divisor=lit_divisor)
@@ -62,12 +62,12 @@ def stats_for_training(
     if given is not None:
         stats = RgbStats.load(given)
         if stats.fingerprint != train_set.fingerprint:
-            raise TrainingError(
+            raise UserError(
                 f"{given} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
                 f"{train_set.root} --out {given}`, or leave --stats out."
             )
         if not stats.complete:
-            raise TrainingError(
+            raise UserError(
                 f"{given} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
                 "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
             )

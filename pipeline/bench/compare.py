@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from ..errors import UserError
 from ..geometry import CROP
 from ..loader import Loader
 from ..machine.hardware import num_cores
@@ -28,7 +29,7 @@ TRIALS = 2  # windows of each number of workers; the best one counts, so that a 
 MEAN = np.full((CROP, CROP, 3), 120, np.float32)
 
 
-class PeerError(ValueError):
+class PeerError(UserError):
     """The other loader failed: unlike ours it does not survive an image that cannot be decoded."""
 
 

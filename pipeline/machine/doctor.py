@@ -19,7 +19,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Literal
 
-from ..compiled import load
+from ..compiled import NotBuilt, load
 from .hardware import core_quota, driver_version, jpeg_engines, memory, num_cores, query_gpus
 
 Status = Literal["ok", "warn", "missing"]
@@ -49,7 +49,7 @@ def diagnose() -> list[Finding]:
 def _examine(area: str, probe: Callable[[], Outcome]) -> Finding:
     try:
         return Finding(area, *probe())
-    except ImportError as error:
+    except (ImportError, NotBuilt) as error:
         return Finding(area, "missing", f"cannot be imported: {error}", "what needs it fails", REINSTALL)
     except Exception as error:
         found = f"could not be examined: {type(error).__name__}: {error}"

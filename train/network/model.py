@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...pipeline.errors import UserError
 from ..config import CONVS, LAYERS, Config
 from .lrn import LocalResponseNorm, spatial_norm
 
@@ -188,5 +189,5 @@ def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     if odd := sorted(expected.keys() ^ state_dict.keys()):
         problem = "missing" if odd[0] in expected else "unknown"
-        raise ValueError(f"not torchvision's alexnet: {odd[0]} is {problem}")
+        raise UserError(f"not torchvision's alexnet: {odd[0]} is {problem}")
     return {ours: state_dict[theirs] for theirs, ours in expected.items()}

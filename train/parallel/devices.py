@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...pipeline.errors import UserError
 from .dims import CPU, ParallelDims
 from .ranks import Place
 
@@ -24,7 +25,7 @@ def choose_devices(
     """The mesh, and the devices of this machine's ranks by local rank.
 
     Ranks that torchrun or SLURM started are all there are; alone, there is one for each device. `towers` None means
-    data parallelism unless `mesh` says otherwise. ValueError where the wishes contradict each other or the machine.
+    data parallelism unless `mesh` says otherwise. UserError where the wishes contradict each other or the machine.
     """
     named = _parse(devices) if devices else None
     if mesh:
@@ -33,15 +34,15 @@ def choose_devices(
         num_ranks = place.size if place.size > 1 else len(named or _all_devices(device))
         dims = ParallelDims.default(num_ranks, towers or 1)
     if place.size not in (1, dims.num_ranks):
-        raise ValueError(f"--mesh {dims} has {dims.num_ranks} ranks, but {place.size} were started: make them equal.")
+        raise UserError(f"--mesh {dims} has {dims.num_ranks} ranks, but {place.size} were started: make them equal.")
     here = place.local_size if place.size > 1 else dims.num_ranks
     if named and len(named) != here:
-        raise ValueError(f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine.")
+        raise UserError(f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine.")
     found = named or _all_devices(device)
     if len(found) < here and found[0] == CPU:
         found = [CPU] * here
     if len(found) < here:
-        raise ValueError(
+        raise UserError(
             f"The mesh {dims} puts {here} ranks on this machine, which shows {len(found)} GPU to each. Give --devices "
             f"{','.join(['cuda:0'] * here)} to share one, --device cpu, or let every rank see all GPUs."
         )
@@ -50,7 +51,7 @@ def choose_devices(
 
 def _all_devices(wanted: str) -> list[torch.device]:
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise ValueError("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
+        raise UserError("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
     if wanted == "cpu" or not torch.cuda.is_available():
         return [CPU]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
@@ -60,11 +61,11 @@ def _parse(text: str) -> list[torch.device]:
     try:
         found = [torch.device(name.strip()) for name in text.split(",")]
     except RuntimeError:
-        raise ValueError(f"--devices {text}: give names such as cuda:0,cuda:1 or cpu,cpu.") from None
+        raise UserError(f"--devices {text}: give names such as cuda:0,cuda:1 or cpu,cpu.") from None
     count = torch.cuda.device_count()
     for device in found:
         if device != CPU and (device.type != "cuda" or device.index is None or device.index >= count):
-            raise ValueError(f"--devices {text}: there is no {device} here, but {count} GPUs and the cpu.")
+            raise UserError(f"--devices {text}: there is no {device} here, but {count} GPUs and the cpu.")
     if len({device.type for device in found}) > 1:
-        raise ValueError(f"--devices {text}: give GPUs or the cpu, not both.")
+        raise UserError(f"--devices {text}: give GPUs or the cpu, not both.")
     return found

@@ -7,6 +7,8 @@ from typing import Self
 
 import torch
 
+from ...pipeline.errors import UserError
+
 CPU = torch.device("cpu")
 
 
@@ -21,7 +23,7 @@ class ParallelDims:
     def parse(cls, text: str) -> Self:
         parts = text.lower().split("x")
         if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
-            raise ValueError(f"--mesh {text}: give data x model ranks, as in 1x2 (the paper's) or 4x2.")
+            raise UserError(f"--mesh {text}: give data x model ranks, as in 1x2 (the paper's) or 4x2.")
         return cls(int(parts[0]), int(parts[1]))
 
     @classmethod

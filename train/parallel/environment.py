@@ -12,6 +12,8 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 
+from ...pipeline.errors import UserError
+
 FIRST_RESERVED_STEP = 0xFFFFFFF0  # SLURM numbers salloc's shells and batch scripts from here on, srun's steps from 0
 REMEDY = "start ranks with torchrun or srun, or unset RANK and WORLD_SIZE to run alone"
 
@@ -34,7 +36,7 @@ class RankNumbers:
 
 
 def read_environment(environ: Mapping[str, str], count_devices: Callable[[], int]) -> RankNumbers | None:
-    """What a launcher says of this process; None where it runs alone. ValueError where that is not enough or nonsense.
+    """What a launcher says of this process; None where it runs alone. UserError where that is not enough or nonsense.
 
     `count_devices` counts the GPUs here. It is asked only where the place on this machine is not given.
     """
@@ -67,7 +69,7 @@ def _local(
     if is_here(address) or size <= count_devices():
         return _number({"LOCAL_RANK": str(rank)} | dict(found), "LOCAL_RANK", 0, size - 1), size
     missing = " and ".join(name for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE") if name not in found)
-    raise ValueError(
+    raise UserError(
         f"Rank {rank} of {size} needs {missing}, for the ranks are on several machines: its number among "
         "those on this machine, and how many they are. torchrun and srun set both."
     )
@@ -77,7 +79,7 @@ def _required(found: Mapping[str, str], name: str) -> str:
     if value := found.get(name, ""):
         return value
     given = " ".join(f"{each}={found[each]}" for each in ("RANK", "WORLD_SIZE") if each in found)
-    raise ValueError(f"{given} is set without {name}: {REMEDY}.")
+    raise UserError(f"{given} is set without {name}: {REMEDY}.")
 
 
 def _number(found: Mapping[str, str], name: str, low: int, high: int | None = None) -> int:
@@ -85,14 +87,14 @@ def _number(found: Mapping[str, str], name: str, low: int, high: int | None = No
     if text.isdecimal() and low <= int(text) and (high is None or int(text) <= high):
         return int(text)
     wanted = f"a number from {low} " + ("on" if high is None else f"to {high}")
-    raise ValueError(f"{name}={text} is set, where {wanted} should be: {REMEDY}.")
+    raise UserError(f"{name}={text} is set, where {wanted} should be: {REMEDY}.")
 
 
 def _resolve(address: str, rank: int) -> None:
     try:
         socket.getaddrinfo(address, None)
     except (OSError, UnicodeError) as error:
-        raise ValueError(
+        raise UserError(
             f"Rank {rank} finds no machine by MASTER_ADDR={address}: set it to the name or address of the "
             f"first rank's machine. ({error})"
         ) from error
@@ -144,5 +146,5 @@ def first_node(nodes: str) -> str:
     """The first host of a list as SLURM writes it: of `gpu[03-05,9],login` it is gpu03."""
     match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
     if match is None:
-        raise ValueError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first of them.")
+        raise UserError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first of them.")
     return match[1] + (match[2] or "")

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from ...pipeline.errors import UserError
 from .axis import Axis, TransportError
 from .dims import CPU, ONE_RANK, ParallelDims
 from .ranks import Place, RankLost
@@ -48,10 +49,10 @@ class Mesh:
         return self.world.gather_objects(value)[0]
 
     def check_same(self, what: str, value: Any) -> None:
-        """ValueError unless all ranks were given the same."""
+        """UserError unless all ranks were given the same."""
         values = self.world.gather_objects(value)
         if odd := [rank for rank, other in enumerate(values) if other != values[0]]:
-            raise ValueError(f"Rank {odd[0]} has another {what} than rank 0. Give all ranks the same command and data.")
+            raise UserError(f"Rank {odd[0]} has another {what} than rank 0. Give all ranks the same command and data.")
 
     @contextmanager
     def watched(self, where: Callable[[], str]) -> Iterator[None]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ...pipeline.errors import UserError
 from ...pipeline.plan import share
 from ..config import LAYERS, Config
 from ..network.lrn import LocalResponseNorm
@@ -27,16 +28,16 @@ from .mesh import Mesh
 
 
 def check_split(config: Config, num_classes: int, dims: ParallelDims) -> None:
-    """ValueError where a network or its batch cannot be shared out over a mesh."""
+    """UserError where a network or its batch cannot be shared out over a mesh."""
     if config.towers % dims.mp:
-        raise ValueError(
+        raise UserError(
             f"--mesh {dims} splits the network in {dims.mp}, but preset {config.preset} has {config.towers} "
             f"tower{'s' * (config.towers > 1)}. Use --mesh {dims.num_ranks}x1."
         )
     if num_classes < dims.mp:
-        raise ValueError(f"--mesh {dims} splits the classes in {dims.mp}, but there is only {num_classes}.")
+        raise UserError(f"--mesh {dims} splits the classes in {dims.mp}, but there is only {num_classes}.")
     if config.batch_size < dims.num_ranks:
-        raise ValueError(
+        raise UserError(
             f"A batch of {config.batch_size} cannot be shared by {dims.num_ranks} ranks: raise --batch-size."
         )
 

@@ -1,4 +1,4 @@
-"""From an exception to what a person sees and the exit code: one line for what the user can put right, a traceback for a bug."""
+"""From an exception to what a person sees: one line for what the user can put right, a traceback for a bug."""
 
 from __future__ import annotations
 

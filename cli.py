@@ -6,35 +6,36 @@ Heavy imports stand inside the commands, so `alexnet --help` answers at once, wi
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from . import __version__
-from .console.errors import ARGUMENTS, Commands
-from .console.options import (
-    ANY_PATH,
-    CONFIG,
-    FOLDER,
-    LOADING,
-    RANKS,
-    batch_option,
+from .console.command_options import (
     bench_loader_options,
     bench_train_options,
     config_options,
+    describe_options,
+    pack_options,
+    preset_option,
+    stats_options,
+    train_options,
+)
+from .console.errors import Commands
+from .console.options import (
+    ANY_PATH,
+    FOLDER,
+    LoadingOptions,
+    batch_option,
     data_argument,
     execution_option,
     json_option,
     loading_options,
     mesh_options,
-    pack_options,
     rescan_option,
-    stats_options,
-    take,
     threads_option,
-    train_options,
     views_option,
 )
 from .console.progress import bar
@@ -72,7 +73,7 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
     from .console.commands.stats import run_pca_stats
     from .console.tables import print_stats
 
-    if found := run_pca_stats(data, take(LOADING, asked), **asked):  # the first rank prints
+    if found := run_pca_stats(data, **asked):  # the first rank prints
         stats, out = found
         show_json(out.read_text()) if as_json else print_stats(stats, out)
 
@@ -93,7 +94,7 @@ def pack(
     shard_size: int,
     rescan: bool,
     as_json: bool,
-    **loading: Any,
+    loading: LoadingOptions,
 ) -> None:
     """Down-sample a data set once, as the paper did: 256x256 images in WebDataset shards, for any command's DATA.
 
@@ -102,16 +103,16 @@ def pack(
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """
-    from .console.options import settings_of
     from .console.tables import print_packed
     from .pipeline import pack as packing
     from .pipeline.dataset.open import open_splits
 
-    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=loading["decode"])
+    decode = loading.decode or "exact"
+    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=decode)
     results = []
     for dataset in open_splits(data, splits, rescan=rescan):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
-            results.append(packing.pack(dataset, out, options, settings_of(loading), update))
+            results.append(packing.pack(dataset, out, options, loading.settings(), update))
     show_json(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
 
 
@@ -120,13 +121,16 @@ def pack(
 
 @main.command()
 @data_argument
+@preset_option
 @train_options
+@describe_options
 @mesh_options
-@execution_option
 @loading_options
 @config_options
 @click.pass_context
-def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: int, **given: Any) -> None:
+def train(
+    ctx: click.Context, preset: str | None, overrides: dict[str, Any], describe: bool, num_classes: int, **asked: Any
+) -> None:
     """Train the network, on as many devices as --mesh says.
 
     The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
@@ -141,18 +145,14 @@ def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: i
       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
         -m -- alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
     """
-    from .console.commands import train as run
-    from .console.on_mesh import Ranks
+    from .console.commands.train import run_train
     from .console.tables import print_description
-    from .train.resume import resolve_config
+    from .train.config import Config
 
-    overrides = {name: value for name, value in take(CONFIG, given).items() if value is not None}
     if describe:
-        print_description(resolve_config(preset, overrides, None), num_classes)
-        return
-    ranks, loading = Ranks(**take(RANKS, given)), take(LOADING, given)
-    job = run.TrainingJob(preset=preset, overrides=overrides, ranks=ranks, loading=loading, **given)
-    ctx.exit(run.train(job, ctx.meta[ARGUMENTS]))
+        print_description(Config.from_preset(preset or "paper", **overrides), num_classes)
+    else:
+        ctx.exit(run_train(preset=preset, overrides=overrides, **asked))
 
 
 # -- evaluation --------------------------------------------------------------------------------------------
@@ -166,16 +166,7 @@ def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: i
 @mesh_options
 @loading_options
 @json_option
-@click.pass_context
-def evaluate(
-    ctx: click.Context,
-    paths: tuple[Path, ...],
-    views: Literal[1, 10],
-    batch_size: int,
-    rescan: bool,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def evaluate(paths: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
     """Top-1 and top-5 error of checkpoints or run folders on the validation set, every image counted once.
 
     Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
@@ -183,26 +174,13 @@ def evaluate(
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
-    from .console.commands import evaluate as evaluation
-    from .console.on_mesh import Ranks
+    from .console.commands.evaluate import run_evaluate, split_data
     from .console.tables import print_evaluation
 
-    ranks = Ranks(**take(RANKS, given))
-    checkpoints, data = evaluation.split_data(paths)
-    result = evaluation.evaluate(
-        checkpoints,
-        data,
-        views=views,
-        batch_size=batch_size,
-        rescan=rescan,
-        loading=given,
-        ranks=ranks,
-        arguments=ctx.meta[ARGUMENTS],
-    )
-    if isinstance(result, int):  # the first rank prints
-        ctx.exit(result)
-    record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
-    show_json(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
+    checkpoints, data = split_data(paths)
+    if result := run_evaluate(checkpoints, data, **asked):  # the first rank prints
+        record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
+        show_json(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
 
 
 @main.command()
@@ -211,26 +189,27 @@ def evaluate(
 @views_option
 @loading_options
 @json_option
-def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], as_json: bool, **loading: Any) -> None:
+def predict(
+    checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], as_json: bool, loading: LoadingOptions
+) -> None:
     """The five most probable classes of images.
 
     Example: alexnet predict runs/first cat.jpg dog.jpg
     """
-    from .console.options import device_of, settings_of
     from .console.tables import print_predictions
     from .pipeline.dataset.open import from_files
     from .train import classifier
 
-    files, device = from_files(images), device_of(loading)
+    files, device = from_files(images), loading.chosen_device()
     bad: dict[int, str] = {}
     found = classifier.predict(
         [classifier.load_classifier(checkpoint, device)],
         files,
         views=views,
         device=device,
-        settings=settings_of(loading | {"max_bad": 1.0}),
+        settings=replace(loading, max_bad=1.0).settings(),
         bad=bad,
-        decode=loading["decode"],
+        decode=loading.decode or "exact",
     )
     predictions = [(files.name(p.index), dict(p.classes)) for p in found]
     record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}
@@ -259,7 +238,7 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
     from .console.bench_tables import print_loader_bench
     from .console.commands.bench import run_bench_loader
 
-    result = run_bench_loader(data, asked)
+    result = run_bench_loader(data, **asked)
     show_json(result.to_json()) if as_json else print_loader_bench(result)
 
 
@@ -270,20 +249,7 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
 @execution_option
 @loading_options
 @json_option
-@click.pass_context
-def bench_train(
-    ctx: click.Context,
-    data: Path | None,
-    rescan: bool,
-    preset: str,
-    width: float,
-    batch_size: int,
-    seconds: float,
-    rounds: int,
-    execution: str | None,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def bench_train(data: Path | None, as_json: bool, **asked: Any) -> None:
     """Images per second of training on a mesh: the step alone on a cached batch, and with the loader.
 
     Also the share of time that waits for other ranks and for data, and the bytes sent, counted and from the shapes.
@@ -291,26 +257,10 @@ def bench_train(
     Example: alexnet bench-train /data/imagenet --mesh 1x2
     """
     from .console.bench_tables import print_train_bench
-    from .console.commands.bench import bench
-    from .console.on_mesh import Ranks
-    from .train.config import Config
+    from .console.commands.bench import run_bench_train
 
-    ranks = Ranks(**take(RANKS, given))
-    config = Config.from_preset(preset, width=width, batch_size=batch_size)
-    result = bench(
-        data,
-        config,
-        seconds=seconds,
-        rounds=rounds,
-        execution=execution,
-        rescan=rescan,
-        loading=given,
-        ranks=ranks,
-        arguments=ctx.meta[ARGUMENTS],
-    )
-    if isinstance(result, int):  # the first rank prints
-        ctx.exit(result)
-    show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)
+    if result := run_bench_train(data, **asked):  # the first rank prints
+        show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)
 
 
 @main.command()

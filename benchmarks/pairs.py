@@ -21,7 +21,7 @@ from alexnet.pipeline.loader import Batch, Loader
 from alexnet.pipeline.treatment import Treatment
 from alexnet.train.parallel.dims import CPU, ParallelDims
 from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
-from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.ranks import join_ranks
 from alexnet.train.parallel.tower_loader import PairLoader
 
 BATCH, ROUNDS = 128, 3
@@ -56,7 +56,7 @@ def seconds(data: Path, mesh: Mesh, halves: bool, count: int) -> float:
 
 
 def main(data: Path, count: int) -> None:
-    mesh = build_mesh(ParallelDims(1, 2), Place.join(), [CPU, CPU], 600)
+    mesh = build_mesh(ParallelDims(1, 2), join_ranks(), [CPU, CPU], 600)
     torch.set_num_threads(1)
     rounds = [(seconds(data, mesh, True, count), seconds(data, mesh, False, count)) for _ in range(ROUNDS)]
     if mesh.is_main:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..pipeline.errors import UserError
-from ..train.parallel.ranks import LOST, RankLost, leave_silently, speaks_of_failure
+from ..train.parallel.ranks import LOST, RankLost, leave_silently, reports_failure
 from .terminal import make_printable, printable, say
 
 ARGUMENTS = "alexnet.arguments"  # in a click context: the command line's words
@@ -35,7 +35,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            if speaks_of_failure():
+            if reports_failure():
                 say("Stopped by Ctrl-C.")
             ctx.exit(130)
         except (click.exceptions.Exit, click.Abort):
@@ -43,7 +43,7 @@ class Commands(click.Group):
         except click.UsageError as error:
             raise make_printable(error) from None
         except Exception as error:
-            if not speaks_of_failure():
+            if not reports_failure():
                 leave_silently()
             message = _explain(error)
             if message is None or ctx.params.get("debug"):

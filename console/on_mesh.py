@@ -1,43 +1,80 @@
-"""TODO"""
+"""The ranks that a command runs on: those it was started as, or those that it starts, which run the same command.
+
+A command plans its ranks, finds out what can be wrong, and only then enters their mesh.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+import click
 import torch
 
 from ..train.parallel.axis import Axis
+from ..train.parallel.devices import choose_devices
 from ..train.parallel.dims import ParallelDims
-from ..train.parallel.launch import hand_on, launch
+from ..train.parallel.launch import forward_signal, launch
 from ..train.parallel.mesh import Mesh, build_mesh, leave_mesh
-from ..train.parallel.ranks import Place
+from ..train.parallel.ranks import RankInfo
+from .errors import ARGUMENTS
+from .options import MeshOptions
 from .signals import stop_on_signals
+from .terminal import error_console, say
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ranks:
-    """What the user says of meshes: `options.mesh_options`."""
+    """The ranks of a mesh, of which this process is one, or which it has yet to start."""
 
-    mesh: str | None
-    devices: str | None
-    timeout: float  # seconds
-    max_restarts: int
+    info: RankInfo
+    dims: ParallelDims
+    devices: Sequence[torch.device]  # of this machine's ranks, by local rank
+    options: MeshOptions
 
-    def launch(self, arguments: Sequence[str], num_ranks: int) -> int:
-        with stop_on_signals(hand_on, announce=False):
-            return launch(arguments, num_ranks, self.max_restarts, self.timeout)
+    @classmethod
+    def plan(cls, info: RankInfo, options: MeshOptions, device: str, towers: int | None = None) -> Ranks:
+        """Choose mesh and devices by what the user said; UserError where that contradicts itself or the machine."""
+        dims, devices = choose_devices(info, towers, mesh=options.mesh, devices=options.devices, device=device)
+        return cls(info, dims, devices, options)
+
+    @property
+    def device(self) -> torch.device:
+        return self.devices[self.info.local_rank]
+
+    @property
+    def num_on_device(self) -> int:
+        """How many ranks share this one's device, itself among them."""
+        return list(self.devices).count(self.device)
 
     @contextmanager
-    def joined(self, dims: ParallelDims, place: Place, devices: Sequence[torch.device]) -> Iterator[Mesh]:
-        """The mesh of these ranks; what they lose before their work is watched was lost in the start."""
-        start = Mesh(dims, world=Axis(place.size, place.rank), place=place)
+    def mesh(self, *more: str) -> Iterator[Mesh]:
+        """The mesh of these ranks; a rank that is lost before its work is watched was lost in the start.
+
+        Where the ranks must be started first, they run this command with `more` arguments to their end, and instead of
+        a mesh this raises click's `Exit` with their exit code.
+        """
+        if self.dims.num_ranks > 1 and self.info.size == 1:
+            raise click.exceptions.Exit(self._launch(*more))
+        start = Mesh(self.dims, world=Axis(self.info.size, self.info.rank), info=self.info)
         with start.watched(lambda: "the start"):
-            yield build_mesh(dims, place, devices, self.timeout)
+            yield build_mesh(self.dims, self.info, self.devices, self.options.timeout)
         leave_mesh()
 
+    def _launch(self, *more: str) -> int:
+        dims, o = self.dims, self.options
+        say(
+            f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, self.devices))}"
+        )
+        words: list[str] = click.get_current_context().meta[ARGUMENTS]
+        arguments = [*without_rescan(words), *more, "--mesh", str(dims)]
+        end = partial(forward_signal, before_exit=error_console.show_cursor)  # which a rank's bar has hidden
+        with stop_on_signals(end, announce=False):
+            return launch(arguments, dims.num_ranks, o.max_restarts, o.timeout)
 
-def _without_rescan(arguments: Sequence[str]) -> list[str]:
-    """What the first rank lists anew it need not list again."""
+
+def without_rescan(arguments: Sequence[str]) -> list[str]:
+    """The same arguments: what the first process listed anew, its ranks need not list again."""
     return [argument for argument in arguments if argument != "--rescan"]

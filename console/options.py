@@ -1,67 +1,100 @@
-"""Command-line options that several commands share, and those made from `Config`: one for each field, with its help,
-its default and its source."""
+"""Command-line options that several commands share. Groups of them reach a command as one frozen object."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..pipeline.decode.settings import HW_DECODER_LOAD, Settings
-from ..train.config import Config
-from ..train.presets import PRESETS
-from .types import Commas, NumberChoice, Output
+from ..pipeline.decode.settings import HW_DECODER_LOAD, MAX_PIXELS, Decode, Settings
+from .types import NumberChoice
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line answers `--help` without torch
     import torch
 
-
-def config_options(function: Any) -> Any:
-    """A click decorator, for the fields named in `CONFIG`. Options not given arrive as None and leave the preset as it
-    is."""
-    for spec in reversed([f for f in fields(Config) if f.name in CONFIG]):
-        name = spec.name.replace("_", "-")
-        names = f"--{name}/--no-{name}" if spec.type is bool else f"--{name}"
-        text = f"{spec.metadata['help']}  [{_shown(spec.default)}; {spec.metadata['source']}]"
-        function = click.option(names, spec.name, type=_type_of(spec.type), default=None, help=text)(function)
-    return function
-
-
-def _type_of(kind: Any) -> Any:
-    if get_origin(kind) is Literal:
-        choices = get_args(kind)
-        return NumberChoice(choices) if isinstance(choices[0], int) else click.Choice(choices)
-    return Commas(get_args(kind)[0]) if get_origin(kind) is tuple else kind
-
-
-def _shown(value: Any) -> str:
-    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
-
-
-CONFIG = tuple(f.name for f in fields(Config) if f.name != "preset")  # what `config_options` give
 CORES = len(os.sched_getaffinity(0))
 FILE = click.Path(dir_okay=False, path_type=Path)
-OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
-
-def take(names: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
-    """Some of the options given, which lose them."""
-    return {name: given.pop(name) for name in names}
+Decorator = Callable[[Any], Any]
 
 
-def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(function: Any) -> Any:
+def together(*decorators: Decorator) -> Decorator:
+    """Several decorators as one; the first is listed first by `--help`."""
+
+    def apply(command: Any) -> Any:
         for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
+            command = decorator(command)
+        return command
 
     return apply
+
+
+def gathered(name: str, kind: type[Any], *options: Decorator) -> Decorator:
+    """Options that reach the command as one argument: a `kind`, a dataclass with a field for each."""
+
+    def apply(command: Any) -> Any:
+        @wraps(command)
+        def gathering(*args: Any, **given: Any) -> Any:
+            values = {field.name: given.pop(field.name) for field in fields(kind)}
+            return command(*args, **given, **{name: kind(**values)})
+
+        return together(*options)(gathering)
+
+    return apply
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingOptions:
+    """How images are read and decoded, and where the work is done."""
+
+    threads: int
+    device: Literal["auto", "cpu", "gpu"]
+    decode: Decode | None  # None: as a run has it, else exact
+    readers: int | None
+    prefetch: int
+    hw_decoder_load: float | None
+    max_bad: float
+    max_pixels: int | None  # None: as a run has it, else `MAX_PIXELS`
+
+    def chosen_device(self) -> torch.device:
+        """The device of a command that uses one."""
+        from ..train.parallel.devices import the_device
+
+        return the_device(self.device)
+
+    def settings(self, device: torch.device | None = None, num_ranks: int = 1) -> Settings:
+        """For the device given or chosen; this machine's threads are shared by `num_ranks` ranks."""
+        device_id, threads = (device or self.chosen_device()).index, max(1, self.threads // num_ranks)
+        if device_id is None and self.hw_decoder_load is not None:
+            raise click.UsageError(
+                "--hw-decoder-load is for a GPU's JPEG engines, and here the CPU decodes: leave it out."
+            )
+        return Settings(
+            threads=threads,
+            readers=self.readers or max(4, threads),
+            device_id=device_id,
+            prefetch=self.prefetch,
+            hw_decoder_load=HW_DECODER_LOAD if self.hw_decoder_load is None else self.hw_decoder_load,
+            max_pixels=self.max_pixels or MAX_PIXELS,
+            max_bad=self.max_bad,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshOptions:
+    """Which ranks share the work; `on_mesh.py` makes a mesh of them."""
+
+    mesh: str | None
+    devices: str | None
+    timeout: float  # seconds
+    max_restarts: int
 
 
 rescan_option = click.option(
@@ -80,7 +113,9 @@ views_option = click.option(
     help="1: the centre; 10: the paper's corners and centre, and their mirrors.",
 )
 batch_option = click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
-mesh_options = together(
+mesh_options = gathered(
+    "mesh_options",
+    MeshOptions,
     click.option(
         "--mesh",
         metavar="DxM",
@@ -109,7 +144,6 @@ mesh_options = together(
         help="How often to start again, from the newest checkpoint, when a rank is lost.",
     ),
 )
-RANKS = ("mesh", "devices", "timeout", "max_restarts")  # what `mesh_options` give
 execution_option = click.option(
     "--execution",
     type=click.Choice(["plain", "fused", "graphed", "compiled"]),
@@ -118,7 +152,9 @@ execution_option = click.option(
     "graphed: besides, forward and backward as a CUDA graph; compiled: besides, by torch.compile. The last two are for "
     "one rank.",
 )
-loading_options = together(
+loading_options = gathered(
+    "loading",
+    LoadingOptions,
     threads_option,
     click.option(
         "--device",
@@ -130,8 +166,7 @@ loading_options = together(
     click.option(
         "--decode",
         type=click.Choice(["exact", "fast"]),
-        default="exact",
-        show_default=True,
+        show_default="exact",
         help="exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off.",
     ),
     click.option(
@@ -160,121 +195,7 @@ loading_options = together(
     click.option(
         "--max-pixels",
         type=click.IntRange(1),
-        default=100_000_000,
-        show_default=True,
+        show_default=f"{MAX_PIXELS}",
         help="Images that claim more pixels than this are refused unopened.",
     ),
 )
-# What `loading_options` give.
-LOADING = ("threads", "device", "decode", "readers", "prefetch", "hw_decoder_load", "max_bad", "max_pixels")
-
-# Of one command each.
-bench_loader_options = together(
-    batch_option,
-    click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of each window."),
-    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each contestant."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-    click.option(
-        "--compare",
-        type=click.Choice(["torch"]),
-        help="Beside torch's DataLoader with Pillow, at its best number of workers.",
-    ),
-    click.option("--step", is_flag=True, help="Is loading the bottleneck? Beside the training step on a cached batch."),
-    click.option("--preset", type=click.Choice(list(PRESETS)), help="The network of --step.  [paper]"),
-    click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Of the network of --step.  [1]"),
-    click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
-    click.option("--plot", type=PICTURE, help="Draw it all, as PNG, PDF or SVG."),
-)
-bench_train_options = together(
-    click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True),
-    click.option("--width", type=float, default=1.0, show_default=True, help="Scales channels and units."),
-    batch_option,
-    click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Of each window."),
-    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind."),
-)
-stats_options = together(
-    click.option(
-        "--out", type=OUTPUT, help="The JSON file, the mean image beside it.  [default: where `train` finds it]"
-    ),
-    click.option(
-        "--region",
-        type=click.Choice(["centre", "full"]),
-        default="centre",
-        show_default=True,
-        help="centre: the 256x256 that training sees; full: whole images.",
-    ),
-    click.option(
-        "--merge",
-        "parts",
-        multiple=True,
-        type=FILE,
-        help="Add up the statistics of parts of a data set instead; repeat for each file.",
-    ),
-    click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later."),
-    click.option("--plot", type=PICTURE, help="Draw them too, as PNG, PDF or SVG."),
-)
-pack_options = together(
-    click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val"]), help="[default: both]"),
-    click.option("--raw", is_flag=True, help="Pixels, not JPEGs: nothing lost, nothing to decode, ten times the size."),
-    click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of the JPEGs."),
-    click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard."),
-)
-train_options = together(
-    click.option(
-        "--preset", type=click.Choice(list(PRESETS)), help="What to reproduce; change any number below.  [paper]"
-    ),
-    click.option(
-        "--run", "run_dir", type=FOLDER, help="The run folder.  [default: the one resumed, or runs/<preset>-<time>]"
-    ),
-    click.option(
-        "--resume",
-        is_flag=False,
-        flag_value="newest",
-        metavar="[PATH]",
-        help="Continue from a checkpoint or a run folder; alone: from the newest in --run.",
-    ),
-    click.option(
-        "--stats",
-        "stats_file",
-        type=FILE,
-        help="From `alexnet pca-stats`.  [default: found by the data set, computed when missing]",
-    ),
-    click.option("--describe", is_flag=True, help="Show the network and every number with its source; train nothing."),
-    click.option(
-        "--classes", "num_classes", type=click.IntRange(1), default=1000, show_default=True, help="For --describe."
-    ),
-    click.option(
-        "--checkpoint-every",
-        type=click.IntRange(1),
-        metavar="STEPS",
-        help="[default: at epochs' ends, and every ten minutes]",
-    ),
-    click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep."),
-    click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS"),
-)
-
-
-Options = dict[str, Any]  # threads, device, decode and so on: `options.loading_options`
-
-
-def device_of(loading: Options) -> torch.device:
-    from ..train.parallel.devices import the_device
-
-    return the_device(loading["device"])
-
-
-def settings_of(loading: Options, device: torch.device | None = None, num_ranks: int = 1) -> Settings:
-    """On the device given, or the one asked for; the machine's threads are shared by `num_ranks` of it."""
-    threads = max(1, loading["threads"] // num_ranks)
-    device_id, hw_decoder_load = (device or device_of(loading)).index, loading["hw_decoder_load"]
-    if device_id is None and hw_decoder_load is not None:
-        raise click.UsageError("--hw-decoder-load is for a GPU's JPEG engines, and here the CPU decodes: leave it out.")
-    return Settings(
-        threads=threads,
-        readers=loading["readers"] or max(4, threads),
-        device_id=device_id,
-        prefetch=loading["prefetch"],
-        hw_decoder_load=HW_DECODER_LOAD if hw_decoder_load is None else hw_decoder_load,
-        max_pixels=loading["max_pixels"],
-        max_bad=loading["max_bad"],
-    )

@@ -1,7 +1,4 @@
-"""What a person sees: bars on a terminal, lines in a log or a pipe, tables, one-line errors.
-
-Everything but results goes to standard error, so standard output can be read by another program.
-"""
+"""Bars and live lines on a terminal, plain lines in a log or a pipe. All of it goes to standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop in good order."""
 
 from __future__ import annotations
 

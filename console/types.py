@@ -1,4 +1,4 @@
-"""TODO"""
+"""Kinds of values that options take."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from alexnet.train.config import Config
 from alexnet.train.meter import Meter
 from alexnet.train.parallel.dims import CPU, ParallelDims
 from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
-from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.ranks import join_ranks
 from alexnet.train.parallel.split import whole_state
 from alexnet.train.trainer import RunOptions, Trainer
 
@@ -157,7 +157,7 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": ports[port],
         }
-        mesh = build_mesh(dims, Place.join(), [CPU] * size, 120)
+        mesh = build_mesh(dims, join_ranks(), [CPU] * size, 120)
         if turn < 2:
             compute_variants(folder, mesh)
             measure_traffic(folder, mesh)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from alexnet.cli import main
 from alexnet.console import tables
-from alexnet.console.options import LOADING, settings_of
+from alexnet.console.options import LoadingOptions
 from alexnet.pipeline.bench.sweep import candidates
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.loader import Batch
@@ -101,24 +102,23 @@ def test_bench_loader_refuses_what_makes_no_sense(colour_tree: Path, options: li
 
 
 def test_loading_options_reach_the_settings() -> None:
-    usual = {
-        "threads": 3,
-        "device": "cpu",
-        "decode": "exact",
-        "readers": None,
-        "prefetch": 2,
-        "hw_decoder_load": None,
-        "max_bad": 0.01,
-        "max_pixels": 100,
-    }
-    assert set(usual) == set(LOADING)
-    assert settings_of(usual) == Settings(threads=3, readers=4, max_pixels=100)
-    assert settings_of(usual | {"threads": 16}).readers == 16
-    changed = settings_of(usual | {"readers": 1, "prefetch": 7})
+    usual = LoadingOptions(
+        threads=3,
+        device="cpu",
+        decode="exact",
+        readers=None,
+        prefetch=2,
+        hw_decoder_load=None,
+        max_bad=0.01,
+        max_pixels=100,
+    )
+    assert usual.settings() == Settings(threads=3, readers=4, max_pixels=100)
+    assert replace(usual, threads=16).settings().readers == 16
+    changed = replace(usual, readers=1, prefetch=7).settings()
     assert (changed.readers, changed.prefetch) == (1, 7)
-    shared = settings_of(usual | {"threads": 16}, num_ranks=2)
+    shared = replace(usual, threads=16).settings(num_ranks=2)
     assert (shared.threads, shared.readers) == (8, 8)
-    assert settings_of(usual, num_ranks=8).threads == 1
+    assert usual.settings(num_ranks=8).threads == 1
 
 
 def test_every_command_that_loads_takes_the_recommended_options() -> None:

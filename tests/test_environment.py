@@ -16,7 +16,7 @@ from alexnet.train.parallel.environment import (
     slurm_environment,
 )
 from alexnet.train.parallel.environment import tasks_by_node as by_node
-from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.ranks import RankInfo, join_ranks
 
 STEP = {
     "SLURM_STEP_NUM_TASKS": "16",
@@ -101,7 +101,7 @@ def test_nobody_else_to_wait_for(environment: dict[str, str], monkeypatch: pytes
     monkeypatch.setattr(os, "isatty", lambda descriptor: True)
     assert read_environment(environment, no_gpus) is None
     monkeypatch.setattr(os, "environ", environment)
-    assert Place.join() == Place()
+    assert join_ranks() == RankInfo()
 
 
 def test_a_step_started_from_a_shell_has_its_variables_but_no_keyboard(monkeypatch: pytest.MonkeyPatch) -> None:

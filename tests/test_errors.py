@@ -16,7 +16,7 @@ from alexnet.pipeline.errors import NoSplit
         lambda: np.zeros(3) + np.zeros(4),
         lambda: int("x"),
         lambda: list(zip([1], [], strict=True)),
-        lambda: {}["key"],
+        lambda: dict[str, int]()["key"],
         lambda: np.zeros(3).reshape(2, 2),  # raised by C, which has no Python frame
     ],
 )

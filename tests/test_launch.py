@@ -27,12 +27,13 @@ from torch._C._distributed_c10d import HashStore
 
 from alexnet.cli import main
 from alexnet.console.on_mesh import Ranks
+from alexnet.console.options import MeshOptions
 from alexnet.console.signals import stop_on_signals
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 from alexnet.train.parallel import ranks
 from alexnet.train.parallel.devices import choose_devices
 from alexnet.train.parallel.dims import ParallelDims
-from alexnet.train.parallel.ranks import Place, RankLost
+from alexnet.train.parallel.ranks import RankInfo, RankLost, join_ranks
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -390,8 +391,8 @@ def meet(store: HashStore, restarts: tuple[int, ...]) -> list[tuple[Any, int]]:
     """All ranks, the last one first to come."""
     size = len(restarts)
     with ThreadPoolExecutor(size) as pool:
-        ranks = {r: pool.submit(ranks._meet, store, r, size, restarts[r]) for r in reversed(range(size))}
-        return [ranks[r].result() for r in range(size)]
+        met = {r: pool.submit(ranks._meet, store, r, size, restarts[r]) for r in reversed(range(size))}
+        return [met[r].result() for r in range(size)]
 
 
 def test_ranks_started_again_find_no_word_of_those_before() -> None:
@@ -413,12 +414,12 @@ def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
         ranks._meet(HashStore(), 0, 3, 0)
 
 
-def join(monkeypatch: pytest.MonkeyPatch, rank: int, port: int) -> Place:
+def join(monkeypatch: pytest.MonkeyPatch, rank: int, port: int) -> RankInfo:
     """As one of two ranks that are on this machine, with little patience."""
     found = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     monkeypatch.setattr(os, "environ", {name: str(value) for name, value in found.items()})
     monkeypatch.setattr(ranks, "SECONDS_TO_MEET", 1)
-    return Place.join()
+    return join_ranks()
 
 
 def test_who_did_not_come_is_named_in_one_line(
@@ -437,18 +438,18 @@ def test_who_did_not_come_is_named_in_one_line(
 
 def test_a_rank_lost_in_the_start() -> None:
     """Before the first step, too, it is a rank that was lost, which a restart may help, and no bug."""
-    ranks = Ranks(mesh=None, devices=None, timeout=1, max_restarts=0)
-    place = Place(0, 2, 0, 2, store=HashStore())
+    options = MeshOptions(mesh=None, devices=None, timeout=1, max_restarts=0)
+    first = RankInfo(0, 2, 0, 2, store=HashStore())
     with (
         pytest.raises(RankLost, match=r"No word of rank 1 \(dp 0, mp 1\) in the start"),
-        ranks.joined(ParallelDims(1, 2), place, [CPU, CPU]),
+        Ranks(first, ParallelDims(1, 2), [CPU, CPU], options).mesh(),
     ):
         pass
 
 
 def test_ranks_that_do_not_fill_the_mesh() -> None:
     with pytest.raises(ValueError, match="--mesh 2x2 has 4 ranks, but 2 were started: make them equal"):
-        choose_devices(Place(0, 2, 0, 2), 2, mesh="2x2", devices=None, device="cpu")
+        choose_devices(RankInfo(0, 2, 0, 2), 2, mesh="2x2", devices=None, device="cpu")
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet.cli import main
-from alexnet.console.on_mesh import _without_rescan
+from alexnet.console.on_mesh import without_rescan
 from alexnet.pipeline.dataset import open as dataset_module
 from alexnet.pipeline.errors import DatasetError
-from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.ranks import RankInfo
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -85,15 +85,16 @@ def test_the_first_rank_alone_lists_anew(
         monkeypatch.setattr(f"alexnet.{module}.open_dataset", opened)
     words = [{"DATA": str(tree), "RUN": str(tmp_path / "run")}.get(word, word) for word in command]
     for rank in range(1 if command[0] in ("bench-loader", "pack") else 2):
-        place = Place(rank=rank, size=2, local_rank=rank, local_size=2, store=Store())
-        monkeypatch.setattr(Place, "join", lambda place=place: place)
+        place = RankInfo(rank=rank, size=2, local_rank=rank, local_size=2, store=Store())
+        for module in ("train", "evaluate", "bench", "stats"):
+            monkeypatch.setattr(f"alexnet.console.commands.{module}.join_ranks", lambda place=place: place)
         result = invoke(*words, *(["--rescan"] if asked else []), code=1)
-        assert str(result.exception) == "enough"
+        assert result.stderr.endswith("Error: enough\n")
         assert seen.pop() == (asked and rank == 0)
 
 
 def test_ranks_that_are_started_need_not_list_again() -> None:
-    assert _without_rescan(["train", "data", "--rescan", "--mesh", "1x2"]) == ["train", "data", "--mesh", "1x2"]
+    assert without_rescan(["train", "data", "--rescan", "--mesh", "1x2"]) == ["train", "data", "--mesh", "1x2"]
 
 
 def test_a_data_set_with_train_alone(tree: Path, tmp_path: Path) -> None:

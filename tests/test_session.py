@@ -24,7 +24,7 @@ from alexnet.train.config import Config
 from alexnet.train.memory import check_memory
 from alexnet.train.network.model import AlexNet
 from alexnet.train.parallel.dims import ParallelDims
-from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.ranks import RankInfo
 from alexnet.train.resume import NEWEST, choose_run_dir, find_checkpoint, resolve_config
 from alexnet.train.treatment import stats_for_training
 
@@ -82,7 +82,7 @@ def test_resuming_what_is_not_there_starts_nothing(tmp_path: Path, resume: str) 
 def test_all_ranks_take_the_checkpoint_that_the_first_finds(tmp_path: Path) -> None:
     """The others may look later, when there are newer ones, or from a machine that has not heard of the newest."""
     store = HashStore()
-    first, second = (Place(rank, 2, rank, 2, store=store) for rank in range(2))
+    first, second = (RankInfo(rank, 2, rank, 2, store=store) for rank in range(2))
     path = checkpoint(tmp_path, 3)
     assert find_networks([tmp_path, path], first) == [path, path]
     found = [find_checkpoint(NEWEST, tmp_path, first)]

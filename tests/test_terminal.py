@@ -28,7 +28,7 @@ from alexnet.pipeline.pack import Packed
 from alexnet.train.checkpoint import Checkpoint, save
 from alexnet.train.config import Config
 from alexnet.train.network.model import AlexNet
-from alexnet.train.parallel.ranks import Place
+from alexnet.train.parallel.ranks import RankInfo
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -190,5 +190,5 @@ def test_odd_classes_and_files_through_a_whole_command(tmp_path: Path) -> None:
 
 @each_file
 def test_the_first_rank_tells_any_path(name: str, shown: str) -> None:
-    first, second = (Place(rank, 2, rank, 2, store=store) for store in [HashStore()] for rank in (0, 1))
+    first, second = (RankInfo(rank, 2, rank, 2, store=store) for store in [HashStore()] for rank in (0, 1))
     assert first.from_main("run", lambda: name) == second.from_main("run", lambda: "") == name

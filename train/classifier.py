@@ -22,7 +22,7 @@ from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from ..train import checkpoint as checkpoints
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
-from .parallel.ranks import ALONE, Place
+from .parallel.ranks import ALONE, RankInfo
 
 EDGE = SHORT_SIDE - CROP
 
@@ -109,9 +109,9 @@ def predict(
                 yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])
 
 
-def find_networks(paths: Sequence[Path], place: Place = ALONE) -> list[Path]:
+def find_networks(paths: Sequence[Path], info: RankInfo = ALONE) -> list[Path]:
     """Checkpoint files; of a run folder the newest that the first rank finds: the run may go on."""
-    found = place.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
+    found = info.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
     return [Path(path) for path in json.loads(found)]
 
 

@@ -16,41 +16,41 @@ from ..pipeline.files import can_write_into
 from ..train import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
-from .parallel.ranks import ALONE, Place
+from .parallel.ranks import ALONE, RankInfo
 
 NEWEST = "newest"  # --resume without a path
 
 
-def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, place: Place = ALONE) -> Path:
+def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, info: RankInfo = ALONE) -> Path:
     """The run folder: as given, else the one that is resumed, else a new one named by the time.
 
     Ranks that were started elsewhere need its name: when they start again they must find it.
     """
-    run_dir = given or _usual_run_dir(resume, preset, place)
-    if place.rank == 0 and not can_write_into(run_dir):
+    run_dir = given or _usual_run_dir(resume, preset, info)
+    if info.rank == 0 and not can_write_into(run_dir):
         raise UserError(f"The run folder {run_dir} cannot be written. Choose another by --run DIR.")
     return run_dir
 
 
-def _usual_run_dir(resume: str | None, preset: str | None, place: Place) -> Path:
+def _usual_run_dir(resume: str | None, preset: str | None, info: RankInfo) -> Path:
     if resume == NEWEST:
         raise CheckpointError("--resume alone takes the newest checkpoint in --run: add --run DIR, or give it a path.")
     if resume is not None and (path := Path(resume)).is_dir():
         return path
     if resume is not None and path.parent.name == "checkpoints":
         return path.parent.parent
-    if place.size > 1:
+    if info.size > 1:
         raise UserError("Ranks started by torchrun or SLURM need a run folder that all can see: add --run DIR.")
     return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def find_checkpoint(resume: str | None, run_dir: Path, place: Place = ALONE) -> Checkpoint | None:
+def find_checkpoint(resume: str | None, run_dir: Path, info: RankInfo = ALONE) -> Checkpoint | None:
     """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder. The first rank looks.
 
     None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint. After a
     restart by a launcher it is the newest there is, whatever the command said at first.
     """
-    path = place.from_main("checkpoint", lambda: str(_checkpoint_path(resume, run_dir, place.restarts) or ""))
+    path = info.from_main("checkpoint", lambda: str(_checkpoint_path(resume, run_dir, info.restarts) or ""))
     return checkpoints.load(Path(path)) if path else None
 
 

@@ -17,7 +17,7 @@ from ..pipeline.errors import UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from .config import Config
-from .parallel.ranks import ALONE, Place
+from .parallel.ranks import ALONE, RankInfo
 
 
 def needs_stats(config: Config) -> bool:
@@ -49,7 +49,7 @@ def stats_for_training(
     train_set: Dataset,
     given: Path | None,
     compute: Callable[[], RgbStats | None],
-    place: Place = ALONE,
+    info: RankInfo = ALONE,
     num_ranks: int = 1,
 ) -> RgbStats | None:
     """The training set's statistics: from the file given, from the cache, or computed now and cached.
@@ -78,10 +78,10 @@ def stats_for_training(
     if num_ranks > 1:
         needed_cache("Ranks find the statistics there, unless --stats FILE names those of `pca-stats --out`.")
     if (computed := compute()) is None:
-        place.wait_for_main("statistics")
+        info.wait_for_main("statistics")
         assert path is not None
         return RgbStats.load(path)
     if path and can_keep():
         computed.save(path)
-    place.tell_others("statistics")
+    info.tell_others("statistics")
     return computed

@@ -1,9 +1,8 @@
-"""What `alexnet bench-loader` is asked for, and the training step that it measures loading against."""
+"""What `alexnet bench-loader` and `alexnet bench-train` are asked for, on a data set or on generated images."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,47 +19,61 @@ from ...train.bench import TrainBench, bench_train
 from ...train.config import Config
 from ...train.memory import check_memory
 from ...train.meter import Meter
-from ...train.parallel.devices import choose_devices
 from ...train.parallel.mesh import Mesh
-from ...train.parallel.ranks import Place
+from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.trainer import RunOptions, Trainer
-from ..on_mesh import Ranks, _without_rescan
-from ..options import LOADING, Options, device_of, settings_of
+from ..on_mesh import Ranks
+from ..options import LoadingOptions, MeshOptions
 from ..progress import bar, bars
 from ..terminal import say
 
+NUM_GENERATED = 2000  # images, where there are none
 ROUNDS_TO_CHOOSE = 5  # with fewer, chance would: all of three are one way once in eight times
 
 
-def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
+def run_bench_loader(
+    data: Path | None,
+    *,
+    rescan: bool,
+    batch_size: int,
+    seconds: float,
+    rounds: int,
+    seed: int,
+    compare: str | None,
+    step: bool,
+    preset: str | None,
+    width: float | None,
+    sweep: bool,
+    plot: Path | None,
+    loading: LoadingOptions,
+) -> BenchResult:
     """Measure what the options ask for, with a bar for each part, and draw it into `plot`."""
-    if asked["sweep"] and asked["rounds"] < ROUNDS_TO_CHOOSE:
+    if sweep and rounds < ROUNDS_TO_CHOOSE:
         raise click.UsageError(f"--sweep tells differences from noise by --rounds, of {ROUNDS_TO_CHOOSE} or more.")
-    if not asked["step"] and (asked["preset"] or asked["width"]):
+    if not step and (preset or width):
         raise click.UsageError("--preset and --width are of the network that --step trains: add --step.")
-    loading = {name: asked[name] for name in LOADING}
-    settings, device = settings_of(loading), device_of(loading)
-    dataset = open_or_generate(data, asked["rescan"])
+    settings, device = loading.settings(), loading.chosen_device()
+    dataset = open_or_generate(data, rescan)
     bench = Bench(
         dataset=dataset,
         settings=settings,
-        batch_size=min(asked["batch_size"], len(dataset)),
-        rounds=asked["rounds"],
-        seconds=asked["seconds"],
-        decode=asked["decode"],
-        seed=asked["seed"],
+        batch_size=min(batch_size, len(dataset)),
+        rounds=rounds,
+        seconds=seconds,
+        decode=loading.decode or "exact",
+        seed=seed,
         half=device.type == "cuda",
     )
-    step = training_step(bench, asked["preset"], asked["width"], device) if asked["step"] else None
+    train_step = training_step(bench, preset, width, device) if step else None
     with bars("windows") as progress:
         result = bench_loader(
-            bench, compare=asked["compare"] is not None, train_step=step, sweeps=asked["sweep"], progress=progress
+            bench, compare=compare is not None, train_step=train_step, sweeps=sweep, progress=progress
         )
-    if asked["plot"]:
+    if plot:
         from ...pipeline.bench.figures import plot_bench
 
-        plot_bench(result, asked["plot"])
+        plot_bench(result, plot)
     return result
 
 
@@ -80,9 +93,6 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
     return trainer.train_step
 
 
-NUM_GENERATED = 2000  # images, where there are none
-
-
 def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
     """The training set of DATA; where there is none, generated JPEGs."""
     if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
@@ -92,42 +102,39 @@ def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
         return generated_dataset(NUM_GENERATED, progress=lambda done, total: progress("drawing", done, total))
 
 
-def bench(
+def run_bench_train(
     data: Path | None,
-    config: Config,
     *,
+    rescan: bool,
+    preset: str,
+    width: float,
+    batch_size: int,
     seconds: float,
     rounds: int,
     execution: str | None,
-    rescan: bool,
-    loading: Options,
-    ranks: Ranks,
-    arguments: Sequence[str],
-) -> TrainBench | int:
-    """Speeds, on the first rank; on the others, and where ranks were started by `arguments`, an exit code.
+    mesh_options: MeshOptions,
+    loading: LoadingOptions,
+) -> TrainBench | None:
+    """Speeds; None on all ranks but the first.
 
     No statistics are needed: images are standardised by ImageNet's colours, at the same cost.
     """
-    place = Place.join()
-    dims, devices = choose_devices(
-        place, config.towers, mesh=ranks.mesh, devices=ranks.devices, device=loading["device"]
-    )
-    with place.main_first("data"):
-        dataset = open_or_generate(data, rescan and place.rank == 0)
-    check_split(config, dataset.num_classes, dims)
-    device = devices[place.local_rank]
-    check_memory(config, dataset.num_classes, device, dims, devices.count(device))
-    if dims.num_ranks > 1 and place.size == 1:
-        return ranks.launch([*_without_rescan(arguments), "--mesh", str(dims)], dims.num_ranks)
-    with ranks.joined(dims, place, devices) as mesh:
+    config = Config.from_preset(preset, width=width, batch_size=batch_size)
+    info = join_ranks()
+    ranks = Ranks.plan(info, mesh_options, loading.device, config.towers)
+    with info.main_first("data"):
+        dataset = open_or_generate(data, rescan and info.rank == 0)
+    check_split(config, dataset.num_classes, ranks.dims)
+    check_memory(config, dataset.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
+    with ranks.mesh() as mesh:
         how = RunOptions(
             run_dir=Path(),
-            settings=settings_of(loading, mesh.device, place.local_size),
+            settings=loading.settings(mesh.device, info.local_size),
             mesh=mesh,
-            decode=loading["decode"],
+            decode=loading.decode or "exact",
             execution=execution,
         )
         trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
         with bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update, mesh.watched(lambda: "a step"):
             result = bench_train(trainer, seconds=seconds, rounds=rounds, progress=update)
-    return result if mesh.is_main else 0
+    return result if mesh.is_main else None

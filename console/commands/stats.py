@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -16,14 +17,13 @@ from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.settings import Decode, Settings
 from ...pipeline.squares import squares
-from ...train.parallel.ranks import Place
-from ..options import Options, settings_of
+from ...train.parallel.ranks import RankInfo, join_ranks
+from ..options import LoadingOptions
 from ..progress import bar
 
 
 def run_pca_stats(
     data: Path | None,
-    loading: Options,
     *,
     rescan: bool,
     out: Path | None,
@@ -31,20 +31,21 @@ def run_pca_stats(
     parts: Sequence[Path],
     part: tuple[int, int] | None,
     plot: Path | None,
+    loading: LoadingOptions,
 ) -> tuple[RgbStats, Path] | None:
     """The statistics and the file they are saved in, drawn into `plot`; None on a rank that does not have the whole."""
-    place = Place.join()
-    _check_usage(data, out, parts, part, place)
+    info = join_ranks()
+    _check_usage(data, out, parts, part, info)
     example = None
     if parts:
         stats: RgbStats | None = merge_stats(parts)
     else:
         if out is None:
             needed_cache("Without --out FILE the statistics go there.")
-        with place.main_first("data"):
-            dataset = open_dataset(data, "train", rescan=rescan and place.rank == 0)
+        with info.main_first("data"):
+            dataset = open_dataset(data, "train", rescan=rescan and info.rank == 0)
         out = out or stats_path(dataset, region)
-        stats = compute_statistics(dataset, region, settings_of(loading), loading["decode"], place, part or (0, 1))
+        stats = compute_statistics(dataset, region, loading.settings(), loading.decode or "exact", info, part or (0, 1))
         example = example_square(dataset, loading) if plot else None
     if stats is None:
         return None
@@ -58,7 +59,7 @@ def run_pca_stats(
 
 
 def _check_usage(
-    data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None, place: Place
+    data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None, info: RankInfo
 ) -> None:
     if (parts or part) and out is None:
         raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
@@ -66,32 +67,32 @@ def _check_usage(
         raise click.UsageError("--merge adds up files: leave DATA and --part out.")
     if part and not 0 <= part[0] < part[1]:
         raise click.UsageError(f"--part {part[0]} {part[1]}: the parts of {part[1]} are 0 to {part[1] - 1}.")
-    if part and place.size > 1:
+    if part and info.size > 1:
         raise click.UsageError("Ranks share the images out by themselves: leave --part out.")
 
 
 def compute_statistics(
-    dataset: Dataset, region: Region, settings: Settings, decode: Decode, place: Place, part: tuple[int, int] = (0, 1)
+    dataset: Dataset, region: Region, settings: Settings, decode: Decode, info: RankInfo, part: tuple[int, int] = (0, 1)
 ) -> RgbStats | None:
     """A pass with a bar; shared by the ranks where there are several, and None on all but the first."""
-    if place.size > 1:
+    if info.size > 1:
         folder: Path | None = needed_cache("Ranks leave their part of the statistics there.")
     else:
         folder = cache_folder() if can_keep() else None
-    with bar("pca-stats", len(dataset), "images", silent=place.rank > 0) as update:
-        how: Options = {
+    with bar("pca-stats", len(dataset), "images", silent=info.rank > 0) as update:
+        how: dict[str, Any] = {
             "region": region,
             "settings": settings,
             "decode": decode,
             "work_dir": folder and folder / "passes",
             "progress": update,
         }
-        if place.size > 1:
-            return compute_stats_sharded(dataset, rank=place.rank, world_size=place.size, **how)
+        if info.size > 1:
+            return compute_stats_sharded(dataset, rank=info.rank, world_size=info.size, **how)
         return compute_stats(dataset, shard=part, **how)
 
 
-def example_square(dataset: Dataset, loading: Options) -> NDArray[np.uint8] | None:
+def example_square(dataset: Dataset, loading: LoadingOptions) -> NDArray[np.uint8] | None:
     """The first usable image, uint8 (256, 256, 3), to show lighting on."""
-    batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=settings_of(loading))
+    batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=loading.settings())
     return next((batch.pixels[0].cpu().numpy() for batch in batches if len(batch.indices)), None)

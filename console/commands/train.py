@@ -1,108 +1,90 @@
-"""`alexnet train`, `evaluate` and `bench-train`, from what was asked to the end.
+"""What `alexnet train` is asked for, from the options to the end of the run.
 
-One process may be all there is, or one rank of many; or it is the one that starts the ranks, which then run the same
-command. What can be wrong is found before they start.
+What can be wrong is found before ranks are started, and before statistics are computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from ...pca.stats import RgbStats
 from ...pipeline.dataset.images import Split
 from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.bad_images import name_bad
 from ...train.checkpoint import check_trained_on
 from ...train.health import rate_note
 from ...train.memory import check_memory
-from ...train.parallel.devices import choose_devices
-from ...train.parallel.ranks import Place
+from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.resume import choose_run_dir, find_checkpoint, resolve_config
 from ...train.trainer import Interrupted, RunOptions, Trainer
 from ...train.treatment import stats_for_training
-from ..on_mesh import Ranks, _without_rescan
-from ..options import Options, settings_of
+from ..command_options import TrainOptions
+from ..on_mesh import Ranks
+from ..options import LoadingOptions, MeshOptions
 from ..progress import TrainingDisplay
 from ..signals import stop_on_signals
 from ..terminal import say
 from .stats import compute_statistics
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """What the user asked of `alexnet train`; its options, unresolved."""
-
-    data: Path | None
-    rescan: bool
-    preset: str | None
-    overrides: dict[str, Any]
-    run_dir: Path | None
-    resume: str | None
-    stats_file: Path | None
-    checkpoint_every: int | None
-    keep: int
-    log_every: int
-    execution: str | None
-    loading: Options
-    ranks: Ranks
-
-
-def train(job: TrainingJob, arguments: Sequence[str]) -> int:
-    """Train, or start ranks that do by `arguments`; returns the exit code."""
-    place = Place.join()
-    run_dir = choose_run_dir(job.run_dir, job.resume, job.preset, place)
-    saved = find_checkpoint(job.resume, run_dir, place)
-    config = resolve_config(job.preset, job.overrides, saved)
-    dims, devices = choose_devices(
-        place, config.towers, mesh=job.ranks.mesh, devices=job.ranks.devices, device=job.loading["device"]
-    )
-    with place.main_first("data"):
-        train_set, val_set = (
-            open_dataset(job.data, split, rescan=job.rescan and place.rank == 0) for split in get_args(Split)
-        )
+def run_train(
+    data: Path | None,
+    *,
+    rescan: bool,
+    preset: str | None,
+    overrides: dict[str, Any],
+    options: TrainOptions,
+    mesh_options: MeshOptions,
+    loading: LoadingOptions,
+) -> int:
+    """Train; returns the exit code."""
+    info = join_ranks()
+    run_dir = choose_run_dir(options.run_dir, options.resume, preset, info)
+    saved = find_checkpoint(options.resume, run_dir, info)
+    config = resolve_config(preset, overrides, saved)
+    ranks = Ranks.plan(info, mesh_options, loading.device, config.towers)
+    with info.main_first("data"):
+        train_set, val_set = (open_dataset(data, split, rescan=rescan and info.rank == 0) for split in get_args(Split))
     if saved:
         check_trained_on(saved, train_set)  # before the statistics of a large set
-    check_split(config, train_set.num_classes, dims)
-    device = devices[place.local_rank]
-    check_memory(config, train_set.num_classes, device, dims, devices.count(device))
-    settings = settings_of(job.loading, device, place.local_size)
-    stats = stats_for_training(
-        config,
-        train_set,
-        job.stats_file,
-        lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"], place),
-        place,
-        dims.num_ranks,
-    )
-    if dims.num_ranks > 1 and place.size == 1:
-        say(f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, devices))}")
-        arguments = [*_without_rescan(arguments), "--run", str(run_dir), "--mesh", str(dims)]
-        return job.ranks.launch(arguments, dims.num_ranks)
-    with job.ranks.joined(dims, place, devices) as mesh:
+    check_split(config, train_set.num_classes, ranks.dims)
+    check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
+    settings = loading.settings(ranks.device, info.local_size)
+
+    def compute() -> RgbStats | None:
+        return compute_statistics(train_set, "centre", settings, loading.decode or "exact", info)
+
+    stats = stats_for_training(config, train_set, options.stats_file, compute, info, ranks.dims.num_ranks)
+    with ranks.mesh("--run", str(run_dir)) as mesh:
         how = RunOptions(
             run_dir=run_dir,
             settings=settings,
             mesh=mesh,
-            decode=job.loading["decode"],
-            checkpoint_every=job.checkpoint_every,
-            keep=job.keep,
-            log_every=job.log_every,
-            execution=job.execution,
+            decode=loading.decode or "exact",
+            checkpoint_every=options.checkpoint_every,
+            keep=options.keep,
+            log_every=options.log_every,
+            execution=options.execution,
         )
         with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
+            trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
             if mesh.is_main:
-                say(
-                    f"Training {config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
-                    f"classes; {len(val_set):,} to validate) into {run_dir}"
-                    + (f", from step {saved.step} on" if saved else "")
-                )
-                if not saved and (note := rate_note(config)):
-                    say(note)
-            return _fit(Trainer(config, train_set, val_set, stats, how, display, saved))
+                _announce(trainer, resumed=saved is not None)
+            return _fit(trainer)
+
+
+def _announce(trainer: Trainer, resumed: bool) -> None:
+    train_set, steps = trainer.train_set, trainer.epoch * len(trainer.loader) + trainer.step
+    say(
+        f"Training {trainer.config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
+        f"classes; {len(trainer.val_set):,} to validate) into {trainer.options.run_dir}"
+        + (f", from step {steps} on" if resumed else "")
+    )
+    if not resumed and (note := rate_note(trainer.config)):
+        say(note)
 
 
 def _fit(trainer: Trainer) -> int:

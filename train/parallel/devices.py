@@ -6,7 +6,7 @@ import torch
 
 from ...pipeline.errors import UserError
 from .dims import CPU, ParallelDims
-from .ranks import Place
+from .ranks import RankInfo
 
 
 def the_device(wanted: str) -> torch.device:
@@ -15,7 +15,7 @@ def the_device(wanted: str) -> torch.device:
 
 
 def choose_devices(
-    place: Place,
+    info: RankInfo,
     towers: int | None,
     *,
     mesh: str | None,
@@ -31,11 +31,11 @@ def choose_devices(
     if mesh:
         dims = ParallelDims.parse(mesh)
     else:
-        num_ranks = place.size if place.size > 1 else len(named or _all_devices(device))
+        num_ranks = info.size if info.size > 1 else len(named or _all_devices(device))
         dims = ParallelDims.default(num_ranks, towers or 1)
-    if place.size not in (1, dims.num_ranks):
-        raise UserError(f"--mesh {dims} has {dims.num_ranks} ranks, but {place.size} were started: make them equal.")
-    here = place.local_size if place.size > 1 else dims.num_ranks
+    if info.size not in (1, dims.num_ranks):
+        raise UserError(f"--mesh {dims} has {dims.num_ranks} ranks, but {info.size} were started: make them equal.")
+    here = info.local_size if info.size > 1 else dims.num_ranks
     if named and len(named) != here:
         raise UserError(f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine.")
     found = named or _all_devices(device)

@@ -1,8 +1,7 @@
-"""One process among many: where it stands, how it came to be started, and how the whole ends when one fails.
+"""Starting the ranks of one machine, and starting them again when one is lost.
 
 `alexnet train` on one machine starts a rank for each device through torch's elastic launcher, and each runs the same
-command; under torchrun, or as the tasks of a SLURM step, it joins what is there. No torch is imported before it is
-needed, so the command line can use this at once.
+command; there `ranks.py` joins them. Under torchrun, or as the tasks of a SLURM step, nothing needs to be started.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ...console.terminal import error_console
 from .ranks import LAUNCHER, LOST, RESTARTS
 
 log = logging.getLogger("alexnet")
@@ -25,7 +23,7 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
     """Run `alexnet` with these arguments in `num_ranks` processes of this machine; returns the exit code.
 
     When one of them is killed, or is lost to the others, all start again, at most `max_restarts` times; an error that
-    would only repeat itself ends them. After `hand_on` a signal they have `timeout_seconds` to end by themselves.
+    would only repeat itself ends them. After `forward_signal` they have `timeout_seconds` to end by themselves.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
@@ -71,7 +69,7 @@ def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
         local_addr="127.0.0.1",
         max_restarts=0,
         signals_to_handle="",
-    )  # `hand_on` does
+    )  # `forward_signal` does
     try:
         elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
     except ChildFailedError as error:
@@ -79,12 +77,12 @@ def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
     return {}
 
 
-def hand_on(number: int) -> NoReturn:
-    """Have `launch` send a signal to all ranks and wait for them to end; a Ctrl-C then ends them at once."""
+def forward_signal(number: int, before_exit: Callable[[], object] = lambda: None) -> NoReturn:
+    """Make `launch` send a signal to all ranks and wait for them to end. A Ctrl-C after that ends them at once."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
     def end_at_once(*_: object) -> None:
-        error_console.show_cursor()  # a rank's bar has hidden it
+        before_exit()
         os._exit(128 + signal.SIGINT)  # no rank outlives its launcher
 
     signal.signal(signal.SIGINT, end_at_once)

@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from ...pipeline.errors import UserError
 from .axis import Axis, TransportError
 from .dims import CPU, ONE_RANK, ParallelDims
-from .ranks import Place, RankLost
+from .ranks import RankInfo, RankLost
 
 SECONDS_FOR_WITNESSES = 3.0  # after a time-out, for the other ranks to say where they are
 
@@ -37,7 +37,7 @@ class Mesh:
     dp: Axis = field(default_factory=Axis)
     mp: Axis = field(default_factory=Axis)
     world: Axis = field(default_factory=Axis)
-    place: Place = field(default_factory=Place)
+    info: RankInfo = field(default_factory=RankInfo)
 
     @property
     def is_main(self) -> bool:
@@ -78,8 +78,8 @@ class Mesh:
         others = [rank for rank in range(self.world.size) if rank != self.world.index]
         deadline = time.monotonic() + SECONDS_FOR_WITNESSES
         try:
-            self.place.store.set(f"stuck/{self.world.index}", "")
-            while missing := [rank for rank in others if not self.place.store.check([f"stuck/{rank}"])]:
+            self.info.store.set(f"stuck/{self.world.index}", "")
+            while missing := [rank for rank in others if not self.info.store.check([f"stuck/{rank}"])]:
                 if time.monotonic() > deadline:
                     return missing
                 time.sleep(0.05)
@@ -105,35 +105,35 @@ class Agreement:
         return before().amax(0).tolist() if before else [0] * len(said)
 
 
-def build_mesh(dims: ParallelDims, place: Place, devices: Sequence[torch.device], timeout_seconds: float) -> Mesh:
-    """Join the ranks of `place` in a mesh; `devices` are those of this machine's ranks.
+def build_mesh(dims: ParallelDims, info: RankInfo, devices: Sequence[torch.device], timeout_seconds: float) -> Mesh:
+    """Join the ranks of `info` in a mesh; `devices` are those of this machine's ranks.
 
     Ranks of a pair are neighbours, so a pair stays within a machine. NCCL on GPUs; gloo on CPUs, and where two
     ranks share a GPU, which NCCL does not do. NCCL, which ends a process without a word, waits twice as long as
     `world`, which names the rank that is missing.
     """
-    assert dims.num_ranks == place.size
-    device = devices[place.local_rank]
-    if place.size == 1:
-        return Mesh(dims, device, place=place)
+    assert dims.num_ranks == info.size
+    device = devices[info.local_rank]
+    if info.size == 1:
+        return Mesh(dims, device, info=info)
     shared = device.type == "cuda" and len(set(devices)) < len(devices)
-    if shared and place.rank == 0:
+    if shared and info.rank == 0:
         warnings.warn("Two ranks share a GPU: they talk through the host's memory, which is slow.", stacklevel=2)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "gloo" if device.type == "cpu" or shared else "cpu:gloo,cuda:nccl"
     patience = timedelta(seconds=timeout_seconds)
     timeout = patience * (1 if backend == "gloo" else 2)
-    dist.init_process_group(backend, store=place.store, rank=place.rank, world_size=place.size, timeout=timeout)
-    ranks = torch.arange(place.size).view(dims.dp, dims.mp)
+    dist.init_process_group(backend, store=info.store, rank=info.rank, world_size=info.size, timeout=timeout)
+    ranks = torch.arange(info.size).view(dims.dp, dims.mp)
     groups = [dist.new_subgroups_by_enumeration(rows.tolist(), timeout=timeout)[0] for rows in (ranks.T, ranks)]
     mesh = DeviceMesh.from_group(groups, "cpu", mesh=ranks, mesh_dim_names=("dp", "mp"))
     dp, mp = (
         Axis(size, mesh.get_local_rank(name), mesh.get_group(name), shared)
         for name, size in (("dp", dims.dp), ("mp", dims.mp))
     )
-    world = Axis(place.size, place.rank, dist.new_group(backend="gloo", timeout=patience))
-    return Mesh(dims, device, dp, mp, world, place)
+    world = Axis(info.size, info.rank, dist.new_group(backend="gloo", timeout=patience))
+    return Mesh(dims, device, dp, mp, world, info)
 
 
 def leave_mesh() -> None:

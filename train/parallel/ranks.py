@@ -1,4 +1,9 @@
-"""TODO"""
+"""One process among many: which rank it is, how the ranks meet, and which of them reports a failure.
+
+`environment.py` reads what a launcher left; `join_ranks` meets the others, and what it returns is passed on: nobody
+else looks at the environment. torch is imported only where there are others to meet, so that the command line can use
+this at once. `mesh.py` comes next.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +18,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from .environment import RankNumbers, read_environment
 
-log = logging.getLogger("alexnet")
-
-
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
-
-
 LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
-
-
 SECONDS_TO_BE_ENDED = 6.0
-
-
 SECONDS_TO_MEET = 600.0  # ranks may not be started at the same moment
-
-
 LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
-
-
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+log = logging.getLogger("alexnet")
 
 
 class RankLost(RuntimeError):
@@ -43,10 +37,11 @@ class RankLost(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """This process among `size` ranks, and among the `local_size` of its machine. `store` is what all can write to.
+class RankInfo:
+    """This process among `size` ranks, and among the `local_size` of its machine; by default it is alone.
 
-    `restarts` is how often they were started before, as far as this machine knows; the first rank knows of all.
+    All can write to `store`. `restarts` is how often the ranks were started before, as far as this machine knows; the
+    first rank knows it of all machines.
     """
 
     rank: int = 0
@@ -56,43 +51,16 @@ class Place:
     restarts: int = 0
     store: Any = None
 
-    @classmethod
-    def join(cls) -> Self:
-        """From the environment that torchrun, SLURM or our own launcher left; alone where there is none."""
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
-            if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
-                os._exit(LOST)
-        found = read_environment(os.environ, _count_gpus)
-        if found is None:
-            return cls()
-        os.environ.update(found.as_environment())
-        from torch.distributed import DistError
-        from torch.distributed.rendezvous import rendezvous
-
-        restarts = max(int(os.environ.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
-        try:
-            _wait_for_main(found)
-            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_MEET)))
-            store, restarts = _meet(store, rank, size, restarts)
-        except (DistError, TimeoutError) as error:
-            raise RankLost(_explain_absence(found, error)) from error
-        place = cls(rank, size, found.local_rank, found.local_size, restarts, store)
-        _joined.append(place)
-        if rank > 0:
-            log.setLevel(logging.WARNING)  # what there is to know of a data set the first rank says
-        return place
-
     @contextmanager
     def main_first(self, what: str) -> Iterator[None]:
-        """The first rank goes in alone; the others when it is through, to find in the cache what it left."""
+        """Let the first rank in alone, and the others after it, to find in the cache what it left."""
         if self.rank > 0:
             self.wait_for_main(what)
         yield
         self.tell_others(what)
 
     def from_main(self, what: str, find: Callable[[], str]) -> str:
-        """What the first rank finds, for all."""
+        """Return on every rank what `find` returns on the first, which alone calls it."""
         if self.rank > 0:
             self.wait_for_main(what)
             return os.fsdecode(self.store.get(f"done/{what}"))
@@ -101,22 +69,63 @@ class Place:
         return found
 
     def wait_for_main(self, what: str) -> None:
-        """Until the first rank has told the others `what`; however long, for if it fails we are stopped."""
+        """Wait until the first rank has told the others `what`; however long, for if it fails we are stopped."""
         self.store.wait([f"done/{what}"], timedelta(days=30))
 
     def tell_others(self, what: str, found: str = "") -> None:
         if self.size > 1 and self.rank == 0:
             self.store.set(f"done/{what}", os.fsencode(found))
 
-    @property
-    def speaks_of_failure(self) -> bool:
-        """Whether this rank is the first to fail: the others' errors only follow from its own."""
+    def is_first_to_fail(self) -> bool:
+        """Whether no rank has asked this before: the errors of the others only follow from the first one's."""
         if self.store is None:
             return True
         try:
             return bool(self.store.add("failed", 1) == 1)
         except RuntimeError:  # the rank that kept the store has failed before us
             return False
+
+
+ALONE = RankInfo()
+_this_rank = ALONE
+
+
+def join_ranks() -> RankInfo:
+    """Join the ranks that torchrun, SLURM or our own launcher started; alone where there is no launcher."""
+    global _this_rank
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
+        if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
+            os._exit(LOST)
+    found, _this_rank = read_environment(os.environ, _count_gpus), ALONE
+    if found is None:
+        return ALONE
+    os.environ.update(found.as_environment())
+    from torch.distributed import DistError
+    from torch.distributed.rendezvous import rendezvous
+
+    restarts = max(int(os.environ.get(name, 0)) for name in (RESTARTS, "TORCHELASTIC_RESTART_COUNT"))
+    try:
+        _wait_for_main(found)
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=SECONDS_TO_MEET)))
+        store, restarts = _meet(store, rank, size, restarts)
+    except (DistError, TimeoutError) as error:
+        raise RankLost(_explain_absence(found, error)) from error
+    _this_rank = RankInfo(rank, size, found.local_rank, found.local_size, restarts, store)
+    if rank > 0:
+        log.setLevel(logging.WARNING)  # what there is to know of a data set the first rank says
+    return _this_rank
+
+
+def reports_failure() -> bool:
+    """Whether this process should print the error that it met; the first of all ranks to fail does."""
+    return _this_rank.is_first_to_fail()
+
+
+def leave_silently() -> NoReturn:
+    """Wait to be ended by the launcher, so that it sees the rank end first that reported its error."""
+    time.sleep(SECONDS_TO_BE_ENDED)
+    os._exit(LOST)  # without the transport's threads, which may wait for a rank that is gone
 
 
 def _count_gpus() -> int:
@@ -181,20 +190,3 @@ def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
                 store.set(f"answer/{store.get(key).decode()}", word)
         time.sleep(0.02)
     return new, restarts + new.add("restarts", 0)
-
-
-def leave_silently() -> NoReturn:
-    """Wait to be ended by the launcher, which so sees the rank whose error it is end first."""
-    time.sleep(SECONDS_TO_BE_ENDED)
-    os._exit(LOST)  # without the transport's threads, which may wait for a rank that is gone
-
-
-_joined: list[Place] = []
-
-
-def speaks_of_failure() -> bool:
-    """Whether this process should print the error it met."""
-    return not _joined or _joined[-1].speaks_of_failure
-
-
-ALONE = Place()

@@ -1,0 +1,170 @@
+"""What the documents say can be done can be done: commands run, options and links exist, files come in the order given.
+
+Each page's commands run on a tiny data set, in the order in which the page gives them.
+"""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from functools import partial, reduce
+from pathlib import Path
+
+import pytest
+
+from alexnet.cli import main
+
+CHECKOUT = Path(__file__).parents[1]
+README, CONTRIBUTING = CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"
+PAGES = [README, CONTRIBUTING, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+SMALLER = ["--width", "0.02", "--batch-size", "4", "--epochs", "1"]  # of a training that takes days
+OPTIONS = {
+    name: {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+    for name, command in main.commands.items()
+}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Those in blocks of their own."""
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def spans(page: Path) -> list[str]:
+    """`code` within the text."""
+    return re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+
+
+# -- commands ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "cat.jpg").write_bytes(next((tiny_tree / "val").rglob("*.JPEG")).read_bytes())
+    return folder
+
+
+def test_commands_are_found() -> None:
+    found = {words[1] for page in PAGES for words in commands(page) if words[0] == "alexnet"}
+    assert found >= {"doctor", "pca-stats", "train", "evaluate", "predict", "pack", "bench-loader", "bench-train"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+def test_every_command_runs(page: Path, tiny_tree: Path, folder: Path) -> None:
+    environment = os.environ | {"ALEXNET_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for words in commands(page):
+        if words[0] not in ("alexnet", "torchrun"):
+            check_tool(words)
+            continue
+        machines = 1
+        if "--nnodes" in words:
+            machines, words = 2, smaller_machines(words)
+        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tiny_tree)}
+        words = [reduce(lambda text, place: text.replace(place, places[place]), places, word) for word in words]
+        if "train" in words and not {"--describe", "--resume"} & {*words}:
+            words += SMALLER
+        if words[1].startswith("bench-"):
+            words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
+        if words[1] == "bench-train":
+            words += ["--width", "0.02"]
+        start = partial(subprocess.Popen, words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        for process in [start(stdout=subprocess.DEVNULL) for _ in range(machines)]:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, f"{shlex.join(words)}: {errors}"
+
+
+def check_tool(words: list[str]) -> None:
+    """A command for developers, which would run for minutes: what it names is there."""
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (CHECKOUT / "Makefile").read_text(), re.MULTILINE), words
+        return
+    assert (Path(sys.executable).parent / words[0].removeprefix(".venv/bin/")).exists(), words
+    for path in words[1:]:
+        assert "/" not in path or (CHECKOUT / path).exists(), words
+
+
+def smaller_machines(words: list[str]) -> list[str]:
+    """The same command for two launchers of two ranks each, here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    swaps = {"8": "2", "8x2": "2x2", "HOST:29500": f"127.0.0.1:{port}"}
+    return [swaps.get(word, word) for word in words] + ["--device", "cpu"]
+
+
+@every_page
+def test_options_exist(page: Path) -> None:
+    """Those of commands within the text, and those named alone."""
+    of_any = set().union(*OPTIONS.values(), ["--debug", "--help"])
+    for span in spans(page):
+        program, *words = span[max(0, span.find("alexnet ")) :].split()
+        options = {word for word in [program, *words] if word.startswith("--")}
+        if program == "alexnet" and words and words[0] not in options:
+            assert options <= OPTIONS[words[0]], span
+        elif program == "python" and words:  # a benchmark hands on what is not its own
+            text = (CHECKOUT / words[0]).read_text()
+            assert {option for option in options if f'"{option}"' not in text} <= of_any, span
+        elif program in ("alexnet", *options):
+            assert options <= of_any, span
+
+
+def test_the_library_example_runs(tiny_tree: Path, folder: Path) -> None:
+    (example,) = blocks(README, "python")
+    example = example.replace("/data/imagenet", str(tiny_tree)).replace("batch_size=128", "batch_size=4")
+    done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+# -- links and files ---------------------------------------------------------------------------------------
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        if path.startswith("https://"):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    links = re.findall(r"\]\(([\w./-]+)", README.read_text())
+    assert {str(page.relative_to(CHECKOUT)) for page in PAGES} - {"README.md"} <= {*links}
+
+
+@every_page
+def test_text_is_wrapped(page: Path) -> None:
+    assert [line for line in page.read_text().splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+def test_the_reading_order_names_files_once() -> None:
+    """In each item a path is relative to the folder named last, or to the checkout."""
+    order = README.read_text().partition("## Reading order\n")[2].partition("```")[0]
+    seen = list[Path]()
+    for item in re.split(r"\n\d+\. ", order)[1:]:
+        folder = CHECKOUT
+        for name in re.findall(r"`([\w/]+(?:/|\.py))`", item.partition("\n\n")[0]):
+            if name.endswith("/"):
+                folder = CHECKOUT / name
+            else:
+                seen.append(folder / name)
+    assert [path for path in seen if not path.is_file()] == []
+    assert len(seen) == len({*seen}) > 30

@@ -107,7 +107,7 @@ def pack(
     from .pipeline import pack as packing
     from .pipeline.dataset.open import open_splits
 
-    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=loading["decode"])
+    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size)
     results = []
     for dataset in open_splits(data, splits, rescan=rescan):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
@@ -230,7 +230,6 @@ def predict(checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], a
         device=device,
         settings=settings_of(loading | {"max_bad": 1.0}),
         bad=bad,
-        decode=loading["decode"],
     )
     predictions = [(files.name(p.index), dict(p.classes)) for p in found]
     record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}

@@ -277,4 +277,5 @@ def settings_of(loading: Options, device: torch.device | None = None, num_ranks:
         hw_decoder_load=HW_DECODER_LOAD if hw_decoder_load is None else hw_decoder_load,
         max_pixels=loading["max_pixels"],
         max_bad=loading["max_bad"],
+        decode=loading["decode"],
     )

@@ -48,7 +48,6 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
         batch_size=min(asked["batch_size"], len(dataset)),
         rounds=asked["rounds"],
         seconds=asked["seconds"],
-        decode=asked["decode"],
         seed=asked["seed"],
         half=device.type == "cuda",
     )
@@ -72,9 +71,7 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
         preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off", scaling="imagenet", mean="channel"
     )
     check_memory(config, bench.dataset.num_classes, device)
-    options = RunOptions(
-        run_dir=Path(os.devnull), settings=bench.settings, decode=bench.decode, mesh=Mesh(device=device)
-    )
+    options = RunOptions(run_dir=Path(os.devnull), settings=bench.settings, mesh=Mesh(device=device))
     trainer = Trainer(config, bench.dataset, bench.dataset, None, options)
     trainer.meter = Meter(config, len(trainer.loader))
     return trainer.train_step
@@ -124,7 +121,6 @@ def bench(
             run_dir=Path(),
             settings=settings_of(loading, mesh.device, place.local_size),
             mesh=mesh,
-            decode=loading["decode"],
             execution=execution,
         )
         trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)

@@ -52,7 +52,6 @@ def evaluate(
                 batch_size=batch_size,
                 mesh=mesh,
                 settings=settings_of(loading, mesh.device, place.local_size),
-                decode=loading["decode"],
                 progress=update,
             )
     return result if mesh.is_main else 0

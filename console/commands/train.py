@@ -74,7 +74,7 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
         config,
         train_set,
         job.stats_file,
-        lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"], place),
+        lambda: compute_statistics(train_set, "centre", settings, place),
         place,
         dims.num_ranks,
     )
@@ -87,7 +87,6 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
             run_dir=run_dir,
             settings=settings,
             mesh=mesh,
-            decode=job.loading["decode"],
             checkpoint_every=job.checkpoint_every,
             keep=job.keep,
             log_every=job.log_every,

@@ -107,8 +107,7 @@ def pack(
     from .pipeline import pack as packing
     from .pipeline.dataset.open import open_splits
 
-    decode = loading.decode or "exact"
-    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size, decode=decode)
+    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size)
     results = []
     for dataset in open_splits(data, splits, rescan=rescan):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
@@ -209,7 +208,6 @@ def predict(
         device=device,
         settings=replace(loading, max_bad=1.0).settings(),
         bad=bad,
-        decode=loading.decode or "exact",
     )
     predictions = [(files.name(p.index), dict(p.classes)) for p in found]
     record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}

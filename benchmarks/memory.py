@@ -102,17 +102,16 @@ def _usage() -> Usage:
 
 def one_stream(data: Path, epochs: int, ended: Callable[[], None]) -> None:
     """All epochs out of one stream, as training has them."""
-    loader = _loader(data)
-    for batch in loader.batches(0, 0, epochs, lambda epoch: True):
+    loader = _loader(data, epochs)
+    for batch in loader:
         if batch.step == len(loader) - 1:
             ended()
 
 
 def stream_an_epoch(data: Path, epochs: int, ended: Callable[[], None]) -> None:
     """A new stream for every epoch, as validation has them; every other one is left half way."""
-    loader = _loader(data)
     for epoch in range(epochs):
-        for batch in loader.batches(epoch, 0, epoch + 1, lambda _: True):
+        for batch in _loader(data, epoch + 1).batches(epoch):
             if epoch % 2 and batch.step == 1:
                 break
         ended()
@@ -135,7 +134,7 @@ def training(data: Path, epochs: int, ended: Callable[[], None]) -> None:
         ).fit()
 
 
-def _loader(data: Path) -> Any:
+def _loader(data: Path, epochs: int) -> Any:
     import numpy as np
 
     from alexnet.pipeline.dataset.open import open_dataset
@@ -143,12 +142,12 @@ def _loader(data: Path) -> Any:
     from alexnet.pipeline.treatment import Treatment
 
     return Loader(
-        dataset=open_dataset(data, "train"),
-        treatment=Treatment(mean=np.zeros(3, np.float32)),
+        open_dataset(data, "train"),
+        Treatment(mean=np.zeros(3, np.float32)),
         batch_size=BATCH,
         seed=0,
+        num_epochs=epochs,
         settings=_settings(),
-        bad={},
     )
 
 

@@ -31,17 +31,17 @@ def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
     rank, num_ranks = (mesh.mp.index, mesh.mp.size) if halves else (0, 1)
     treatment = Treatment(mean=np.array([124, 117, 104], np.float32))
     loader = Loader(
-        dataset=open_dataset(data, "train"),
-        treatment=treatment,
+        open_dataset(data, "train"),
+        treatment,
         batch_size=BATCH,
         seed=0,
-        bad={},
+        num_epochs=1000,
+        lit=lambda epoch: False,
         settings=Settings(threads=1, readers=1),
         rank=rank,
         num_ranks=num_ranks,
     )
-    source = PairLoader(loader, mesh) if halves else loader
-    return source.batches(0, 0, 1000, lambda epoch: False)
+    return iter(PairLoader(loader, mesh) if halves else loader)
 
 
 def seconds(data: Path, mesh: Mesh, halves: bool, count: int) -> float:

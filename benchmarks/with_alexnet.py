@@ -18,7 +18,7 @@ EPOCHS = 1_000_000  # more than any window uses; they are drawn one at a time
 
 def run(job: Job, decode: Decode = "exact") -> Batches:
     """What training iterates, without lighting."""
-    for batch in _loader(job, decode).batches(0, 0, EPOCHS, lit=lambda _: False):
+    for batch in _loader(job, decode):
         yield batch.images, batch.indices
 
 
@@ -30,7 +30,7 @@ def run_fast(job: Job) -> Batches:
 def run_decoder(job: Job) -> Batches:
     """Whole images, decoded and left inside DALI: the batches are empty."""
     loader = _loader(job, "exact")
-    requests, build = loader.requests(list(range(EPOCHS)), 0, lit=False), partial(image_graph, decode="exact")
+    requests, build = loader.requests(range(EPOCHS), 0, lit=False), partial(image_graph, decode="exact")
     with ImageStream(
         job.dataset,
         requests,
@@ -48,11 +48,11 @@ def run_decoder(job: Job) -> Batches:
 
 def _loader(job: Job, decode: Decode) -> Loader:
     return Loader(
-        dataset=job.dataset,
-        treatment=Treatment(mean=MEAN),
+        job.dataset,
+        Treatment(mean=MEAN),
         batch_size=job.batch_size,
         seed=job.seed,
-        settings=Settings(threads=job.cores),
-        bad={},
-        decode=decode,
+        num_epochs=EPOCHS,
+        lit=lambda epoch: False,
+        settings=Settings(threads=job.cores, decode=decode),
     )

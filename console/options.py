@@ -84,6 +84,7 @@ class LoadingOptions:
             hw_decoder_load=HW_DECODER_LOAD if self.hw_decoder_load is None else self.hw_decoder_load,
             max_pixels=self.max_pixels or MAX_PIXELS,
             max_bad=self.max_bad,
+            decode=self.decode or "exact",
         )
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.bad_images import describe_bad
-from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import StatsError, TooManyBadFiles
 from ..pipeline.geometry import SHORT_SIDE
 from .oracle import self_check
@@ -50,7 +50,6 @@ def compute_stats(
     *,
     work_dir: Path | None,
     region: Region = "centre",
-    decode: Decode = "exact",
     settings: Settings | None = None,
     batch_size: int = 64,
     shard: tuple[int, int] = (0, 1),
@@ -64,7 +63,7 @@ def compute_stats(
     `progress` is told the number of images done. Raises `TooManyBadFiles` when more than `settings.max_bad`
     of the data set cannot be used. `images` replaces the decoder.
     """
-    slice_ = _Slice(dataset, work_dir, region, decode, settings or Settings(), shard)
+    slice_ = _Slice(dataset, work_dir, region, settings or Settings(), shard)
     state = slice_.finish(images or slice_.decoder(batch_size), progress)
     return _stats(slice_, state)
 
@@ -77,7 +76,6 @@ def compute_stats_sharded(
     work_dir: Path,
     timeout_seconds: float = 600.0,
     region: Region = "centre",
-    decode: Decode = "exact",
     settings: Settings | None = None,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
@@ -89,8 +87,7 @@ def compute_stats_sharded(
     `timeout_seconds` in which none did. `progress` is told of this rank's images, at last of everybody's.
     """
     slices = [
-        _Slice(dataset, work_dir, region, decode, settings or Settings(), (shard, world_size))
-        for shard in range(world_size)
+        _Slice(dataset, work_dir, region, settings or Settings(), (shard, world_size)) for shard in range(world_size)
     ]
     state = slices[rank].finish(images or slices[rank].decoder(batch_size), progress)
     if rank != 0:
@@ -144,16 +141,15 @@ class _Slice:
         dataset: Dataset,
         work_dir: Path | None,
         region: Region,
-        decode: Decode,
         settings: Settings,
         shard: tuple[int, int],
     ) -> None:
         shard_id, num_shards = shard
         if not 0 <= shard_id < num_shards:
             raise ValueError(f"shard {shard_id} of {num_shards}: expected 0 <= shard < number of shards")
-        self.dataset, self.region, self.settings, self._decode = dataset, region, settings, decode
+        self.dataset, self.region, self.settings = dataset, region, settings
         self.start, self.stop = (len(dataset) * i // num_shards for i in (shard_id, shard_id + 1))
-        self.decode = f"{decode}, {'cpu' if settings.device_id is None else 'gpu'}"
+        self.decode = f"{settings.decode}, {'gpu' if settings.on_gpu else 'cpu'}"
         self.size = SHORT_SIDE if region == "centre" else None
         self.limit = settings.max_bad * len(dataset)  # bad files
         self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # between images sampled
@@ -179,9 +175,7 @@ class _Slice:
 
         settings = replace(self.settings, max_bad=1.0)  # they are counted here, over all starts of the pass
         decode = squares if self.region == "centre" else full_images
-        return lambda indices: decode(
-            self.dataset, indices, batch_size=batch_size, settings=settings, decode=self._decode
-        )
+        return lambda indices: decode(self.dataset, indices, batch_size=batch_size, settings=settings)
 
     def finish(self, images: ImageSource, progress: Callable[[int], None]) -> PassState:
         """Adds up what is not yet. Files that were bad are tried again, unless the pass is complete."""

@@ -8,8 +8,8 @@ training step costs when data is free. `squares` and `full_images` decode images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from .decode.graph import (
     region_graph,
     train_graph,
 )
-from .decode.settings import Decode, Settings
+from .decode.settings import Settings
 from .decode.stream import Feed, ImageStream, Request
 from .decode.tensors import _resampled, decoding
 from .errors import DatasetError, UserError
@@ -46,32 +46,42 @@ class Batch:
 
 
 class BatchSource(Protocol):
-    """What the trainer asks of a loader."""
+    """What training asks of a loader."""
 
     def __len__(self) -> int:
         """Steps per epoch."""
 
-    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
-        """Every batch from (epoch, step) to the end of the last epoch; `lit(epoch)`: is lighting on?"""
+    def __iter__(self) -> Iterator[Batch]:
+        """Every batch of every epoch."""
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
+        """Every batch from this step of this epoch to the end of the last epoch."""
 
 
-@dataclass(frozen=True, kw_only=True)
+def always(epoch: int) -> bool:
+    """Lighting in every epoch."""
+    return True
+
+
+@dataclass(frozen=True)
 class Loader:
-    """Training batches of a data set. The last, incomplete batch of an epoch is left out.
+    """Training batches of a data set, epoch after epoch. The last, incomplete batch of an epoch is left out.
 
     `rank` of `num_ranks` takes its rows of every global batch of `batch_size`. `bad` collects images that could
-    not be used: each is replaced by the next good one in the data set, in the same place of the plan.
+    not be used, with reasons: each is replaced by the next good one in the data set, in the same place of the plan.
     """
 
     dataset: Dataset
     treatment: Treatment
+    _: KW_ONLY
     batch_size: int
     seed: int
-    settings: Settings
-    bad: dict[int, str]
-    decode: Decode = "exact"
-    half: bool = False
-    run: int = 1
+    num_epochs: int = 1
+    lit: Callable[[int], bool] = always  # is lighting on in this epoch?
+    settings: Settings = field(default_factory=Settings)
+    bad: dict[int, str] = field(default_factory=dict)
+    half: bool = False  # float16 instead of float32
+    images_per_crop: int = 1  # so many in a row share a crop and a flip: see `plan.draw_epoch`
     random_crop: bool = True
     random_flip: bool = True
     rank: int = 0
@@ -89,32 +99,23 @@ class Loader:
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size
 
-    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
-        for stream, divisor in self._streams(epoch, step, num_epochs, lit):
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
+        for stream, divisor in self._streams(epoch, step):
             for output, feed in _resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
                 yield self._batch(output.half() if self.half else output, feed)
 
-    def levels(
-        self,
-        epoch: int,
-        step: int,
-        num_epochs: int,
-        lit: Callable[[int], bool],
-    ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+    def levels(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
         """The same on the CPU before the treatment: images are uint8, beside them the lighting of each, (B, 3)."""
-        for stream, _ in self._streams(epoch, step, num_epochs, lit):
+        for stream, _ in self._streams(epoch, step):
             for output, feed in _resampled(stream, CROP, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
 
-    def _streams(
-        self,
-        epoch: int,
-        step: int,
-        num_epochs: int,
-        lit: Callable[[int], bool],
-    ) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:
+    def _streams(self, epoch: int, step: int) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:
         """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
-        for lighting_on, group in groupby(range(epoch, num_epochs), key=lit):
+        for lighting_on, group in groupby(range(epoch, self.num_epochs), key=self.lit):
             epochs = list(group)
             stream = self.stream(epochs, step if epochs[0] == epoch else 0, lighting_on)
             yield stream, self.treatment.divisor_when(lighting_on)
@@ -123,14 +124,14 @@ class Loader:
         labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64)).to(images.device)
         return Batch(images.permute(0, 3, 1, 2), labels, feed.indices, feed.request.epoch, feed.request.step)
 
-    def stream(self, epochs: list[int], step: int, lit: bool) -> ImageStream:
+    def stream(self, epochs: Sequence[int], step: int, lit: bool) -> ImageStream:
         """From `step` of the first epoch to the end of the last; outputs inside DALI: float (B, 224, 224, 3) on a GPU,
         regions on the CPU."""
         train = partial(train_graph, mean=self.treatment.mean, divisor=self.treatment.divisor_when(lit), half=self.half)
         build: Any
         build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
         rows = share(self.batch_size, self.rank, self.num_ranks)
-        build = partial(build, **decoding(self.dataset, self.decode, self.settings))
+        build = partial(build, **decoding(self.dataset, self.settings))
         return ImageStream(
             self.dataset,
             self.requests(epochs, step, lit),
@@ -143,7 +144,7 @@ class Loader:
             bad=self.bad,
         )
 
-    def requests(self, epochs: list[int], first_step: int, lit: bool) -> Iterator[Request]:
+    def requests(self, epochs: Sequence[int], first_step: int, lit: bool) -> Iterator[Request]:
         """The plan of these epochs, batch by batch, for this rank."""
         rows = share(self.batch_size, self.rank, self.num_ranks)
         basis = self.treatment.basis if lit and self.treatment.basis is not None else np.zeros((3, 3), np.float32)
@@ -151,7 +152,7 @@ class Loader:
             draw_epoch,
             len(self.dataset),
             self.seed,
-            run=self.run,
+            images_per_crop=self.images_per_crop,
             random_crop=self.random_crop,
             random_flip=self.random_flip,
         )
@@ -172,12 +173,15 @@ class SyntheticLoader:
     """The same interface over one cached batch."""
 
     batch: Batch
-    steps: int
+    steps: int  # per epoch
+    num_epochs: int = 1
 
     def __len__(self) -> int:
         return self.steps
 
-    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
-        for e in range(epoch, num_epochs):
-            for s in range(step if e == epoch else 0, self.steps):
-                yield Batch(self.batch.images, self.batch.labels, self.batch.indices, e, s)
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
+        for position in range(epoch * self.steps + step, self.num_epochs * self.steps):
+            yield replace(self.batch, epoch=position // self.steps, step=position % self.steps)

@@ -31,7 +31,7 @@ from .dataset.index import save_index
 from .dataset.labels import class_words
 from .dataset.shards import RAW_EXTENSION, RAW_SHAPE, shard_stamp
 from .decode.bad_images import describe_bad
-from .decode.settings import Decode, Settings
+from .decode.settings import Settings
 from .errors import DatasetError, TooManyBadFiles
 from .files import only_writer, whole_file, write_atomically
 from .squares import squares
@@ -53,7 +53,6 @@ class PackOptions:
     raw: bool = False  # pixels, not JPEGs
     quality: int = 90  # of the JPEGs
     images_per_shard: int = IMAGES_PER_SHARD
-    decode: Decode = "exact"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def pack(
     Raises DatasetError where `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
     """
     with only_writer(out, DatasetError(f"Another process is packing into {out}. Wait for it, or use another folder.")):
-        record = _Record(dataset, out, options)
+        record = _Record(dataset, out, options, settings)
         shards = _plan(dataset, out, options)
         missing = {shard: images for shard, images in shards.items() if not shard.exists()}
         done = len(dataset) - sum(map(len, missing.values()))
@@ -95,9 +94,10 @@ def pack(
 class _Record:
     """pack.json: what a pack was made of and how, and the images that it lacks."""
 
-    def __init__(self, dataset: Dataset, out: Path, options: PackOptions) -> None:
+    def __init__(self, dataset: Dataset, out: Path, options: PackOptions, settings: Settings) -> None:
         self._dataset, self._path = dataset, out / RECORD
-        wanted = {"version": VERSION, **asdict(options), "classes": list(dataset.classes)}
+        how = {**asdict(options), "decode": settings.decode}
+        wanted = {"version": VERSION, **how, "classes": list(dataset.classes)}
         found = json.loads(self._path.read_text()) if self._path.exists() else {"fingerprints": {}, "bad": {}}
         if differing := [key for key in wanted if key in found and found[key] != wanted[key]]:
             hint = "Use the options it was begun with, or another folder."
@@ -149,7 +149,7 @@ def _encode(
         return buffer.getvalue()
 
     done, lenient = 0, replace(settings, max_bad=1.0)
-    for batch in squares(dataset, images, batch_size=BATCH, settings=lenient, decode=options.decode):
+    for batch in squares(dataset, images, batch_size=BATCH, settings=lenient):
         contents = pool.map(encoded, batch.pixels.cpu().numpy())
         found = dict(batch.bad) | dict(zip(batch.indices.tolist(), contents, strict=True))
         yield from ((image, found[image]) for image in images[done : done + len(found)].tolist())

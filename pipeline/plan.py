@@ -38,7 +38,7 @@ class Plan:
 
     order: NDArray[np.int32]  # (n,): a permutation of the images
     key: NDArray[np.unsignedinteger]  # (2,): Philox's, for all the rest
-    run: int
+    images_per_crop: int
     random_crop: bool
     random_flip: bool
 
@@ -48,9 +48,10 @@ class Plan:
     def __getitem__(self, positions: slice) -> Draws:
         start, stop, stride = positions.indices(len(self))
         assert stride == 1
-        first = start // self.run * self.run  # the position whose crop and flip `start` shares
+        first = start - start % self.images_per_crop  # the position whose crop and flip `start` shares
         words = self._words(first, max(stop, start))
-        shared = words[np.arange(start, stop) // self.run * self.run - first]
+        wanted = np.arange(start, stop)
+        shared = words[wanted - wanted % self.images_per_crop - first]
         crops = (shared[:, :2] * np.uint64(NUM_OFFSETS) >> np.uint64(32)).astype(np.uint8)
         uniform = (words[start - first :, 3:6] + 0.5) / 2**32
         return Draws(
@@ -72,22 +73,24 @@ def draw_epoch(
     seed: int,
     epoch: int,
     *,
-    run: int = 1,
+    images_per_crop: int = 1,
     random_crop: bool = True,
     random_flip: bool = True,
 ) -> Plan:
     """Draw the plan of one epoch.
 
-    `run` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
+    `images_per_crop` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
     convdata.py), 1 is the usual choice. Without `random_crop` every crop is the centre, (16, 16). A switch that
     silences one draw leaves the others as they were.
     """
-    if num_images < 1 or run < 1:
-        raise ValueError(f"A plan needs images and runs of at least 1 (num_images={num_images}, run={run}).")
+    if num_images < 1 or images_per_crop < 1:
+        raise ValueError(
+            f"A plan needs at least 1 image, and at least 1 a crop, not {num_images} and {images_per_crop}."
+        )
     shuffling, disturbing = np.random.SeedSequence([seed, epoch]).spawn(2)
     shuffled = np.arange(num_images, dtype=np.int32)
     np.random.Generator(np.random.Philox(shuffling)).shuffle(shuffled)
-    return Plan(shuffled, disturbing.generate_state(2, np.uint64), run, random_crop, random_flip)
+    return Plan(shuffled, disturbing.generate_state(2, np.uint64), images_per_crop, random_crop, random_flip)
 
 
 def draw_ahead(draw: Callable[[int], Plan], epochs: Iterable[int]) -> Iterator[Plan]:

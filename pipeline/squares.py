@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .dataset.images import Dataset
 from .decode.graph import IMAGE_INPUTS, REGION_INPUTS, SQUARE_INPUTS, image_graph, region_graph, square_graph
-from .decode.settings import Decode, Settings
+from .decode.settings import Settings
 from .decode.stream import ImageStream, Request
 from .decode.tensors import _resampled, decoding
 from .geometry import SHORT_SIDE
@@ -33,7 +33,6 @@ def squares(
     *,
     batch_size: int,
     settings: Settings,
-    decode: Decode = "exact",
     bad: dict[int, str] | None = None,
 ) -> Iterator[Decoded]:
     """The central 256-squares of images, as torch tensors uint8 (b, 256, 256, 3) on the decoding device.
@@ -42,7 +41,7 @@ def squares(
     """
     build: Any
     build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
-    build = partial(build, **decoding(dataset, decode, settings))
+    build = partial(build, **decoding(dataset, settings))
     stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
     for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
         yield Decoded(feed.indices, pixels, feed.bad)
@@ -54,11 +53,10 @@ def full_images(
     *,
     batch_size: int,
     settings: Settings,
-    decode: Decode = "exact",
     bad: dict[int, str] | None = None,
 ) -> Iterator[Decoded]:
     """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
-    build = partial(image_graph, **decoding(dataset, decode, settings))
+    build = partial(image_graph, **decoding(dataset, settings))
     with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
         for output, feed in stream:
             images = output if isinstance(output, list) else [] if output is None else output.as_cpu()

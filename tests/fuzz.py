@@ -241,16 +241,15 @@ def check(folder: Path, images: Sequence[bytes], good: Sequence[int]) -> int:
     for i in good:
         assert np.array_equal(found[i], _squares(dataset, [i], how)[0][i]), f"image {i} has another's pixels"
     loader = Loader(
-        dataset=dataset,
-        treatment=Treatment(mean=np.zeros(3, np.float32)),
+        dataset,
+        Treatment(mean=np.zeros(3, np.float32)),
         settings=how,
         seed=0,
-        bad={},
         batch_size=min(BATCH, len(images)),
         random_crop=False,
         random_flip=False,
     )
-    for batch in loader.batches(0, 0, 1, lambda epoch: False):
+    for batch in loader:
         assert batch.labels.tolist() == batch.indices.tolist(), "a label of another image"
         assert bool(batch.images.isfinite().all())
         for image, i in zip(batch.images.permute(0, 2, 3, 1).numpy(), batch.indices.tolist(), strict=True):

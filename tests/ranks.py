@@ -73,7 +73,7 @@ def take_steps(run: Trainer, count: int) -> dict[str, Any]:
     """The loss and the images of each step."""
     run.meter = Meter(run.config, len(run.loader))
     losses, images = [], []
-    batches = run.loader.batches(run.epoch, run.step, 2, lambda epoch: run.schedule.rates(epoch).lighting)
+    batches = run.loader.batches(run.epoch, run.step)
     for batch in islice(batches, count):
         run.train_step(batch)
         run.step += 1

@@ -1,6 +1,7 @@
 """Samples do not overlap, stages follow the plan, and cold windows read what was dropped."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ def bench_of(dataset: Dataset, **changes: Any) -> Bench:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_gives_the_images_of_the_plan(dataset: Dataset, stage: str) -> None:
-    loader = bench_of(dataset).loader(dataset, Settings(threads=1, readers=2))
+    loader = replace(bench_of(dataset).loader(dataset, Settings(threads=1, readers=2)), num_epochs=2)
     wanted = [request.indices.tolist() for request in loader.requests([0, 1], 0, lit=True)]
-    assert [indices.tolist() for indices in STAGES[stage](loader, 2)] == wanted
+    assert [indices.tolist() for indices in STAGES[stage](loader)] == wanted
     assert len(wanted) == 2 * NUM_IMAGES // BATCH_SIZE
 
 

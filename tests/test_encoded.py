@@ -96,9 +96,9 @@ def test_decoders_say_nothing_of_bad_images(tmp_path: Path) -> None:
     code = f"""if True:
         import logging, numpy as np
         from pathlib import Path
-        from alexnet.pipeline.dataset.images import from_files
-        from alexnet.pipeline.loader import full_images, squares
-        from alexnet.pipeline.decode.stream import Settings
+        from alexnet.pipeline.dataset.open import from_files
+        from alexnet.pipeline.squares import full_images, squares
+        from alexnet.pipeline.decode.settings import Settings
         logging.disable()
         dataset = from_files(sorted(Path({str(tmp_path)!r}).iterdir()))
         for decode in (squares, full_images):

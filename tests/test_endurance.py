@@ -7,7 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,12 @@ def loader_of(
     dataset: Dataset, *, threads: int = 1, readers: int = 2, prefetch: int = 1, max_bad: float = 0.5, **changes: Any
 ) -> Loader:
     how = Settings(threads=threads, readers=readers, prefetch=prefetch, max_bad=max_bad)
-    usual: dict[str, Any] = {"treatment": TREATMENT, "batch_size": BATCH, "seed": 3, "bad": {}}
-    return Loader(dataset=dataset, settings=how, **(usual | changes))
+    usual: dict[str, Any] = {"treatment": TREATMENT, "batch_size": BATCH, "seed": 3, "num_epochs": 3, "lit": lit}
+    return Loader(dataset, settings=how, **(usual | changes))
 
 
 def lit(epoch: int) -> bool:
     return epoch != 1
-
-
-def batches_of(loader: Loader, epoch: int = 0, step: int = 0, num_epochs: int = 3) -> Iterator[Batch]:
-    return loader.batches(epoch, step, num_epochs, lit)
 
 
 def assert_same(a: Sequence[Batch], b: Sequence[Batch]) -> None:
@@ -106,7 +102,7 @@ def test_files_that_fail_in_mid_training_are_replaced_alike_on_both_ranks(
     dataset = open_dataset(plant(tmp_path), "train")
     whole = loader_of(dataset)
     ranks = [loader_of(dataset, rank=rank, num_ranks=2) for rank in (0, 1)]
-    sources = [batches_of(loader) for loader in (whole, *ranks)]
+    sources = [iter(loader) for loader in (whole, *ranks)]
     with caplog.at_level(logging.WARNING):
         for taken in range(3 * STEPS):
             if taken == 2:  # in the first epoch, some of them read ahead already
@@ -137,8 +133,8 @@ def test_files_that_fail_in_mid_training_are_replaced_alike_on_both_ranks(
 def test_too_many_failures_stop_both_ranks_at_one_step_with_one_message(tmp_path: Path) -> None:
     dataset = open_dataset(plant(tmp_path), "train")
     limit = 4.5 / NUM_IMAGES  # four may fail
-    ranks = [loader_of(dataset, max_bad=limit, rank=rank, num_ranks=2) for rank in (0, 1)]
-    sources = [batches_of(loader, num_epochs=100) for loader in ranks]
+    ranks = [loader_of(dataset, max_bad=limit, rank=rank, num_ranks=2, num_epochs=100) for rank in (0, 1)]
+    sources = [iter(loader) for loader in ranks]
     for source in sources:
         next(source)
     for i, how in SPOILT.items():
@@ -162,16 +158,16 @@ def test_too_many_failures_stop_both_ranks_at_one_step_with_one_message(tmp_path
         source.close()  # type: ignore[attr-defined]
     alone = loader_of(dataset, max_bad=limit)
     with pytest.raises(TooManyBadFiles) as caught:
-        list(batches_of(alone))
+        list(alone)
     assert str(caught.value) == messages[0]
 
 
 def test_a_failure_that_passes_leaves_no_trace_in_later_batches(tmp_path: Path) -> None:
     dataset = open_dataset(plant(tmp_path), "train")
-    expected = list(batches_of(loader_of(dataset)))
+    expected = list(loader_of(dataset))
     hidden = path_of(dataset, 5).rename(tmp_path / "away")
     loader = loader_of(dataset)
-    source = batches_of(loader)
+    source = iter(loader)
     first = list(islice(source, STEPS))
     assert 5 in loader.bad
     assert 5 not in np.concatenate([batch.indices for batch in first])
@@ -185,7 +181,7 @@ def test_a_batch_that_leaves_a_rank_without_images_is_refused(tmp_path: Path, ba
     message = f"A batch of {batch_size} cannot be shared by {num_ranks} ranks: raise --batch-size"
     with pytest.raises(ValueError, match=message):
         loader_of(dataset, batch_size=batch_size, rank=0, num_ranks=num_ranks)
-    assert len(next(batches_of(loader_of(dataset, batch_size=batch_size, rank=0, num_ranks=batch_size))).labels) == 1
+    assert len(next(iter(loader_of(dataset, batch_size=batch_size, rank=0, num_ranks=batch_size))).labels) == 1
 
 
 # -- resuming ----------------------------------------------------------------------------------------------
@@ -200,7 +196,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Datas
         dataset = open_dataset(root, "train")
         for i, how in SPOILT.items() if spoilt else ():
             spoil(path_of(dataset, i), how)
-        found[spoilt] = dataset, list(batches_of(loader_of(dataset, threads=2, prefetch=2)))
+        found[spoilt] = dataset, list(loader_of(dataset, threads=2, prefetch=2))
     return found
 
 
@@ -224,7 +220,7 @@ def test_resumed_anywhere_by_any_threads_the_batches_are_the_same_bits(
 ) -> None:
     dataset, expected = unbroken[spoilt]
     loader = loader_of(dataset, threads=threads, readers=readers, prefetch=prefetch)
-    resumed = batches_of(loader, *divmod(position, STEPS))
+    resumed = loader.batches(*divmod(position, STEPS))
     assert_same(list(islice(resumed, count)), expected[position : position + count])
     resumed.close()  # type: ignore[attr-defined]
 
@@ -233,7 +229,7 @@ def test_resumed_to_the_end_by_one_two_and_three_threads(unbroken: dict[bool, tu
     for spoilt, (dataset, expected) in unbroken.items():
         for threads in (1, 2, 3):
             loader = loader_of(dataset, threads=threads)
-            assert_same(list(batches_of(loader, 1, threads)), expected[STEPS + threads :])
+            assert_same(list(loader.batches(1, threads)), expected[STEPS + threads :])
             assert bool(loader.bad) == spoilt
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from nvidia.dali import fn
 
-from alexnet.pipeline import loader
 from alexnet.pipeline.bench.stages import STAGES
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
@@ -37,16 +36,12 @@ class PretendPipeline:
 
 def training(dataset: Dataset) -> Iterator[Any]:
     treatment = Treatment(mean=np.full(3, 100, np.float32))
-    yield from Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS, bad={}).batches(
-        0, 0, 1, lambda epoch: True
-    )
+    yield from Loader(dataset, treatment, batch_size=2, seed=0, settings=SETTINGS)
 
 
 def decode_stage(dataset: Dataset) -> Iterator[Any]:
     treatment = Treatment(mean=np.full(3, 100, np.float32))
-    yield from STAGES["decode"](
-        Loader(dataset=dataset, treatment=treatment, batch_size=2, seed=0, settings=SETTINGS, bad={}), 1
-    )
+    yield from STAGES["decode"](Loader(dataset, treatment, batch_size=2, seed=0, settings=SETTINGS))
 
 
 USES: dict[str, Callable[[Dataset], Iterator[Any]]] = {
@@ -78,8 +73,8 @@ def test_settings_reach_the_decoder(
             return original(*args, **kwargs)
 
         monkeypatch.setattr(fn.decoders, name, spy)
-    monkeypatch.setattr(loader, "ImageStream", stream)
-    monkeypatch.setattr("alexnet.pipeline.bench.stages.ImageStream", stream)
+    for module in ("loader", "squares", "bench.stages"):
+        monkeypatch.setattr(f"alexnet.pipeline.{module}.ImageStream", stream)
     with pytest.raises(Stopped):
         next(iter(USES[use](open_dataset(noise_tree, "train"))))
     (arguments,) = built

@@ -7,7 +7,7 @@ import io
 import shutil
 import tarfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,28 +45,21 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 def make_loader(dataset: Dataset, **changes: Any) -> Loader:
     how: dict[str, Any] = {
-        "dataset": dataset,
         "treatment": TREATMENT,
         "batch_size": 5,
         "seed": 7,
+        "num_epochs": 3,
         "settings": Settings(threads=2, readers=2),
-        "bad": {},
     }
-    return Loader(**(how | changes))
-
-
-def always(_: int) -> bool:
-    return True
+    return Loader(dataset, **(how | changes))
 
 
 def never(_: int) -> bool:
     return False
 
 
-def run(
-    loader: BatchSource, epoch: int = 0, step: int = 0, num_epochs: int = 3, lit: Callable[[int], bool] = always
-) -> list[Batch]:
-    return list(loader.batches(epoch, step, num_epochs, lit))
+def run(loader: Loader, epoch: int = 0, step: int = 0, **changes: Any) -> list[Batch]:
+    return list(replace(loader, **changes).batches(epoch, step))
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -206,7 +199,7 @@ def test_levels_treated_later_are_the_batches_to_the_bit(dataset: Dataset) -> No
     """What pairs exchange: lit and mirrored as drawn, with lighting and without."""
     loader = make_loader(dataset)
     treated = run(loader, lit=lambda epoch: epoch < 1, num_epochs=2)
-    levels = list(loader.levels(0, 0, 2, lambda epoch: epoch < 1))
+    levels = list(replace(loader, num_epochs=2, lit=lambda epoch: epoch < 1).levels())
     assert len(levels) == len(treated) == 2 * len(loader)
     assert {batch.images.dtype for batch, _ in levels} == {torch.uint8}
     for (batch, shifts), expected in zip(levels, treated, strict=True):
@@ -218,9 +211,9 @@ def test_levels_treated_later_are_the_batches_to_the_bit(dataset: Dataset) -> No
 @pytest.mark.gpu
 def test_batches_stay_whole_while_the_gpu_is_behind(dataset: Dataset) -> None:
     loader = make_loader(dataset, settings=Settings(threads=2, readers=2, device_id=0))
-    expected = [batch.images.cpu() for batch in loader.batches(0, 0, 3, always)]
+    expected = [batch.images.cpu() for batch in loader]
     seen = []
-    for batch in loader.batches(0, 0, 3, always):
+    for batch in loader:
         torch.cuda._sleep(100_000_000)  # cycles: tens of milliseconds
         seen.append(batch.images.clone())
         del batch
@@ -250,7 +243,10 @@ def test_the_switches(dataset: Dataset) -> None:
         for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
             off = np.abs(image.permute(1, 2, 0).numpy() - reference(dataset, i)[16:240, 16:240])
             assert off.max() <= 1
-    together, plan = make_loader(dataset, run=32, treatment=plain.treatment), draw_epoch(12, 7, 0, run=32)[:]
+    together, plan = (
+        make_loader(dataset, images_per_crop=32, treatment=plain.treatment),
+        draw_epoch(12, 7, 0, images_per_crop=32)[:],
+    )
     for batch in run(together, num_epochs=1, lit=never):
         for image, i in zip(batch.images, batch.indices.tolist(), strict=True):
             crop = augment.crop_and_flip(
@@ -314,7 +310,7 @@ def test_images_are_channels_last_and_not_copied(dataset: Dataset, monkeypatch: 
 
 def test_batches_outlive_the_next_and_the_loader(dataset: Dataset) -> None:
     kept, copies = [], []
-    for batch in make_loader(dataset, settings=Settings(threads=2, prefetch=3)).batches(0, 0, 10, always):
+    for batch in make_loader(dataset, settings=Settings(threads=2, prefetch=3), num_epochs=10):
         kept.append(batch.images)
         copies.append(batch.images.clone())
     gc.collect()
@@ -328,7 +324,7 @@ def test_batches_outlive_the_next_and_the_loader(dataset: Dataset) -> None:
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_an_abandoned_iteration_ends_its_threads(dataset: Dataset, taken: int) -> None:
     before = threading.active_count()
-    batches = make_loader(dataset).batches(0, 0, 1000, always)
+    batches = iter(make_loader(dataset, num_epochs=1000))
     for _ in range(taken):
         next(batches)
     assert threading.active_count() > before or taken == 0
@@ -339,7 +335,7 @@ def test_an_abandoned_iteration_ends_its_threads(dataset: Dataset, taken: int) -
 
 def test_an_exception_in_the_training_loop_ends_the_threads(dataset: Dataset) -> None:
     before = threading.active_count()
-    batches: Any = make_loader(dataset).batches(0, 0, 1000, always)
+    batches: Any = iter(make_loader(dataset, num_epochs=1000))
 
     def train() -> None:
         for _ in batches:
@@ -357,12 +353,12 @@ def test_an_exception_in_the_training_loop_ends_the_threads(dataset: Dataset) ->
 def test_the_synthetic_loader_has_the_same_interface(dataset: Dataset) -> None:
     real = make_loader(dataset)
     (batch, *_) = run(real, num_epochs=1)
-    source: BatchSource = SyntheticLoader(batch, len(real))
+    source: BatchSource = SyntheticLoader(batch, len(real), num_epochs=3)
     assert len(source) == len(real)
     for epoch, step in ((0, 0), (1, 1), (2, 2)):
-        where = [(b.epoch, b.step) for b in run(source, epoch, step)]
+        where = [(b.epoch, b.step) for b in source.batches(epoch, step)]
         assert where == [(b.epoch, b.step) for b in run(real, epoch, step)]
-    assert all(b.images is batch.images and b.labels is batch.labels for b in run(source))
+    assert all(b.images is batch.images and b.labels is batch.labels for b in source)
 
 
 # -- squares and whole images ------------------------------------------------------------------------------

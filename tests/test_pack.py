@@ -108,14 +108,12 @@ def test_training_from_a_raw_pack_sees_the_same_pixels(tiny_tree: Path, tmp_path
     """Each image at its own crop: what the loader gives from the originals, from the pack."""
     original, (dataset, _) = open_dataset(tiny_tree, "train"), packed(tiny_tree, tmp_path / "out", RAW)
     rng = np.random.default_rng(0)
-    treatment = Treatment(mean=rng.uniform(0, 255, (224, 224, 3)).astype(np.float32), basis=np.eye(3, dtype="f4") * 9)
+    treatment = Treatment(mean=rng.uniform(0, 255, (224, 224, 3)).astype(np.float32))
 
     def seen(of: Dataset) -> dict[int, torch.Tensor]:
-        loader = Loader(
-            dataset=of, treatment=treatment, batch_size=6, seed=decode_seed, settings=LENIENT, bad={}, run=12
-        )  # one crop and one flip for all
-        batches = list(replace(loader, treatment=replace(treatment, basis=None)).batches(0, 0, 1, lambda _: True))
-        return {int(i): image for b in batches for i, image in zip(b.indices, b.images, strict=True)}
+        how: dict[str, Any] = {"batch_size": 6, "seed": decode_seed, "settings": LENIENT}
+        loader = Loader(of, treatment, images_per_crop=12, **how)  # one crop and one flip for all
+        return {int(i): image for b in loader for i, image in zip(b.indices, b.images, strict=True)}
 
     wanted = seen(original)
     for i, image in seen(dataset).items():

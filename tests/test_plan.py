@@ -30,8 +30,8 @@ def differing(a: Draws, b: Draws) -> set[str]:
 
 @given(n=st.integers(1, 500), seed=seeds, epoch=st.integers(0, 1000), run=st.integers(1, 70))
 def test_a_plan_is_fixed_by_its_arguments_and_well_formed(n: int, seed: int, epoch: int, run: int) -> None:
-    plan = drawn(n, seed, epoch, run=run)
-    assert differing(plan, drawn(n, seed, epoch, run=run)) == set()
+    plan = drawn(n, seed, epoch, images_per_crop=run)
+    assert differing(plan, drawn(n, seed, epoch, images_per_crop=run)) == set()
     assert np.array_equal(np.sort(plan.order), np.arange(n))
     assert (plan.crops.shape, plan.flips.shape, plan.lighting.shape) == ((n, 2), (n,), (n, 3))
     assert (plan.order.dtype, plan.crops.dtype, plan.flips.dtype, plan.lighting.dtype) == (
@@ -72,7 +72,7 @@ def by_hand(n: int, seed: int, epoch: int, run: int) -> Draws:
 def test_any_slice_is_what_the_generators_say(data: st.DataObject, n: int, seed: int, epoch: int, run: int) -> None:
     start = data.draw(st.integers(0, n))
     part = slice(start, data.draw(st.integers(start, n)))
-    plan, expected = draw_epoch(n, seed, epoch, run=run)[part], by_hand(n, seed, epoch, run)
+    plan, expected = draw_epoch(n, seed, epoch, images_per_crop=run)[part], by_hand(n, seed, epoch, run)
     for name in ("order", "crops", "flips"):
         assert getattr(plan, name).tolist() == getattr(expected, name)[part].tolist(), name
     np.testing.assert_allclose(plan.lighting, expected.lighting[part], rtol=1e-6, atol=1e-6)
@@ -155,7 +155,7 @@ def test_the_order_is_a_uniform_permutation() -> None:
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 1000])
 def test_runs_share_one_crop_and_one_flip(n: int) -> None:
-    plan = drawn(n, 7, 0, run=32)
+    plan = drawn(n, 7, 0, images_per_crop=32)
     starts = np.arange(n) // 32 * 32
     assert np.array_equal(plan.crops, plan.crops[starts])
     assert np.array_equal(plan.flips, plan.flips[starts])
@@ -198,4 +198,4 @@ def test_ranks_together_see_the_global_batch(num_ranks: int) -> None:
 @pytest.mark.parametrize(("n", "run"), [(0, 1), (-1, 1), (5, 0)])
 def test_nothing_to_plan(n: int, run: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        drawn(n, 0, 0, run=run)
+        drawn(n, 0, 0, images_per_crop=run)

@@ -36,10 +36,10 @@ class Machine(Bench):
         return Window(max(int(1000 * rate), 1), 1, 1.0, 1.0, 0.0, (0.1,), 1)
 
 
-def machine(tree: Path, worth: Callable[[Settings], float], noise: float, **settings: int) -> Machine:
+def machine(tree: Path, worth: Callable[[Settings], float], noise: float, **settings: Any) -> Machine:
     return Machine(
         dataset=open_dataset(tree, "train"),
-        settings=Settings(**({"threads": 4} | settings)),
+        settings=Settings(**({"threads": 4, "readers": 4} | settings)),
         batch_size=8,
         worth=worth,
         noise=noise,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..pipeline.dataset.classes import NUM_SYNSETS, first_difference, is_numbered
 from ..pipeline.dataset.images import Dataset
-from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.squares import squares
@@ -93,7 +93,6 @@ def predict(
     device: torch.device,
     settings: Settings,
     bad: dict[int, str],
-    decode: Decode = "exact",
     batch_size: int = 64,
     top: int = 5,
 ) -> Iterator[Prediction]:
@@ -102,7 +101,7 @@ def predict(
     for classifier in classifiers:
         classifier.model.eval()
     images = np.arange(len(dataset), dtype=np.int64)
-    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
+    for batch in squares(dataset, images, batch_size=batch_size, settings=settings, bad=bad):
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
             for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..pipeline.dataset.classes import CLASS_FILE, is_imagenet, is_numbered, relabelled
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.bad_images import describe_bad
-from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import TooManyBadFiles
 from .classifier import Classifier, common_classes, probabilities
 from .parallel.mesh import Mesh
@@ -50,7 +50,6 @@ def evaluate(
     batch_size: int,
     mesh: Mesh,
     settings: Settings,
-    decode: Decode = "exact",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Evaluate the average of one or more classifiers, which lie on `mesh`, on every image of a data set.
@@ -70,7 +69,7 @@ def evaluate(
     bad: dict[int, str] = {}
     seen = 0
     progress(0)
-    for batch in pair_squares(dataset, mesh, batch_size=batch_size, settings=settings, decode=decode, bad=bad):
+    for batch in pair_squares(dataset, mesh, batch_size=batch_size, settings=settings, bad=bad):
         if len(batch.indices):
             probability = probabilities(classifiers, batch.pixels.to(mesh.device), views)
             labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(mesh.device)

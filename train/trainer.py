@@ -22,7 +22,7 @@ from ..pipeline.dataset.classes import in_training_classes
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.dataset.labels import class_words
 from ..pipeline.decode.bad_images import add_bad
-from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import TrainingError
 from ..pipeline.loader import Batch, BatchSource, Loader
 from ..train import checkpoint as checkpoints
@@ -61,7 +61,6 @@ class RunOptions:
     run_dir: Path
     settings: Settings
     mesh: Mesh = field(default_factory=Mesh)
-    decode: Decode = "exact"
     execution: str | None = None  # on GPUs: one of step.EXECUTIONS, or what is best for most
     log_every: int = 20  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
@@ -96,7 +95,7 @@ class Trainer:
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
         self._told: set[int] = set()  # those of them that the metrics name
-        self.loader: BatchSource = self._build_loader()
+        self.loader: BatchSource = self.build_loader(config.epochs)
         with torch.device("meta"):  # torch's own initial weights would be drawn for nothing
             self.model = AlexNet(config, train_set.num_classes)
         self.model.to_empty(device="cpu")
@@ -125,11 +124,8 @@ class Trainer:
             self._leave_other_course()
             self.meter = Meter(self.config, len(self.loader))
             self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
-            batches = self.loader.batches(
-                self.epoch, self.step, self.config.epochs, lambda epoch: self.schedule.rates(epoch).lighting
-            )
             self._saved = time.monotonic()
-            for batch in self.meter.timed(batches):
+            for batch in self.meter.timed(self.loader.batches(self.epoch, self.step)):
                 self.train_step(batch)
                 self.step += 1
                 at_end = self.step == len(self.loader)
@@ -223,7 +219,6 @@ class Trainer:
             batch_size=o.eval_batch,
             mesh=self.mesh,
             settings=o.settings,
-            decode=o.decode,
         )
         record = {"kind": "val", "epoch": self.epoch, "step": self.step, **asdict(result)}
         self.meter.pause(time.monotonic() - started)
@@ -260,18 +255,19 @@ class Trainer:
         where = f"in epoch {self.epoch + 1} within the {self.options.log_every} steps before step {self.step}"
         return TrainingError(f"{what} {where}. {good} Lower --lr (now {self.config.lr:g}) and start again.")
 
-    def _build_loader(self) -> BatchSource:
+    def build_loader(self, num_epochs: int) -> BatchSource:
         c, o = self.config, self.options
         source = Loader(
-            dataset=self.train_set,
-            treatment=self.treatment,
+            self.train_set,
+            self.treatment,
             batch_size=c.batch_size,
             seed=c.seed,
+            num_epochs=num_epochs,
+            lit=lambda epoch: self.schedule.rates(epoch).lighting,
             settings=o.settings,
             bad=self.bad,
-            decode=o.decode,
             half=self.mesh.device.type == "cuda",
-            run=c.augment_run,
+            images_per_crop=c.augment_run,
             random_crop=c.random_crop,
             random_flip=c.random_flip,
             rank=self.mesh.world.index,

@@ -61,7 +61,6 @@ def run_bench_loader(
         batch_size=min(batch_size, len(dataset)),
         rounds=rounds,
         seconds=seconds,
-        decode=loading.decode or "exact",
         seed=seed,
         half=device.type == "cuda",
     )
@@ -85,9 +84,7 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
         preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off", scaling="imagenet", mean="channel"
     )
     check_memory(config, bench.dataset.num_classes, device)
-    options = RunOptions(
-        run_dir=Path(os.devnull), settings=bench.settings, decode=bench.decode, mesh=Mesh(device=device)
-    )
+    options = RunOptions(run_dir=Path(os.devnull), settings=bench.settings, mesh=Mesh(device=device))
     trainer = Trainer(config, bench.dataset, bench.dataset, None, options)
     trainer.meter = Meter(config, len(trainer.loader))
     return trainer.train_step
@@ -131,7 +128,6 @@ def run_bench_train(
             run_dir=Path(),
             settings=loading.settings(mesh.device, info.local_size),
             mesh=mesh,
-            decode=loading.decode or "exact",
             execution=execution,
         )
         trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)

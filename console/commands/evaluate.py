@@ -56,7 +56,6 @@ def run_evaluate(
                 batch_size=batch_size,
                 mesh=mesh,
                 settings=loading.settings(mesh.device, info.local_size),
-                decode=loading.decode or "exact",
                 progress=update,
             )
     return result if mesh.is_main else None

@@ -15,7 +15,7 @@ from ...pca.stats import Region, RgbStats, stats_path
 from ...pipeline.cache import cache_folder, can_keep, needed_cache
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.open import open_dataset
-from ...pipeline.decode.settings import Decode, Settings
+from ...pipeline.decode.settings import Settings
 from ...pipeline.squares import squares
 from ...train.parallel.ranks import RankInfo, join_ranks
 from ..options import LoadingOptions
@@ -45,7 +45,7 @@ def run_pca_stats(
         with info.main_first("data"):
             dataset = open_dataset(data, "train", rescan=rescan and info.rank == 0)
         out = out or stats_path(dataset, region)
-        stats = compute_statistics(dataset, region, loading.settings(), loading.decode or "exact", info, part or (0, 1))
+        stats = compute_statistics(dataset, region, loading.settings(), info, part or (0, 1))
         example = example_square(dataset, loading) if plot else None
     if stats is None:
         return None
@@ -72,7 +72,7 @@ def _check_usage(
 
 
 def compute_statistics(
-    dataset: Dataset, region: Region, settings: Settings, decode: Decode, info: RankInfo, part: tuple[int, int] = (0, 1)
+    dataset: Dataset, region: Region, settings: Settings, info: RankInfo, part: tuple[int, int] = (0, 1)
 ) -> RgbStats | None:
     """A pass with a bar; shared by the ranks where there are several, and None on all but the first."""
     if info.size > 1:
@@ -83,7 +83,6 @@ def compute_statistics(
         how: dict[str, Any] = {
             "region": region,
             "settings": settings,
-            "decode": decode,
             "work_dir": folder and folder / "passes",
             "progress": update,
         }

@@ -55,7 +55,7 @@ def run_train(
     settings = loading.settings(ranks.device, info.local_size)
 
     def compute() -> RgbStats | None:
-        return compute_statistics(train_set, "centre", settings, loading.decode or "exact", info)
+        return compute_statistics(train_set, "centre", settings, info)
 
     stats = stats_for_training(config, train_set, options.stats_file, compute, info, ranks.dims.num_ranks)
     with ranks.mesh("--run", str(run_dir)) as mesh:
@@ -63,7 +63,6 @@ def run_train(
             run_dir=run_dir,
             settings=settings,
             mesh=mesh,
-            decode=loading.decode or "exact",
             checkpoint_every=options.checkpoint_every,
             keep=options.keep,
             log_every=options.log_every,

@@ -35,7 +35,7 @@ class Bottleneck:
 def measure_bottleneck(bench: Bench, train_step: TrainStep, progress: Progress) -> Bottleneck:
     """Training as it is, beside training whose data is free."""
     bench.fill()
-    batch = next(bench.loader(bench.warm_sample, bench.settings).batches(0, 0, 1, lambda _: True))
+    batch = next(iter(bench.loader(bench.warm_sample, bench.settings)))
     cached = replace(batch, images=batch.images.clone())  # out of DALI's memory
     waits: list[float] = []  # share of each window
     contestants: dict[str, Callable[[], Window]] = {
@@ -66,8 +66,8 @@ def verdict(kept: Ratio, waiting: float, step: Figures, loader: Figures) -> str:
     return f"Loading is the bottleneck: {speed}; {why}."
 
 
-def _cached_steps(train_step: TrainStep, cached: Batch, loader: Loader, epochs: int) -> Batches:
-    for batch in SyntheticLoader(cached, len(loader)).batches(0, 0, epochs, lambda _: True):
+def _cached_steps(train_step: TrainStep, cached: Batch, loader: Loader) -> Batches:
+    for batch in SyntheticLoader(cached, len(loader), loader.num_epochs):
         train_step(batch)
         yield batch.indices
 
@@ -76,8 +76,8 @@ def _together(bench: Bench, train_step: TrainStep, waits: list[float]) -> Window
     """A window of training; appends the share of it that was spent waiting for batches."""
     waited: list[float] = []  # of each step
 
-    def steps(loader: Loader, epochs: int) -> Batches:
-        for batch in _timed(loader.batches(0, 0, epochs, lambda _: True), waited):
+    def steps(loader: Loader) -> Batches:
+        for batch in _timed(iter(loader), waited):
             train_step(batch)
             yield batch.indices
 

@@ -122,17 +122,14 @@ def _distance(bench: Bench, name: str) -> tuple[float, float]:
     """Mean and largest distance in grey levels of the first batch's pixels from ours."""
     sample = bench.warm_sample
     loader = Loader(
-        dataset=sample,
-        treatment=Treatment(mean=MEAN),
+        sample,
+        Treatment(mean=MEAN),
         batch_size=bench.batch_size,
         seed=bench.seed,
         settings=bench.settings,
-        bad={},
-        decode=bench.decode,
     )
     theirs = pillow_batches(sample, mean=MEAN, batch_size=bench.batch_size, seed=bench.seed, region=PEERS[name])
-    ours = loader.batches(0, 0, 1, lambda _: False)
-    batch, (images, indices) = next(ours), next(theirs)
+    batch, (images, indices) = next(iter(loader)), next(theirs)
     assert np.array_equal(batch.indices, indices)
     distance = (batch.images.cpu() - images).abs()
     return distance.mean().item(), distance.max().item()

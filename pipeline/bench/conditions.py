@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
-from ..decode.settings import Decode, Settings
+from ..decode.settings import Settings
 from ..geometry import CROP
 from ..loader import Loader
 from ..machine.hardware import core_quota, memory, num_cores
@@ -29,7 +29,7 @@ from ..treatment import Treatment
 from .page_cache import evict, fill
 from .windows import MIN_BATCHES, Batches, Window, measure
 
-Contents = Callable[[Loader, int], Batches]  # what is measured of a loader, over so many epochs
+Contents = Callable[[Loader], Batches]  # what is measured of a loader
 Progress = Callable[[str, int, int], None]  # what is measured, windows done, windows in all
 
 ENDLESS = 100_000  # epochs; no window reaches their end, and they are drawn one at a time
@@ -46,7 +46,6 @@ class Bench:
     batch_size: int
     rounds: int = 5
     seconds: float = 2.0
-    decode: Decode = "exact"
     half: bool = False
     seed: int = 0
     _bad: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
@@ -87,20 +86,20 @@ class Bench:
         """With a mean image and lighting as in training; what the numbers are makes no difference to speed."""
         treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
         return Loader(
-            dataset=dataset,
-            treatment=treatment,
+            dataset,
+            treatment,
             batch_size=self.batch_size,
             seed=self.seed,
+            num_epochs=ENDLESS,
             settings=settings,
             bad=self.bad(dataset),
-            decode=self.decode,
             half=self.half,
         )
 
     def warm(self, contents: Contents, settings: Settings | None = None) -> Window:
         """A window whose images are in memory. Each is opened anew and begins once it runs steadily."""
         settings = settings or self.settings
-        batches = contents(self.loader(self.warm_sample, settings), ENDLESS)
+        batches = contents(self.loader(self.warm_sample, settings))
         return measure(
             batches, self.warm_sample, seconds=self.seconds, warm_up=settings.prefetch + 2, device_id=settings.device_id
         )
@@ -113,7 +112,7 @@ class Bench:
         loader = self.loader(sample, settings)
         warm_up = min(settings.prefetch + 2, max(len(loader) - MIN_BATCHES, 0))
         window = measure(
-            contents(loader, ENDLESS),
+            contents(loader),
             sample,
             seconds=self.seconds,
             warm_up=warm_up,

@@ -68,7 +68,6 @@ def bench_loader(
             "batch_size": bench.batch_size,
             "rounds": bench.rounds,
             "seconds_a_window": bench.seconds,
-            "decode": bench.decode,
             "half": bench.half,
             "seed": bench.seed,
             **asdict(bench.settings),

@@ -69,15 +69,15 @@ class Symptom:
     options: str
 
 
-def read_stage(loader: Loader, epochs: int) -> Batches:
-    with loader.stream(list(range(epochs)), 0, lit=True) as stream:
+def read_stage(loader: Loader) -> Batches:
+    with loader.stream(range(loader.num_epochs), 0, lit=True) as stream:
         for feed in iter(stream.take, None):
             yield feed.indices
 
 
-def decode_stage(loader: Loader, epochs: int) -> Batches:
-    requests = loader.requests(list(range(epochs)), 0, lit=True)
-    build = partial(image_graph, **decoding(loader.dataset, loader.decode, loader.settings))
+def decode_stage(loader: Loader) -> Batches:
+    requests = loader.requests(range(loader.num_epochs), 0, lit=True)
+    build = partial(image_graph, **decoding(loader.dataset, loader.settings))
     with ImageStream(
         loader.dataset,
         requests,
@@ -93,14 +93,14 @@ def decode_stage(loader: Loader, epochs: int) -> Batches:
             yield feed.indices
 
 
-def pipeline_stage(loader: Loader, epochs: int) -> Batches:
-    with loader.stream(list(range(epochs)), 0, lit=True) as stream:
+def pipeline_stage(loader: Loader) -> Batches:
+    with loader.stream(range(loader.num_epochs), 0, lit=True) as stream:
         for _, feed in stream:
             yield feed.indices
 
 
-def loader_stage(loader: Loader, epochs: int) -> Batches:
-    for batch in loader.batches(0, 0, epochs, lit=lambda _: True):
+def loader_stage(loader: Loader) -> Batches:
+    for batch in loader:
         batch.images[:, :, 0, 0].sum()  # one pixel of each image, so that they are really there
         yield batch.indices
 

@@ -1,33 +1,34 @@
-"""TODO"""
+"""How images are decoded, and with how many threads: what every stream of images is told.
+
+`graph.py` and `stream.py` do as these say; `console/options.py` fills them in from the command line.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-MAX_PIXELS = 100_000_000  # ImageNet's largest image has about 60 million
-
+from ..machine.hardware import num_cores
 
 Decode = Literal["exact", "fast", "raw"]  # raw: whole 256-squares that were decoded when they were packed
 
-
 HW_DECODER_LOAD = 0.65  # the share of a batch that a GPU's JPEG engines decode, CUDA the rest; DALI's own default
-
-
+MAX_PIXELS = 100_000_000  # ImageNet's largest image has about 60 million
 MAX_BAD = 0.01
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a stream works; none of it changes what comes out."""
+    """`decode`, `max_pixels` and the kind of device decide which pixels come out; the others only how fast."""
 
-    threads: int = 2  # DALI's
-    readers: int = 4
-    device_id: int | None = None  # None: decode on the CPU
+    threads: int = field(default_factory=num_cores)  # DALI's, and those that resample
+    readers: int = field(default_factory=lambda: max(4, num_cores()))  # threads that read files
+    device_id: int | None = None  # of the GPU that decodes; None: the CPU does
     prefetch: int = 2  # batches inside DALI, and as many read ahead
-    hw_decoder_load: float = HW_DECODER_LOAD  # on a GPU
-    max_pixels: int = MAX_PIXELS
-    max_bad: float = MAX_BAD
+    hw_decoder_load: float = HW_DECODER_LOAD  # of a GPU
+    max_pixels: int = MAX_PIXELS  # images that claim more are refused unopened
+    max_bad: float = MAX_BAD  # the share of images that may be unusable before it is an error
+    decode: Decode = "exact"  # as libjpeg, to the bit; "fast" is a few grey levels off. Raw data sets need neither
 
     @property
     def on_gpu(self) -> bool:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
 from .resample import Resampler
-from .settings import Decode, Settings
+from .settings import Settings
 from .stream import Feed, ImageStream
 
 
-def decoding(dataset: Dataset, decode: Decode, settings: Settings) -> dict[str, Any]:
-    """What every graph is told of how to decode."""
-    return {"decode": "raw" if dataset.raw else decode, "hw_decoder_load": settings.hw_decoder_load}
+def decoding(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+    """The arguments that tell a graph how to decode this data set."""
+    return {"decode": "raw" if dataset.raw else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
 def _resampled(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.decode.resample import Resampler
-from ...pipeline.decode.settings import Decode, Settings
+from ...pipeline.decode.settings import Settings
 from ...pipeline.geometry import CROP, SHORT_SIDE
 from ...pipeline.loader import Batch, Loader
 from ...pipeline.plan import share
@@ -40,18 +40,21 @@ class PairLoader:
     def __len__(self) -> int:
         return len(self.source)
 
-    def batches(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
         """As the source's, whole. A batch is asked for, and its exchange begun, one step ahead.
 
         CPUs exchange grey levels, a quarter of the bytes, and treat them afterwards; GPUs what the network sees.
         """
         if self.mesh.mp.size == 1:
-            return self.source.batches(epoch, step, num_epochs, lit)
+            return self.source.batches(epoch, step)
         if self.source.settings.on_gpu:
-            return _one_ahead(self.source.batches(epoch, step, num_epochs, lit), self._start)
-        return self._treated(epoch, step, num_epochs, lit)
+            return _one_ahead(self.source.batches(epoch, step), self._start)
+        return self._treated(epoch, step)
 
-    def _treated(self, epoch: int, step: int, num_epochs: int, lit: Callable[[int], bool]) -> Iterator[Batch]:
+    def _treated(self, epoch: int, step: int) -> Iterator[Batch]:
         threads, how = self.source.settings.threads, self.source.treatment
         with ExitStack() as stack:
             resamplers = [
@@ -60,10 +63,10 @@ class PairLoader:
 
             def start(part: tuple[Batch, NDArray[np.float32]]) -> Callable[[], Batch]:
                 shifts = self._start_rows(torch.from_numpy(part[1]))
-                treat = resamplers[lit(part[0].epoch)].treat
+                treat = resamplers[self.source.lit(part[0].epoch)].treat
                 return self._start(part[0], lambda levels: torch.from_numpy(treat(levels.numpy(), shifts().numpy())))
 
-            yield from _one_ahead(self.source.levels(epoch, step, num_epochs, lit), start)
+            yield from _one_ahead(self.source.levels(epoch, step), start)
 
     def _start(self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images) -> Callable[[], Batch]:
         images = self._start_rows(part.images.permute(0, 2, 3, 1))
@@ -97,7 +100,7 @@ def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Col
 
 
 def pair_squares(
-    dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, decode: Decode, bad: dict[int, str]
+    dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, bad: dict[int, str]
 ) -> Iterator[Decoded]:
     """The central squares of this dp rank's share of a data set, every image once, as of `loader.squares`.
 
@@ -108,9 +111,7 @@ def pair_squares(
     part_size = -(-batch_size // mp.size)
     starts = range(0, len(indices), part_size * mp.size)
     mine = [indices[s + mp.index * part_size :][:part_size] for s in starts]
-    parts = squares(
-        dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings, decode=decode, bad=bad
-    )
+    parts = squares(dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings, bad=bad)
     if mp.size == 1:
         return parts
     nothing = Decoded(indices[:0], torch.empty((0, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8), [])

@@ -1,1 +1,1 @@
-"""One module for each command that needs more than a call."""
+"""One module for each command that is more than a call: `train`, `evaluate`, `stats` (pca-stats), `bench`, `demo`."""

@@ -1,5 +1,7 @@
 """The doctor: every probe answers, none can end the examination, each lack has its cost and remedy."""
 
+import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet.cli import main
 from alexnet.pipeline.machine import doctor, hardware
 from alexnet.pipeline.machine.doctor import PROBES, Finding, diagnose
 
@@ -166,3 +169,12 @@ def test_data_set_is_found_by_its_layout(tiny_tree: Path, monkeypatch: pytest.Mo
 @pytest.mark.gpu
 def test_dali_decodes_on_the_gpu() -> None:
     assert examine("DALI").found.endswith("decodes on the CPU and the GPU")
+
+
+def test_options_that_are_advised_exist() -> None:
+    """Ours of some command, docker's by name."""
+    of_docker = {"--gpus", "--ipc", "--shm-size"}
+    ours = {name for command in main.commands.values() for parameter in command.params for name in parameter.opts}
+    advised = set(re.findall(r"--[a-z][a-z-]*", inspect.getsource(doctor)))
+    assert advised > of_docker
+    assert advised <= ours | of_docker

@@ -27,7 +27,7 @@ Outcome = tuple[Status, str, str, str]  # a Finding without its area
 
 GIB = 2**30
 DRIVER_FOR_CUDA = {11: 450, 12: 525, 13: 580}  # the first NVIDIA driver for each major version of CUDA
-REINSTALL = "`pip install alexnet` in a fresh environment brings versions that fit together"
+REINSTALL = "in the source folder `rm -r .venv; make demo` installs versions that fit together"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _memory() -> Outcome:
     found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB available"
     if free < 8 * GIB:
         cost = "commands need up to 8 GiB with ImageNet, and files that do not stay in memory are read again"
-        return "warn", found, cost, "a smaller --batch and fewer --threads need less"
+        return "warn", found, cost, "a smaller --batch-size and fewer --threads need less"
     return _ok(found)
 
 

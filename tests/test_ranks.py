@@ -1,0 +1,82 @@
+"""How ranks find each other, in one process: who came, who did not, and who is lost."""
+
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from runs import CPU
+from torch._C._distributed_c10d import HashStore
+
+from alexnet.console.on_mesh import Ranks
+from alexnet.console.options import MeshOptions
+from alexnet.train.parallel import ranks
+from alexnet.train.parallel.devices import choose_devices
+from alexnet.train.parallel.dims import ParallelDims
+from alexnet.train.parallel.ranks import RankInfo, RankLost, join_ranks
+
+
+def meet(store: HashStore, restarts: tuple[int, ...]) -> list[tuple[Any, int]]:
+    """All ranks, the last one first to come."""
+    size = len(restarts)
+    with ThreadPoolExecutor(size) as pool:
+        met = {r: pool.submit(ranks._meet, store, r, size, restarts[r]) for r in reversed(range(size))}
+        return [met[r].result() for r in range(size)]
+
+
+def test_ranks_started_again_find_no_word_of_those_before() -> None:
+    """torchrun keeps its store, and on a machine where nothing failed it counts no restart."""
+    store = HashStore()
+    for restarts in ((0, 0, 0), (0, 0, 1), (0, 0, 1), (2, 2, 1)):
+        found = meet(store, restarts)
+        assert found[0][1] == sum(restarts)
+        corners = [corner for corner, _ in found]
+        assert not any(corner.check(["done/data"]) for corner in corners)
+        assert corners[1].add("failed", 1) == 1
+        corners[0].set("done/data", "here")
+        assert corners[2].get("done/data") == b"here"
+
+
+def test_a_rank_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "SECONDS_TO_MEET", 0.1)
+    with pytest.raises(RankLost, match=r"Only 1 of 3 ranks came within 0.1 seconds"):
+        ranks._meet(HashStore(), 0, 3, 0)
+
+
+def join(monkeypatch: pytest.MonkeyPatch, rank: int, port: int) -> RankInfo:
+    """As one of two ranks that are on this machine, with little patience."""
+    found = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    monkeypatch.setattr(os, "environ", {name: str(value) for name, value in found.items()})
+    monkeypatch.setattr(ranks, "SECONDS_TO_MEET", 1)
+    return join_ranks()
+
+
+def test_who_did_not_come_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(RankLost, match=rf"^Rank 0 cannot listen at 127.0.0.1:{port}, which is in use: set MASTER"):
+            join(monkeypatch, 0, port)
+    with pytest.raises(RankLost, match=rf"^Rank 1 of 2 found no rank 0 at 127.0.0.1:{port} within 1 seconds: check .*"):
+        join(monkeypatch, 1, port)
+    assert capfd.readouterr().err == ""  # torch's own account would be forty lines
+    with pytest.raises(RankLost, match=rf"^Rank 0 waited 1 seconds at 127.0.0.1:{port} for the others of 2 ranks"):
+        join(monkeypatch, 0, port)
+
+
+def test_a_rank_lost_in_the_start() -> None:
+    """Before the first step, too, it is a rank that was lost, which a restart may help, and no bug."""
+    options = MeshOptions(mesh=None, devices=None, timeout=1, max_restarts=0)
+    first = RankInfo(0, 2, 0, 2, store=HashStore())
+    with (
+        pytest.raises(RankLost, match=r"No word of rank 1 \(dp 0, mp 1\) in the start"),
+        Ranks(first, ParallelDims(1, 2), [CPU, CPU], options).mesh(),
+    ):
+        pass
+
+
+def test_ranks_that_do_not_fill_the_mesh() -> None:
+    with pytest.raises(ValueError, match="--mesh 2x2 has 4 ranks, but 2 were started: make them equal"):
+        choose_devices(RankInfo(0, 2, 0, 2), 2, mesh="2x2", devices=None, device="cpu")

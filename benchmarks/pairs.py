@@ -22,7 +22,7 @@ from alexnet.pipeline.treatment import Treatment
 from alexnet.train.parallel.dims import CPU, ParallelDims
 from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
 from alexnet.train.parallel.ranks import Place
-from alexnet.train.parallel.tower_loader import PairLoader
+from alexnet.train.parallel.tower_loader import TowerLoader
 
 BATCH, ROUNDS = 128, 3
 
@@ -40,7 +40,7 @@ def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
         rank=rank,
         num_ranks=num_ranks,
     )
-    source = PairLoader(loader, mesh) if halves else loader
+    source = TowerLoader(loader, mesh) if halves else loader
     return source.batches(0, 0, 1000, lambda epoch: False)
 
 

@@ -20,17 +20,15 @@ from alexnet.train.checkpoint import (
     checkpoint_path,
     latest,
     load,
-    load_model,
-    momentum_by_name,
     prune,
-    rates_by_group,
     restore,
     save,
     saved_checkpoints,
 )
+from alexnet.train.classifier import load_model
 from alexnet.train.config import Config
 from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
-from alexnet.train.optimizer import Rates, build_optimizer, set_rates
+from alexnet.train.optimizer import Rates, build_optimizer, momentum_by_name, rates_by_group, set_rates
 
 CONFIG = Config(width=1 / 32, lighting="off")
 CLASSES = ["n01440764", "n01443537", "Kühlschrank"]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from alexnet.train.config import Config
+from alexnet.train.gradient import build_gradient
 from alexnet.train.network import lrn_cpu
 from alexnet.train.network.fast_layers import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
 from alexnet.train.network.lrn import LocalResponseNorm, _ResponseNorm
 from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
-from alexnet.train.step import build_gradient
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 CHANNELS_LAST = torch.channels_last

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from alexnet.train.config import Config
 from alexnet.train.network.lrn import LocalResponseNorm, _ResponseNorm, spatial_norm
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, Dropout, from_torchvision, initialise
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, Dropout, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.presets import PRESETS
+from alexnet.train.published import from_torchvision
 
 SMALL = {"width": 1 / 16, "init_std": (0.05,) * 8}  # wide enough weights for signals to reach fc8
 

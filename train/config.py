@@ -29,7 +29,7 @@ def setting(default: Any, help: str, source: str, *, low: float = -math.inf, hig
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One training run, complete. Frozen and checked: a wrong value is a ValueError that says what to do.
+    """One training run, complete. Frozen and checked: a wrong value is a UserError that says what to do.
 
     `channels` and `groups` are of conv1..conv5; `init_std` and `init_bias` of conv1..conv5, fc6..fc8.
     """
@@ -255,7 +255,7 @@ class Config:
 
 
 def _checked(spec: Field, value: Any) -> Any:
-    """`value` in the field's type (lists become tuples, whole numbers floats), or ValueError."""
+    """`value` in the field's type (lists become tuples, whole numbers floats), or UserError."""
     low, high = spec.metadata["low"], spec.metadata["high"]
     if get_origin(spec.type) is not tuple:
         return _checked_item(spec.name, spec.type, value, low, high)

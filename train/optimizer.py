@@ -81,6 +81,16 @@ def velocities(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> li
     return [optimizer.state[parameter]["momentum_buffer"] for parameter in group["params"]]
 
 
+def momentum_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """SGD's own buffer of each parameter of `model`: writing into them restores them."""
+    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in model.named_parameters()}
+
+
+def rates_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The `lr` of each group, which is the unit that its velocities are counted in."""
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
 class Schedule(Protocol):
     """Rates by epoch (from 0). `observe` is told the validation error, 0..1, after each epoch."""
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 
-from ...pipeline.bench.bottleneck import TrainStep
 from ...pipeline.bench.conditions import Bench
 from ...pipeline.bench.result import BenchResult, bench_loader
 from ...pipeline.dataset.images import Dataset
@@ -19,12 +17,11 @@ from ...pipeline.synthetic.generate import generated_dataset
 from ...train.bench import TrainBench, bench_train
 from ...train.config import Config
 from ...train.memory import check_memory
-from ...train.meter import Meter
 from ...train.parallel.devices import choose_devices
 from ...train.parallel.mesh import Mesh
 from ...train.parallel.ranks import Place
 from ...train.parallel.split import check_split
-from ...train.trainer import RunOptions, Trainer
+from ...train.step import TrainStep
 from ..on_mesh import Ranks, _without_rescan
 from ..options import LOADING, Options, device_of, settings_of
 from ..progress import bar, bars
@@ -65,19 +62,11 @@ def run_bench_loader(data: Path | None, asked: Options) -> BenchResult:
 
 
 def training_step(bench: Bench, preset: str | None, width: float | None, device: torch.device) -> TrainStep:
-    """The step that `alexnet train` takes with this preset. What is done to the pixels is the loader's part: without
-    lighting and with fixed constants the trainer needs no statistics."""
+    """The step that `alexnet train` takes with this preset; what is done to the pixels is the loader's part."""
     wanted = {"width": width} if width else {}
-    config = Config.from_preset(
-        preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off", scaling="imagenet", mean="channel"
-    )
+    config = Config.from_preset(preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off")
     check_memory(config, bench.dataset.num_classes, device)
-    options = RunOptions(
-        run_dir=Path(os.devnull), settings=bench.settings, decode=bench.decode, mesh=Mesh(device=device)
-    )
-    trainer = Trainer(config, bench.dataset, bench.dataset, None, options)
-    trainer.meter = Meter(config, len(trainer.loader))
-    return trainer.train_step
+    return TrainStep(config, bench.dataset.num_classes, Mesh(device=device))
 
 
 NUM_GENERATED = 2000  # images, where there are none
@@ -104,10 +93,7 @@ def bench(
     ranks: Ranks,
     arguments: Sequence[str],
 ) -> TrainBench | int:
-    """Speeds, on the first rank; on the others, and where ranks were started by `arguments`, an exit code.
-
-    No statistics are needed: images are standardised by ImageNet's colours, at the same cost.
-    """
+    """Speeds, on the first rank; on the others, and where ranks were started by `arguments`, an exit code."""
     place = Place.join()
     dims, devices = choose_devices(
         place, config.towers, mesh=ranks.mesh, devices=ranks.devices, device=loading["device"]
@@ -119,15 +105,20 @@ def bench(
     check_memory(config, dataset.num_classes, device, dims, devices.count(device))
     if dims.num_ranks > 1 and place.size == 1:
         return ranks.launch([*_without_rescan(arguments), "--mesh", str(dims)], dims.num_ranks)
-    with ranks.joined(dims, place, devices) as mesh:
-        how = RunOptions(
-            run_dir=Path(),
-            settings=settings_of(loading, mesh.device, place.local_size),
-            mesh=mesh,
+    with (
+        ranks.joined(dims, place, devices) as mesh,
+        bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,
+        mesh.watched(lambda: "a step"),
+    ):
+        result = bench_train(
+            config,
+            dataset,
+            mesh,
+            settings_of(loading, mesh.device, place.local_size),
+            seconds=seconds,
+            rounds=rounds,
             decode=loading["decode"],
             execution=execution,
+            progress=update,
         )
-        trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
-        with bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update, mesh.watched(lambda: "a step"):
-            result = bench_train(trainer, seconds=seconds, rounds=rounds, progress=update)
     return result if mesh.is_main else 0

@@ -109,7 +109,7 @@ def _fit(trainer: Trainer) -> int:
     """Train to the end, or to a signal; say how it ended."""
     mesh, config = trainer.mesh, trainer.config
     code = 0
-    with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number), announce=mesh.is_main):
+    with stop_on_signals(trainer.request_stop, announce=mesh.is_main):
         try:
             last = trainer.fit()
             text = (

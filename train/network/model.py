@@ -5,14 +5,12 @@ A layer holds both towers, tower 0 in the first half of its outputs. Images are 
 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory format.
 """
 
-from collections.abc import Mapping
 from math import sqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipeline.errors import UserError
 from ..config import CONVS, LAYERS, Config
 from .lrn import LocalResponseNorm, spatial_norm
 
@@ -168,26 +166,3 @@ def initialise(model: AlexNet, seed: int) -> None:
             draws[1].fill_(config.init_bias[index])
         layer.weight.copy_(draws[0])
         layer.bias.copy_(draws[1])
-
-
-_TORCHVISION = {
-    "features.0": "conv1",
-    "features.3": "conv2",
-    "features.6": "conv3",
-    "features.8": "conv4",
-    "features.10": "conv5",
-    "classifier.1": "fc6",
-    "classifier.4": "fc7",
-    "classifier.6": "fc8",
-}
-
-
-def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights torchvision publishes as `alexnet`, under the names of preset `owt`."""
-    expected = {
-        f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in _TORCHVISION.items() for kind in ("weight", "bias")
-    }
-    if odd := sorted(expected.keys() ^ state_dict.keys()):
-        problem = "missing" if odd[0] in expected else "unknown"
-        raise UserError(f"not torchvision's alexnet: {odd[0]} is {problem}")
-    return {ours: state_dict[theirs] for theirs, ours in expected.items()}

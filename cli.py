@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from . import __version__
 from .console.errors import ARGUMENTS, Commands
 from .console.options import (
     ANY_PATH,
     CONFIG,
+    DECODING,
     FOLDER,
     LOADING,
     RANKS,
@@ -147,6 +149,8 @@ def train(ctx: click.Context, preset: str | None, describe: bool, num_classes: i
     from .train.resume import resolve_config
 
     overrides = {name: value for name, value in take(CONFIG, given).items() if value is not None}
+    typed = [name for name in DECODING if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    overrides |= {name: ctx.params[name] for name in typed}  # not the defaults: a resumed run has its own
     if describe:
         print_description(resolve_config(preset, overrides, None), num_classes)
         return

@@ -42,7 +42,8 @@ def _shown(value: Any) -> str:
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
-CONFIG = tuple(f.name for f in fields(Config) if f.name != "preset")  # what `config_options` give
+DECODING = ("decode", "max_pixels")  # of `Config`, and of every command that loads images
+CONFIG = tuple(f.name for f in fields(Config) if f.name not in ("preset", *DECODING))  # what `config_options` give
 CORES = len(os.sched_getaffinity(0))
 FILE = click.Path(dir_okay=False, path_type=Path)
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")

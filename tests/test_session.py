@@ -114,8 +114,10 @@ def test_nothing_may_contradict_a_checkpoint() -> None:
     assert resolve_config("paper", {"lr": 0.5, "channels": (96, 256, 384, 384, 256)}, saved) == CONFIG
     with pytest.raises(CheckpointError, match=r"preset is 'paper' there, 'owt' was asked for.*Leave these options out"):
         resolve_config("owt", {"seed": 7}, saved)
-    with pytest.raises(CheckpointError, match=r"lr is 0.5 there, 0.1 was asked for; epochs is 90 there, 3 was"):
+    with pytest.raises(CheckpointError, match=r"lr is 0.5 there, 0.1 was asked for; --epochs is 90 there, 3 was"):
         resolve_config(None, {"lr": 0.1, "epochs": 3, "seed": 7}, saved)
+    with pytest.raises(CheckpointError, match=r"--decode is 'exact' there, 'fast' was asked for"):
+        resolve_config(None, {"decode": "fast", "max_pixels": 100_000_000}, saved)
     assert resolve_config(None, {"epochs": 3}, None) == Config(epochs=3)
     assert resolve_config("original", {"lr": 0.1}, None) == Config.from_preset("original", lr=0.1)
 

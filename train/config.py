@@ -11,10 +11,11 @@ alexnet and the recipe it was trained by.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args, get_origin
 
+from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
 from .presets import PRESETS
 
@@ -121,6 +122,12 @@ class Config:
     init_bias: tuple[float, ...] = setting((0, 1, 0, 1, 1, 1, 1, 0), "initial biases", "paper s5; [O] agrees")
 
     # The images: the middle 256x256 of uint8 RGB whose shorter side is 256.
+    decode: Literal["exact", "fast"] = setting(
+        "exact", "exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off", "ours"
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS, "images that claim more are refused unopened, and others take their places", "ours", low=1
+    )
     scaling: Literal["raw", "imagenet"] = setting(
         "raw",
         "raw: 0..255 less the mean; imagenet: 0..1 less ImageNet's mean, over its std",
@@ -252,6 +259,10 @@ class Config:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
+
+    def pin_decoding(self, settings: Settings) -> Settings:
+        """The same settings but for what changes pixels, which is as this run has it."""
+        return replace(settings, max_pixels=self.max_pixels)
 
 
 def _checked(spec: Field, value: Any) -> Any:

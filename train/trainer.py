@@ -21,7 +21,7 @@ from ..pipeline.dataset.classes import in_training_classes
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.dataset.labels import class_words
 from ..pipeline.decode.bad_images import add_bad
-from ..pipeline.decode.settings import Decode, Settings
+from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import TrainingError
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
@@ -53,12 +53,15 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out. Nothing here changes what it computes."""
+    """How a run is carried out. What changes pixels is the configuration's: of `settings` that part counts for nothing.
+
+    Another device, mesh or `execution` reorders sums, and so changes last bits; nothing else here changes what a run
+    computes.
+    """
 
     run_dir: Path
     settings: Settings
     mesh: Mesh = field(default_factory=Mesh)
-    decode: Decode = "exact"
     execution: str | None = None  # on GPUs: one of gradient.EXECUTIONS; None: the default
     log_every: int = 20  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
@@ -93,9 +96,8 @@ class Trainer:
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
         self._told: set[int] = set()  # those of them that the metrics name
-        self.loader = build_loader(
-            config, train_set, self.treatment, self.mesh, options.settings, options.decode, self.bad
-        )
+        self.settings = config.pin_decoding(options.settings)
+        self.loader = build_loader(config, train_set, self.treatment, self.mesh, self.settings, config.decode, self.bad)
         self.train_step = TrainStep(config, train_set.num_classes, self.mesh, options.execution)
         model = self.train_step.model
         self.live_units = LiveUnits({"fc6": model.fc6, "fc7": model.fc7}, self.mesh.mp)
@@ -172,7 +174,7 @@ class Trainer:
     def _count_bad(self) -> Record:
         """Of all ranks: each has met those of its share."""
         for met in self.mesh.world.gather_objects(dict(self.bad)):
-            add_bad(self.train_set, self.bad, met, self.options.settings.max_bad)
+            add_bad(self.train_set, self.bad, met, self.settings.max_bad)
         bad = dict(self.bad)  # readers add to it
         named = {self.train_set.name(i): reason for i, reason in sorted(bad.items()) if i not in self._told}
         self._told |= bad.keys()
@@ -203,8 +205,8 @@ class Trainer:
             views=1,
             batch_size=o.eval_batch,
             mesh=self.mesh,
-            settings=o.settings,
-            decode=o.decode,
+            settings=self.settings,
+            decode=self.config.decode,
         )
         record = {"kind": "val", "epoch": self.epoch, "step": self.step, **asdict(result)}
         self.meter.pause(time.monotonic() - started)

@@ -69,12 +69,12 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
     check_split(config, train_set.num_classes, dims)
     device = devices[place.local_rank]
     check_memory(config, train_set.num_classes, device, dims, devices.count(device))
-    settings = settings_of(job.loading, device, place.local_size)
+    settings = config.pin_decoding(settings_of(job.loading, device, place.local_size))
     stats = stats_for_training(
         config,
         train_set,
         job.stats_file,
-        lambda: compute_statistics(train_set, "centre", settings, job.loading["decode"], place),
+        lambda: compute_statistics(train_set, "centre", settings, config.decode, place),
         place,
         dims.num_ranks,
     )
@@ -87,7 +87,6 @@ def train(job: TrainingJob, arguments: Sequence[str]) -> int:
             run_dir=run_dir,
             settings=settings,
             mesh=mesh,
-            decode=job.loading["decode"],
             checkpoint_every=job.checkpoint_every,
             keep=job.keep,
             log_every=job.log_every,

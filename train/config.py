@@ -1,11 +1,11 @@
 """Every number and switch of the network, the treatment of the images and the optimisation.
 
-First in `train/`: `model.py` is built from it, `optimizer.py` takes its rates, the trainer its treatment of
-images, and a checkpoint carries it. Nothing here needs torch. Defaults are the paper's own text; each field
-has a help line and a source, from which the command line makes its options and `--describe`. Sources:
-paper = Krizhevsky, Sutskever, Hinton, NIPS 2012; [O] = the authors' code on GitHub,
-computerhistory/AlexNet-Source-Code (#145 is the run of that number in its layers/); [TV] = torchvision's
-alexnet and the recipe it was trained by.
+First in `train/`, with `presets.py`: `network/model.py` is built from it, `optimizer.py` takes its rates,
+`treatment.py` what is done to images, and a checkpoint carries it. Nothing here needs torch. Defaults are the paper's
+own text; each field has a help line and a source, from which the command line makes its options and `--describe`.
+Sources: paper = Krizhevsky, Sutskever, Hinton, NIPS 2012; [O] = the authors' code on GitHub,
+computerhistory/AlexNet-Source-Code (#145 is the run of that number in its layers/); [TV] = torchvision's alexnet and
+the recipe it was trained by.
 """
 
 import json

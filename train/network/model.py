@@ -1,9 +1,12 @@
 """The network, as plain code for one device.
 
-Built from `config.py`; `optimizer.py` updates its weights.
-A layer holds both towers, tower 0 in the first half of its outputs. Images are float (B, 3, 224, 224): 0..255
-less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory format.
+Built from `config.py`; `parallel/split.py` makes a rank's part of it, `fast_layers.py` swaps in faster layers, and
+`optimizer.py` updates its weights. A layer holds both towers, tower 0 in the first half of its outputs. Images are
+float (B, 3, 224, 224): 0..255 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory
+format.
 """
+
+from __future__ import annotations
 
 from math import sqrt
 
@@ -26,7 +29,7 @@ CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding i
 
 
 class AlexNet(nn.Module):
-    """conv1..conv5 but those left out, fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
+    """conv1..conv5 but for those left out, and fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
 
     Its weights are torch's default until `initialise` or a checkpoint sets them.
     """
@@ -41,7 +44,7 @@ class AlexNet(nn.Module):
         convs = [name for name in CONVS if name not in config.without]
         outputs = {name: config.scaled(config.channels[CONVS.index(name)]) for name in convs}
         outputs[convs[-1]] = config.scaled(config.channels[-1])
-        private = 1 if config.cross_talk else config.towers  # groups of the layers that else see both towers
+        private = 1 if config.cross_talk else config.towers  # groups of the layers that usually see both towers
         channels = 3
         for name in convs:
             kernel, stride, padding = CONV_GEOMETRY[name]
@@ -145,10 +148,10 @@ class Dropout(nn.Module):
 
 @torch.no_grad()
 def initialise(model: AlexNet, seed: int) -> None:
-    """Set all parameters from `seed`: in float32 on the CPU, in the order of layers, whatever the device.
+    """Set all parameters from `seed`: drawn in float32 on the CPU, layer by layer, whatever the device.
 
-    Normal weights beyond conv1, whose inputs are `width` times as many, are 1 / sqrt(width) times as wide, so
-    that signals keep their size.
+    Beyond conv1 a layer has `width` times as many inputs as in the paper, so the standard deviation of normal weights
+    is 1 / sqrt(width) times the paper's: signals keep their size.
     """
     config = model.config
     generator = torch.Generator().manual_seed(seed)

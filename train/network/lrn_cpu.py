@@ -48,11 +48,11 @@ def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta
     g = None if g is None else g.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
     tower = x.shape[1] // groups  # channels
-    num_windows = x.numel() // tower  # a tower's channels at one pixel: what is normalised together
+    num_segments = x.numel() // tower  # the channels of one tower at one pixel
     num_threads = torch.get_num_threads() if x.numel() > SMALL else 1
 
     def run(thread: int) -> None:
-        part = share(num_windows, thread, num_threads)
+        part = share(num_segments, thread, num_threads)
 
         def address(tensor: Tensor | None) -> int | None:
             return None if tensor is None else tensor.data_ptr() + part.start * tower * BYTES

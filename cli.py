@@ -128,7 +128,13 @@ def pack(
 @config_options
 @click.pass_context
 def train(
-    ctx: click.Context, preset: str | None, overrides: dict[str, Any], describe: bool, num_classes: int, **asked: Any
+    ctx: click.Context,
+    preset: str | None,
+    overrides: dict[str, Any],
+    describe: bool,
+    num_classes: int,
+    loading: LoadingOptions,
+    **asked: Any,
 ) -> None:
     """Train the network, on as many devices as --mesh says.
 
@@ -148,10 +154,11 @@ def train(
     from .console.tables import print_description
     from .train.config import Config
 
+    overrides |= loading.changing_pixels()
     if describe:
         print_description(Config.from_preset(preset or "paper", **overrides), num_classes)
     else:
-        ctx.exit(run_train(preset=preset, overrides=overrides, **asked))
+        ctx.exit(run_train(preset=preset, overrides=overrides, loading=loading, **asked))
 
 
 # -- evaluation --------------------------------------------------------------------------------------------

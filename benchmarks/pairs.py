@@ -22,7 +22,7 @@ from alexnet.pipeline.treatment import Treatment
 from alexnet.train.parallel.dims import CPU, ParallelDims
 from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
 from alexnet.train.parallel.ranks import join_ranks
-from alexnet.train.parallel.tower_loader import PairLoader
+from alexnet.train.parallel.tower_loader import TowerLoader
 
 BATCH, ROUNDS = 128, 3
 
@@ -41,7 +41,7 @@ def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
         rank=rank,
         num_ranks=num_ranks,
     )
-    return iter(PairLoader(loader, mesh) if halves else loader)
+    return iter(TowerLoader(loader, mesh) if halves else loader)
 
 
 def seconds(data: Path, mesh: Mesh, halves: bool, count: int) -> float:

@@ -18,11 +18,11 @@ from torch import nn
 
 from alexnet.console.tables import print_table
 from alexnet.train.config import Config
+from alexnet.train.gradient import Speedups, speed_up
 from alexnet.train.network.fast_layers import use_fast_layers
 from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.optimizer import build_optimizer
-from alexnet.train.step import Speedups, speed_up
 
 FLOPS, BYTES = 790e12, 4.3e12  # a second: bfloat16 and memory of an H200
 CONTESTANTS = {  # channels_last, and what is done for speed

@@ -14,12 +14,13 @@ from ..train.presets import PRESETS
 from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
 from .types import Commas, NumberChoice, Output
 
+ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that are options of several commands
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
 
 
 def config_options(command: Any) -> Any:
-    """A decorator: an option for each field of `Config` but the preset. Those that are given arrive as `overrides`."""
-    specs = [spec for spec in fields(Config) if spec.name != "preset"]
+    """A decorator: an option for each field of `Config`. Those that are given arrive as `overrides`."""
+    specs = [spec for spec in fields(Config) if spec.name not in ELSEWHERE]
 
     @wraps(command)
     def gathering(*args: Any, **given: Any) -> Any:

@@ -63,6 +63,11 @@ class LoadingOptions:
     max_bad: float
     max_pixels: int | None  # None: as a run has it, else `MAX_PIXELS`
 
+    def changing_pixels(self) -> dict[str, Any]:
+        """Those of the options given that are part of a run's configuration, by its fields."""
+        given = {"decode": self.decode, "max_pixels": self.max_pixels}
+        return {name: value for name, value in given.items() if value is not None}
+
     def chosen_device(self) -> torch.device:
         """The device of a command that uses one."""
         from ..train.parallel.devices import the_device

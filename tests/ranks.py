@@ -18,15 +18,12 @@ from torch import Tensor
 from alexnet.pca.stats import RgbStats
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
-from alexnet.pipeline.loader import Batch
 from alexnet.train import checkpoint as checkpoints
 from alexnet.train.bench import bench_train
 from alexnet.train.config import Config
-from alexnet.train.meter import Meter
 from alexnet.train.parallel.dims import CPU, ParallelDims
 from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
 from alexnet.train.parallel.ranks import join_ranks
-from alexnet.train.parallel.split import whole_state
 from alexnet.train.trainer import RunOptions, Trainer
 
 STEPS = 20  # of 14 an epoch
@@ -49,14 +46,11 @@ class DoubleTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model.double()
-        for state in self.optimizer.state.values():
+        self.train_step.model.double()
+        for state in self.train_step.optimizer.state.values():
             state["momentum_buffer"] = state["momentum_buffer"].double()
         with torch.no_grad():
-            self.model.conv1.weight *= 20
-
-    def train_step(self, batch: Batch) -> None:
-        super().train_step(replace(batch, images=batch.images.double()))
+            self.train_step.model.conv1.weight *= 20
 
 
 def trainer(folder: Path, mesh: Mesh, variant: str, kind: type[Trainer] = DoubleTrainer, **how: Any) -> Trainer:
@@ -70,26 +64,21 @@ def trainer(folder: Path, mesh: Mesh, variant: str, kind: type[Trainer] = Double
 
 
 def take_steps(run: Trainer, count: int) -> dict[str, Any]:
-    """The loss and the images of each step."""
-    run.meter = Meter(run.config, len(run.loader))
+    """The loss and the images of each step, in float64."""
+    step = run.train_step
     losses, images = [], []
     batches = run.loader.batches(run.epoch, run.step)
     for batch in islice(batches, count):
-        run.train_step(batch)
+        loss, _ = step(replace(batch, images=batch.images.double()))
         run.step += 1
-        losses.append(run.meter.flush(0, 0, run.mesh.dp)["loss"])
+        losses.append(run.mesh.dp.sum(loss).item())
         images.append(batch.indices.copy())
     return {"losses": np.array(losses), "images": np.array(images)}
 
 
 def state(run: Trainer) -> dict[str, Tensor]:
-    momentum = checkpoints.momentum_by_name(run.model, run.optimizer)
-    parts = {"model": run.model.state_dict(), "momentum": momentum}
-    return {
-        f"{kind}/{name}": tensor
-        for kind, part in parts.items()
-        for name, tensor in whole_state(part, run.model, run.mesh.mp).items()
-    }
+    found = run.train_step.state()
+    return {f"{kind}/{name}": tensor for kind in ("model", "momentum") for name, tensor in found[kind].items()}
 
 
 def write(folder: Path, mesh: Mesh, name: str, found: dict[str, Any]) -> None:
@@ -106,7 +95,8 @@ def compute_variants(folder: Path, mesh: Mesh) -> None:
 def measure_traffic(folder: Path, mesh: Mesh) -> None:
     """Bytes sent by this rank in a step: counted, and from the shapes."""
     for name in ("paper", "apart", "without-conv3") if mesh.mp.size > 1 else ("paper", "one-gpu"):
-        result = bench_train(trainer(folder, mesh, name, kind=Trainer), seconds=0.01, rounds=1)
+        run = trainer(folder, mesh, name, kind=Trainer)
+        result = bench_train(run.config, run.train_set, mesh, run.options.settings, seconds=0.01, rounds=1)
         write(
             folder,
             mesh,
@@ -131,7 +121,6 @@ def go_on_from(folder: Path, mesh: Mesh, written_on: str) -> None:
     loaded = {k: v.numpy() for k, v in state(run).items()}
     steps = take_steps(run, 2)
     plain = trainer(folder, mesh, "paper", kind=Trainer, resume=saved)
-    plain.meter = Meter(plain.config, len(plain.loader))
     record = plain._validate()
     errors = {key: np.array(record[key]) for key in ("num_images", "top1_error", "top5_error", "loss")}
     write(folder, mesh, f"from-{written_on}", loaded | steps | errors)

@@ -55,7 +55,7 @@ def interrupted_at(position: tuple[int, int], *args: Any, **kwargs: Any) -> Path
 
     def listen(record: Record) -> None:
         if (record["epoch"], record["step"]) == position and record["kind"] == "train":
-            running.stop_signal = 15
+            running.request_stop(15)
 
     running = trainer(*args, **kwargs, listener=listen)
     try:

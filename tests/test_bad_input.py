@@ -357,7 +357,7 @@ def test_divergence(colour_tree: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_memory(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_available_bytes", lambda device: 10_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10_000_000)
     message = failure("train", colour_tree, "--run", tmp_path / "run", *SMALL, "--batch-size", 18)
     fits = int(re.search(r"--batch-size (\d+) would fit", message).group(1))  # type: ignore[union-attr]
     assert 1 <= fits < 18

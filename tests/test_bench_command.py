@@ -17,7 +17,7 @@ from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.loader import Batch
 from alexnet.train.config import Config
 from alexnet.train.network.model import AlexNet
-from alexnet.train.trainer import Trainer
+from alexnet.train.step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -59,11 +59,11 @@ def test_bench_loader_takes_the_trainers_own_step(colour_tree: Path, monkeypatch
     """Of the network that was asked for, on the batches of the loader."""
     steps: list[tuple[str, int, tuple[int, ...]]] = []
 
-    def train_step(self: Trainer, batch: Batch) -> None:
+    def train_step(self: TrainStep, batch: Batch) -> None:
         logits = self.model(batch.images)
         steps.append((self.config.preset, sum(p.numel() for p in self.model.parameters()), tuple(logits.shape)))
 
-    monkeypatch.setattr(Trainer, "train_step", train_step)
+    monkeypatch.setattr(TrainStep, "__call__", train_step)
     invoke("bench-loader", colour_tree, *BENCH, "--step", "--width", 0.02, "--preset", "owt")
     network = AlexNet(Config.from_preset("owt", width=0.02), 3)
     assert set(steps) == {("owt", sum(p.numel() for p in network.parameters()), (6, 3))}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,15 @@ from alexnet.train.checkpoint import (
     checkpoint_path,
     latest,
     load,
-    load_model,
-    momentum_by_name,
     prune,
-    rates_by_group,
     restore,
     save,
     saved_checkpoints,
 )
+from alexnet.train.classifier import load_model
 from alexnet.train.config import Config
 from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
-from alexnet.train.optimizer import Rates, build_optimizer, set_rates
+from alexnet.train.optimizer import Rates, build_optimizer, momentum_by_name, rates_by_group, set_rates
 
 CONFIG = Config(width=1 / 32, lighting="off")
 CLASSES = ["n01440764", "n01443537", "Kühlschrank"]
@@ -162,6 +161,14 @@ def test_wrong_contents_are_explained(saved: Path, changes: dict[str, Any], mess
     rewrite(saved, **changes)
     with pytest.raises(CheckpointError, match=message):
         load(saved)
+
+
+def test_a_checkpoint_from_before_decoding_was_recorded(saved: Path) -> None:
+    config = {name: value for name, value in asdict(CONFIG).items() if name not in ("decode", "max_pixels")}
+    rewrite(saved, metadata={"config": config})
+    found = load(saved).config
+    assert found == CONFIG
+    assert (found.decode, found.max_pixels) == ("exact", 100_000_000)
 
 
 def test_missing_foreign_and_cut_files_are_explained(saved: Path, tmp_path: Path) -> None:

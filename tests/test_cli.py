@@ -227,6 +227,24 @@ def test_train_then_resume_with_and_without_a_path(colour_tree: Path, run_dir: P
     assert outcome(elsewhere)[0] == outcome(run_dir)[0]
 
 
+def test_a_resumed_run_decodes_as_it_did(colour_tree: Path, tmp_path: Path) -> None:
+    """By its own --decode and --max-pixels, which a resume need not name and must not change."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    usual = ["train", colour_tree, "--threads", 1, "--log-every", 1, "--max-bad", 0.2, "--checkpoint-every", 3]
+    own = ["--decode", "fast", "--max-pixels", 4600]  # fewer than three of the 18 images have
+    for folder in (whole, run):
+        invoke(*usual, *SMALL, *own, "--preset", "owt", "--epochs", 1, "--run", folder, "--keep", 9)
+    config = Config.from_json((run / "config.json").read_text())
+    assert (config.decode, config.max_pixels) == ("fast", 4600)
+    for named in ([], own):
+        invoke(*usual, "--run", run, "--resume", saved_checkpoints(run)[0], *named)
+        assert outcome(run) == outcome(whole)
+        assert [r["bad_images"] for r in records(run) if r["kind"] == "train"][-1] > 0
+    refused = invoke(*usual, "--run", run, "--resume", "--decode", "exact", "--max-pixels", 100_000_000, code=1).stderr
+    assert "--decode is 'fast' there, 'exact' was asked for" in refused
+    assert "--max-pixels is 4600 there, 100000000 was asked for" in refused
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_checkpoint_to_continue_from(
     colour_tree: Path, tmp_path: Path, number: signal.Signals

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from alexnet.train.config import Config
+from alexnet.train.gradient import build_gradient
 from alexnet.train.network import lrn_cpu
 from alexnet.train.network.fast_layers import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
-from alexnet.train.network.lrn import LocalResponseNorm, _ResponseNorm
+from alexnet.train.network.lrn import LocalResponseNorm, response_norm
 from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
-from alexnet.train.step import build_gradient
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 CHANNELS_LAST = torch.channels_last
@@ -148,7 +148,7 @@ def test_on_cpus_it_is_the_reference_in_float64(
     x = x.relu().contiguous(memory_format=CHANNELS_LAST) if last else x
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
     constants = groups, size, 0.02, beta, 2.0
-    y, expected = lrn_cpu.response_norm(ours, *constants), _ResponseNorm.apply(theirs, *constants)
+    y, expected = lrn_cpu.response_norm(ours, *constants), response_norm(theirs, *constants)
     y.backward(g)
     expected.backward(g.double())
     assert y.is_contiguous(memory_format=CHANNELS_LAST)
@@ -183,18 +183,19 @@ def test_cpus_take_the_compiled_form_in_float32_only() -> None:
 
 CHECKS = """
 import torch
-from alexnet.train import lrn_triton
 from alexnet.train.config import Config
 from alexnet.train.network.fast_layers import FusedResponseNorm, use_fast_layers
+from alexnet.train.network import lrn, lrn_triton
+from alexnet.train.network.lrn import LocalResponseNorm
 from alexnet.train.network.lrn_triton import blocks, response_norm
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, LocalResponseNorm, _ResponseNorm
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet
 
 def check(dtype, tolerance, channels, *constants, rows=(2, 5, 7), device="{device}"):
     n, *plane = rows
     x, g = (50 * torch.randn(n, channels, *plane, device=device).to(dtype) for _ in range(2))
     g = g.contiguous(memory_format=torch.channels_last) if channels % 3 else g
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
-    y, expected = response_norm(ours, *constants), _ResponseNorm.apply(theirs, *constants)
+    y, expected = response_norm(ours, *constants), lrn.response_norm(theirs, *constants)
     assert y.is_contiguous(memory_format=torch.channels_last) and y.dtype == dtype
     y.backward(g)
     expected.backward(g.double())

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.train.config import Config
-from alexnet.train.network.lrn import LocalResponseNorm, _ResponseNorm, spatial_norm
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, Dropout, from_torchvision, initialise
+from alexnet.train.network.lrn import LocalResponseNorm, response_norm, spatial_norm
+from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, Dropout, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.presets import PRESETS
+from alexnet.train.published import from_torchvision
 
 SMALL = {"width": 1 / 16, "init_std": (0.05,) * 8}  # wide enough weights for signals to reach fc8
 
@@ -76,14 +77,14 @@ def test_norm_and_its_gradient(
     x = 10 * torch.randn(2, channels, 3, 4, dtype=torch.float64).contiguous(memory_format=memory_format)
     constants = groups, size, 0.02, beta, 2.0
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y, expected = _ResponseNorm.apply(ours, *constants), naive_norm(theirs, *constants)
+    y, expected = response_norm(ours, *constants), naive_norm(theirs, *constants)
     assert y.is_contiguous(memory_format=memory_format)
     torch.testing.assert_close(y, expected, rtol=1e-13, atol=0)
     g = torch.randn_like(x)
     y.backward(g)
     expected.backward(g)
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-13)
-    assert torch.autograd.gradcheck(lambda x: _ResponseNorm.apply(x, *constants), ours, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x: response_norm(x, *constants), ours, fast_mode=True)
 
 
 def test_norm_conventions_of_alpha() -> None:

@@ -140,7 +140,7 @@ def test_bytes_sent_are_those_of_the_shapes(folder: Path, mesh: str, names: tupl
         sums.append(exchange)
     if mesh == "1x2":
         assert sums[0] > sums[2] > 0, "towers apart exchange less"
-        assert sums[0] == paper_exchange(ranks.trainer(folder, Mesh(), "paper").model)
+        assert sums[0] == paper_exchange(ranks.trainer(folder, Mesh(), "paper").train_step.model)
 
 
 def paper_exchange(model: AlexNet) -> int:
@@ -155,7 +155,8 @@ def test_what_the_comparison_would_notice(folder: Path) -> None:
     for one, other in itertools.combinations(VARIANTS, 2):
         assert np.abs(first[one] - first[other]).max() > 1e-6, (one, other)
     run = ranks.trainer(folder, Mesh(), "paper")
-    run.model.norm1.groups = run.model.norm2.groups = 1
+    model = run.train_step.model
+    model.norm1.groups = model.norm2.groups = 1
     wrong = ranks.take_steps(run, 3)["losses"]
     assert np.abs(wrong / first["paper"][:3] - 1).max() > 1e-6
 

@@ -114,8 +114,10 @@ def test_nothing_may_contradict_a_checkpoint() -> None:
     assert resolve_config("paper", {"lr": 0.5, "channels": (96, 256, 384, 384, 256)}, saved) == CONFIG
     with pytest.raises(CheckpointError, match=r"preset is 'paper' there, 'owt' was asked for.*Leave these options out"):
         resolve_config("owt", {"seed": 7}, saved)
-    with pytest.raises(CheckpointError, match=r"lr is 0.5 there, 0.1 was asked for; epochs is 90 there, 3 was"):
+    with pytest.raises(CheckpointError, match=r"lr is 0.5 there, 0.1 was asked for; --epochs is 90 there, 3 was"):
         resolve_config(None, {"lr": 0.1, "epochs": 3, "seed": 7}, saved)
+    with pytest.raises(CheckpointError, match=r"--decode is 'exact' there, 'fast' was asked for"):
+        resolve_config(None, {"decode": "fast", "max_pixels": 100_000_000}, saved)
     assert resolve_config(None, {"epochs": 3}, None) == Config(epochs=3)
     assert resolve_config("original", {"lr": 0.1}, None) == Config.from_preset("original", lr=0.1)
 
@@ -179,7 +181,7 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
     config = Config(batch_size=4096)
 
     def refused(gib: float, **changes: Any) -> str:
-        monkeypatch.setattr(memory, "_available_bytes", lambda device: int(gib * 2**30))
+        monkeypatch.setattr(memory, "available_bytes", lambda device: int(gib * 2**30))
         with pytest.raises(UserError) as failure:
             check_memory(Config(batch_size=4096, **changes), 1000, CPU)
         return str(failure.value)
@@ -193,13 +195,13 @@ def test_too_little_memory_names_a_batch_that_fits(monkeypatch: pytest.MonkeyPat
         check_memory(Config(batch_size=fits + 1), 1000, CPU)
     assert "Not even one image fits; lower --width" in refused(0.5)  # 61 million parameters are held three times
     assert "--batch-size" in refused(0.5, width=0.1)
-    monkeypatch.setattr(memory, "_available_bytes", lambda device: 2**50)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**50)
     check_memory(config, 1000, CPU)
 
 
 def test_memory_on_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Towers and batches are shared out, but not the memory of a device that all ranks are on."""
-    monkeypatch.setattr(memory, "_available_bytes", lambda device: 2**31)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**31)
 
     def most(dims: ParallelDims, num_sharing: int = 1) -> int:
         with pytest.raises(UserError) as failure:
@@ -229,7 +231,7 @@ step(1); before = memory("VmRSS"); step(64); print(memory("VmHWM") - before)
 """
     used = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "_available_bytes", lambda device: 0)
+        patch.setattr(memory, "available_bytes", lambda device: 0)
         needs = []
         for batch in (1000, 48_000):
             with pytest.raises(UserError) as failure:

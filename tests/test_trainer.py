@@ -25,8 +25,8 @@ from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.plan import draw_epoch
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
 from alexnet.train.history import History
-from alexnet.train.meter import Meter
 from alexnet.train.parallel.mesh import Mesh
+from alexnet.train.step import TrainStep
 from alexnet.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -102,7 +102,7 @@ def test_a_stopped_run_ends_with_the_same_bits_on_a_gpu(colour_tree: Path, tmp_p
 def test_colour_noise_and_conv1_stop_with_the_log(colour_tree: Path, tmp_path: Path) -> None:
     """What the test above relies on: by the log noise ends at epoch 3 and conv1 stands still from epoch 4."""
     run = trainer(colour_tree, tmp_path, LOG, preset="original", checkpoint_every=1, keep=20)
-    assert [run.schedule.rates(epoch).lighting for epoch in range(6)] == [True] * 3 + [False] * 3
+    assert [run.train_step.schedule.rates(epoch).lighting for epoch in range(6)] == [True] * 3 + [False] * 3
     run.fit()
     weights = [load(path).model["conv1.weight"] for path in saved_checkpoints(tmp_path)]
     moved = [not torch.equal(a, b) for a, b in pairwise(weights)]
@@ -211,7 +211,9 @@ def test_two_runs_cannot_share_a_folder(colour_tree: Path, tmp_path: Path) -> No
     assert records(tmp_path)[-1]["epoch"] == 1
 
 
-def test_a_bad_image_is_replaced_and_counted(colour_tree: Path, tmp_path: Path) -> None:
+def test_a_bad_image_is_replaced_and_counted(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(colour_tree, tree)
     broken = tree / "train/green/3.JPEG"
@@ -220,13 +222,13 @@ def test_a_bad_image_is_replaced_and_counted(colour_tree: Path, tmp_path: Path) 
     run = trainer(
         tree, tmp_path / "run", {"epochs": 1, "batch_size": 6}, settings=Settings(threads=1, readers=1, max_bad=0.1)
     )
-    step = run.train_step
+    take_step = TrainStep.__call__
 
-    def spy(batch: Batch) -> None:
+    def spy(step: TrainStep, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         used.extend(batch.indices.tolist())
-        step(batch)
+        return take_step(step, batch)
 
-    run.train_step = spy
+    monkeypatch.setattr(TrainStep, "__call__", spy)
     run.fit()
     index = next(i for i, path in enumerate(paths_of(run.train_set)) if path == broken)
     assert list(run.bad) == [index]
@@ -252,12 +254,11 @@ def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
     c, stats = run.config, run.stats
     assert stats is not None
     assert stats.mean_image is not None
-    by_hand = copy.deepcopy(run.model).double()
+    by_hand = copy.deepcopy(run.train_step.model).double()
     velocity = {name: torch.zeros_like(p) for name, p in by_hand.named_parameters()}
     plan = draw_epoch(18, c.seed, 0)[:]
     images = [np.asarray(Image.open(path)) for path in paths_of(run.train_set)]
     offsets = augment.lighting_offset(plan.lighting, stats.eigenvectors, np.sqrt(stats.eigenvalues), 0.1)
-    run.meter = Meter(c, 4)
     for step, batch in zip(range(2), run.loader, strict=False):
         rows = range(4 * step, 4 * step + 4)
         treated = np.stack(
@@ -286,7 +287,7 @@ def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
                 w += velocity[name]
                 w.grad = None
         run.train_step(batch)
-    for (name, found), expected in zip(run.model.named_parameters(), by_hand.parameters(), strict=True):
+    for (name, found), expected in zip(run.train_step.model.named_parameters(), by_hand.parameters(), strict=True):
         np.testing.assert_allclose(found.detach(), expected.detach(), rtol=2e-4, atol=2e-6, err_msg=name)
         assert float(velocity[name].abs().max()) > 0, name
 
@@ -296,9 +297,9 @@ def test_dropout_depends_on_seed_epoch_and_step_only(colour_tree: Path, tmp_path
 
     def with_spy(seed: int) -> Trainer:
         run = trainer(colour_tree, tmp_path, {"seed": seed, "width": 0.1})
-        run.meter = Meter(run.config, 4)
-        run.model.dropout6.register_forward_hook(lambda m, x, y: masks.append((y != 0).numpy().tobytes()))
-        run.model.fc6.register_forward_hook(lambda m, x, y: torch.ones_like(y))  # what is zero was dropped
+        model = run.train_step.model
+        model.dropout6.register_forward_hook(lambda m, x, y: masks.append((y != 0).numpy().tobytes()))
+        model.fc6.register_forward_hook(lambda m, x, y: torch.ones_like(y))  # what is zero was dropped
         return run
 
     def step(run: Trainer, epoch: int, step: int) -> bytes:

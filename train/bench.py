@@ -1,28 +1,32 @@
 """How fast training is on a mesh: the step alone on a cached batch, and with the loader; what it waits for and sends.
 
-It runs the trainer's own step and the trainer's own loader, in alternating windows, on every rank of the mesh.
+It runs the trainer's own step (`step.py`) and the trainer's own loader (`parallel/tower_loader.py`), in alternating
+windows, on every rank of the mesh.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from statistics import median
 
 import torch
 
+from ..pipeline.dataset.images import Dataset
+from ..pipeline.decode.settings import Settings
 from ..pipeline.loader import Batch, SyntheticLoader
 from ..pipeline.plan import share
-from .config import LAYERS
-from .meter import Meter
+from .config import LAYERS, Config
 from .network.model import IMAGE_SHAPE, AlexNet
 from .network.size import describe
 from .parallel.mesh import Mesh
-from .trainer import Trainer
+from .parallel.tower_loader import build_loader
+from .step import TrainStep
+from .treatment import build_treatment
 
-FOR_EVER = 100_000  # epochs; no window reaches their end
+FOR_EVER = 1_000_000  # epochs
 
 
 @dataclass(frozen=True)
@@ -52,35 +56,59 @@ class TrainBench:
 
 
 def bench_train(
-    trainer: Trainer, *, seconds: float, rounds: int, progress: Callable[[int], None] = lambda done: None
+    config: Config,
+    dataset: Dataset,
+    mesh: Mesh,
+    settings: Settings,
+    *,
+    seconds: float,
+    rounds: int,
+    execution: str | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> TrainBench:
-    """Measure `rounds` windows of about `seconds` each way; every rank gets its own view of the same windows."""
-    mesh, config = trainer.mesh, trainer.config
-    fresh = iter(trainer.build_loader(FOR_EVER))
+    """Measure `rounds` windows of about `seconds` each way; every rank gets its own view of the same windows.
+
+    Images are standardised by ImageNet's colours whatever the configuration says, at the same cost: no statistics of
+    the data set are needed.
+    """
+    config = replace(config, scaling="imagenet", lighting="off")
+    mesh.check_same("configuration", config.to_json())
+    mesh.check_same("data set", dataset.fingerprint)
+    treatment = build_treatment(config, None)
+    loader = build_loader(
+        config, dataset, treatment, mesh, settings, num_epochs=FOR_EVER, lit=lambda epoch: False, bad={}
+    )
+    step = TrainStep(config, dataset.num_classes, mesh, execution)
+    fresh = iter(loader)
     batch = next(fresh)
     kept = Batch(batch.images.clone(), batch.labels.clone(), batch.indices, 0, 0)
     cached = iter(SyntheticLoader(kept, 1, FOR_EVER))
-    _Window.run(trainer, cached, 2)  # warm up
-    steps = mesh.broadcast(max(1, ceil(seconds / _Window.run(trainer, cached, 1).seconds)))
+    _Window.run(step, cached, 2)  # warm up
+    steps = mesh.broadcast(max(1, ceil(seconds / _Window.run(step, cached, 1).seconds)))
     alone, whole = [], []
     for done in range(rounds):
-        alone.append(_Window.run(trainer, cached, steps))
-        whole.append(_Window.run(trainer, fresh, steps))
+        alone.append(_Window.run(step, cached, steps))
+        whole.append(_Window.run(step, fresh, steps))
         progress(done + 1)
+    return _summary(step, steps, alone, whole, expected_traffic(step.model, mesh, kept.images.element_size()))
+
+
+def _summary(step: TrainStep, steps: int, alone: list[_Window], whole: list[_Window], expected: Traffic) -> TrainBench:
+    """Of windows of so many steps: `alone` on a cached batch, `whole` with the loader."""
     sent = alone[0].sent
     images = whole[0].sent.exchange - sent.exchange
-    size = config.batch_size * steps
+    size = step.config.batch_size * steps
     rates = [[size / window.seconds for window in windows] for windows in (alone, whole)]
     return TrainBench(
-        mesh=str(mesh.dims),
-        device=str(mesh.device),
-        batch_size=config.batch_size,
+        mesh=str(step.mesh.dims),
+        device=str(step.mesh.device),
+        batch_size=step.config.batch_size,
         step_images_per_second=median(rates[0]),
         images_per_second=median(rates[1]),
         exchange_share=median(w.blocked / w.seconds for w in alone),
         waiting_share=median(w.waited / w.seconds for w in whole),
         sent=Traffic(sent.exchange // steps, sent.gradients // steps, images // steps),
-        expected=expected_traffic(trainer.model, mesh, kept.images.element_size()),
+        expected=expected,
         step_windows=rates[0],
         windows=rates[1],
     )
@@ -96,18 +124,17 @@ class _Window:
     sent: Traffic
 
     @classmethod
-    def run(cls, trainer: Trainer, batches: Iterator[Batch], steps: int) -> _Window:
-        trainer.meter = Meter(trainer.config, len(trainer.loader))
-        mp, dp = trainer.mesh.mp, trainer.mesh.dp
+    def run(cls, step: TrainStep, batches: Iterator[Batch], steps: int) -> _Window:
+        mp, dp, device = step.mesh.mp, step.mesh.dp, step.mesh.device
         before = mp.bytes_sent, dp.bytes_sent, mp.seconds_blocked + dp.seconds_blocked
         started, waited = time.monotonic(), 0.0
         for _ in range(steps):
             asked = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - asked
-            trainer.train_step(batch)
-        if trainer.mesh.device.type == "cuda":
-            torch.cuda.synchronize(trainer.mesh.device)
+            step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds = time.monotonic() - started
         sent = Traffic(mp.bytes_sent - before[0], dp.bytes_sent - before[1], 0)
         return cls(seconds, mp.seconds_blocked + dp.seconds_blocked - before[2], waited, sent)

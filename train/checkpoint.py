@@ -1,15 +1,16 @@
 """A training run at one step, as a file: whole or absent, the same whatever the mesh, and nothing in it runs.
 
-The trainer saves and resumes with it; evaluation and prediction load networks by it. A file is a zip of numpy
-arrays (`.npz`, whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole
-layers, "array/<name>" whatever else the run needs, and "metadata" a JSON text. No pickle is written or read.
+`trainer.py` saves and resumes with it; `classifier.py` loads networks from it. A file is a zip of numpy arrays (`.npz`,
+whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole layers, "array/<name>"
+whatever else the run needs, and "metadata" a JSON text. No pickle is written or read.
 """
+
+from __future__ import annotations
 
 import json
 import logging
 import platform
 import shutil
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,15 +23,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
-from ..pipeline.dataset.classes import CLASS_FILE, first_difference, read_classes
+from ..pipeline.dataset.classes import first_difference
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.errors import CheckpointError
 from ..pipeline.files import whole_file
 from .config import Config
-from .network.model import AlexNet, from_torchvision
+from .network.model import AlexNet
+from .optimizer import momentum_by_name
 
 FORMAT, VERSION = "alexnet-checkpoint", 1
-_ENDINGS = (".pth", ".pt")  # of torchvision's published weights
 
 log = logging.getLogger(__name__)
 
@@ -243,15 +244,6 @@ def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
         )
 
 
-def momentum_by_name(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """SGD's own buffer of each parameter of `model`; to write into them is to restore them."""
-    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in model.named_parameters()}
-
-
-def rates_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    return {group["name"]: group["lr"] for group in optimizer.param_groups}
-
-
 @torch.no_grad()
 def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Copy the state into a network on one device, and into its optimizer; `set_rates` may then go on."""
@@ -265,45 +257,3 @@ def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optim
         buffer.copy_(checkpoint.momentum[name])
     for group in optimizer.param_groups:
         group["lr"] = checkpoint.rates[group["name"]]
-
-
-def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
-    """The network of a checkpoint, of a run folder's newest, or of torchvision's weights (`.pth`)."""
-    path = newest_of(path)
-    checkpoint = _load_torchvision(path) if path.suffix in _ENDINGS else load(path)
-    model = AlexNet(checkpoint.config, len(checkpoint.classes))
-    restore(checkpoint, model)
-    return model.eval(), checkpoint
-
-
-def _load_torchvision(path: Path) -> Checkpoint:
-    """Weights, which name no classes: a `classes.txt` beside them does, or they are numbers."""
-    try:
-        model = from_torchvision(_read_tensors(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    num_classes, names = model["fc8.bias"].numel(), path.with_name(CLASS_FILE)
-    classes = read_classes(names) if names.is_file() else [str(label) for label in range(num_classes)]
-    if len(classes) != num_classes:
-        raise CheckpointError(
-            f"{names} has {len(classes)} names for the {num_classes} classes of {path.name}: "
-            "correct it, or keep the weights elsewhere"
-        )
-    return Checkpoint(config=Config.from_preset("owt"), classes=classes, epoch=0, step=0, model=model)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """What torch's restricted reader takes; where it gives a page of advice, one line."""
-    objects = "it holds more than tensors, and nothing else is ever loaded: save the model's state_dict() alone"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on what it is about to refuse
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
-    except Exception as error:  # it raises whatever a strange file makes it meet
-        refused = any(what in str(error) for what in ("Unsupported global", "Unsupported class", "TorchScript"))
-        raise ValueError(objects if refused else "cut short, or no file of torch's: copy it again") from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise ValueError(objects)
-    return {str(name): tensor for name, tensor in found.items()}

@@ -1,4 +1,10 @@
-"""TODO"""
+"""A trained network, and what it takes an image for.
+
+After `checkpoint.py` and `published.py`, which read the weights; `alexnet predict` asks for predictions, and
+`evaluate.py` compares the probabilities with the true classes. A view is a 224x224 crop of the central 256-square,
+mirrored or not; class probabilities, not logits, are averaged over views and over networks (paper s4.1, and
+`LogregCostLayer` in the authors' layer.cu).
+"""
 
 from __future__ import annotations
 
@@ -19,14 +25,14 @@ from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.squares import squares
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
-from ..train import checkpoint as checkpoints
+from . import checkpoint as checkpoints
+from . import published
+from .checkpoint import Checkpoint
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
 from .parallel.ranks import ALONE, RankInfo
 
 EDGE = SHORT_SIDE - CROP
-
-
 VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # centre, then the corners
 
 
@@ -46,40 +52,42 @@ class Classifier:
         return f"{self.words[name]} ({name})" if name in self.words else name
 
 
-def views_of(num_views: int) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre and corners, and their mirrors."""
-    if num_views == 1:
-        return [(*VIEWS[0], False)]
-    if num_views == 10:
-        return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
-    raise UserError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
+def find_networks(paths: Sequence[Path], info: RankInfo = ALONE) -> list[Path]:
+    """Checkpoint files; of a run folder the newest one, which the first rank chooses, as a run may still write more."""
+    found = info.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
+    return [Path(path) for path in json.loads(found)]
 
 
-@torch.inference_mode()
-def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: int) -> Tensor:
-    """Class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over models and views."""
-    total = torch.zeros((), dtype=torch.float64, device=pixels.device)
-    for classifier in classifiers:
-        for top, left, mirror in views_of(num_views):
-            images = classifier.treatment.apply(pixels, top, left, mirror)
-            with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-                logits = classifier.model(images)
-            total = total + F.softmax(logits.double(), dim=1)
-    return total / (len(classifiers) * num_views)
+def _network_path(path: Path) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
+    return checkpoints.newest_of(path)
 
 
-def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The classes of networks that are to be averaged; UserError where they differ."""
-    for other in lists:
-        if other != lists[0]:
-            difference = first_difference(lists[0], other)
-            raise UserError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
-    return lists[0]
+def load_classifier(path: Path, device: torch.device) -> Classifier:
+    """A trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
+    model, saved = load_model(_network_path(path))
+    arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
+    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        use_fast_layers(model, conv1=False)
+    is_published = not saved.arrays and is_numbered(saved.classes) and len(saved.classes) == NUM_SYNSETS
+    return Classifier(model, treatment, tuple(saved.classes), saved.words, is_published)
+
+
+def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
+    """The network of a checkpoint, of a run folder's newest, or of torchvision's weights (`.pth`), on the CPU."""
+    path = checkpoints.newest_of(path)
+    saved = published.load_published(path) if path.suffix in published.ENDINGS else checkpoints.load(path)
+    model = AlexNet(saved.config, len(saved.classes))
+    checkpoints.restore(saved, model)
+    return model.eval(), saved
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first."""
+    """The most probable classes of one image, best first, each with its probability."""
 
     index: int
     classes: list[tuple[str, float]]
@@ -104,29 +112,37 @@ def predict(
     for batch in squares(dataset, images, batch_size=batch_size, settings=settings, bad=bad):
         if len(batch.indices):
             best = probabilities(classifiers, batch.pixels.to(device), views).topk(min(top, len(names)), dim=1)
-            for index, values, ids in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(int(index), [(first.name_of(i), p) for i, p in zip(ids, values, strict=True)])
+            for index, values, labels in zip(batch.indices, best.values.tolist(), best.indices.tolist(), strict=True):
+                ranked = zip(map(first.name_of, labels), values, strict=True)
+                yield Prediction(int(index), list(ranked))
 
 
-def find_networks(paths: Sequence[Path], info: RankInfo = ALONE) -> list[Path]:
-    """Checkpoint files; of a run folder the newest that the first rank finds: the run may go on."""
-    found = info.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
-    return [Path(path) for path in json.loads(found)]
+def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The classes of networks that are to be averaged; UserError where they differ."""
+    for other in lists:
+        if other != lists[0]:
+            difference = first_difference(lists[0], other)
+            raise UserError(f"These checkpoints know different classes ({difference}): they cannot be averaged.")
+    return lists[0]
 
 
-def _network_path(path: Path) -> Path:
-    if not path.exists():
-        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
-    return checkpoints.newest_of(path)
+@torch.inference_mode()
+def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: int) -> Tensor:
+    """Class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over networks and views."""
+    total = torch.zeros((), dtype=torch.float64, device=pixels.device)
+    for classifier in classifiers:
+        for top, left, mirror in views_of(num_views):
+            images = classifier.treatment.apply(pixels, top, left, mirror)
+            with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+                logits = classifier.model(images)
+            total = total + F.softmax(logits.double(), dim=1)
+    return total / (len(classifiers) * num_views)
 
 
-def load_classifier(path: Path, device: torch.device) -> Classifier:
-    """A trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
-    model, saved = checkpoints.load_model(_network_path(path))
-    arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
-    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if device.type == "cpu":
-        use_fast_layers(model, conv1=False)
-    published = not saved.arrays and is_numbered(saved.classes) and len(saved.classes) == NUM_SYNSETS
-    return Classifier(model, treatment, tuple(saved.classes), saved.words, published)
+def views_of(num_views: int) -> list[tuple[int, int, bool]]:
+    """(top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre and corners, and their mirrors."""
+    if num_views == 1:
+        return [(*VIEWS[0], False)]
+    if num_views == 10:
+        return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
+    raise UserError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")

@@ -1,20 +1,21 @@
 """Every number and switch of the network, the treatment of the images and the optimisation.
 
-First in `train/`: `model.py` is built from it, `optimizer.py` takes its rates, the trainer its treatment of
-images, and a checkpoint carries it. Nothing here needs torch. Defaults are the paper's own text; each field
-has a help line and a source, from which the command line makes its options and `--describe`. Sources:
-paper = Krizhevsky, Sutskever, Hinton, NIPS 2012; [O] = the authors' code on GitHub,
-computerhistory/AlexNet-Source-Code (#145 is the run of that number in its layers/); [TV] = torchvision's
-alexnet and the recipe it was trained by.
+First in `train/`, with `presets.py`: `network/model.py` is built from it, `optimizer.py` takes its rates,
+`treatment.py` what is done to images, and a checkpoint carries it. Nothing here needs torch. Defaults are the paper's
+own text; each field has a help line and a source, from which the command line makes its options and `--describe`.
+Sources: paper = Krizhevsky, Sutskever, Hinton, NIPS 2012; [O] = the authors' code on GitHub,
+computerhistory/AlexNet-Source-Code (#145 is the run of that number in its layers/); [TV] = torchvision's alexnet and
+the recipe it was trained by.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args, get_origin
 
+from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
 from .presets import PRESETS
 
@@ -29,7 +30,7 @@ def setting(default: Any, help: str, source: str, *, low: float = -math.inf, hig
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One training run, complete. Frozen and checked: a wrong value is a ValueError that says what to do.
+    """One training run, complete. Frozen and checked: a wrong value is a UserError that says what to do.
 
     `channels` and `groups` are of conv1..conv5; `init_std` and `init_bias` of conv1..conv5, fc6..fc8.
     """
@@ -121,6 +122,12 @@ class Config:
     init_bias: tuple[float, ...] = setting((0, 1, 0, 1, 1, 1, 1, 0), "initial biases", "paper s5; [O] agrees")
 
     # The images: the middle 256x256 of uint8 RGB whose shorter side is 256.
+    decode: Literal["exact", "fast"] = setting(
+        "exact", "exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off", "ours"
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS, "images that claim more are refused unopened, and others take their places", "ours", low=1
+    )
     scaling: Literal["raw", "imagenet"] = setting(
         "raw",
         "raw: 0..255 less the mean; imagenet: 0..1 less ImageNet's mean, over its std",
@@ -253,9 +260,13 @@ class Config:
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
 
+    def pin_decoding(self, settings: Settings) -> Settings:
+        """The same settings but for what changes pixels, which is as this run has it."""
+        return replace(settings, decode=self.decode, max_pixels=self.max_pixels)
+
 
 def _checked(spec: Field, value: Any) -> Any:
-    """`value` in the field's type (lists become tuples, whole numbers floats), or ValueError."""
+    """`value` in the field's type (lists become tuples, whole numbers floats), or UserError."""
     low, high = spec.metadata["low"], spec.metadata["high"]
     if get_origin(spec.type) is not tuple:
         return _checked_item(spec.name, spec.type, value, low, high)

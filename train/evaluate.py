@@ -20,7 +20,7 @@ from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import TooManyBadFiles
 from .classifier import Classifier, common_classes, probabilities
 from .parallel.mesh import Mesh
-from .parallel.tower_loader import pair_squares
+from .parallel.tower_loader import tower_squares
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def evaluate(
     The data-parallel ranks share the images; all get the whole result. `progress` is told about how many are done.
 
     Labels are matched to what the classifiers know by the names of classes; the data set may have fewer of them.
-    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, ValueError when it has
+    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, UserError when it has
     others.
     """
     dataset = in_classes_of(classifiers, dataset)
@@ -69,7 +69,7 @@ def evaluate(
     bad: dict[int, str] = {}
     seen = 0
     progress(0)
-    for batch in pair_squares(dataset, mesh, batch_size=batch_size, settings=settings, bad=bad):
+    for batch in tower_squares(dataset, mesh, batch_size=batch_size, settings=settings, bad=bad):
         if len(batch.indices):
             probability = probabilities(classifiers, batch.pixels.to(mesh.device), views)
             labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(mesh.device)

@@ -30,7 +30,7 @@ def check_memory(
     activations = prod(IMAGE_SHAPE) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
     per_image = activations * width * num_sharing / dims.num_ranks
     fixed = 3 * 4 * sum(row.parameters for row in rows) * num_sharing / dims.mp
-    available = _available_bytes(device)
+    available = available_bytes(device)
     fits = int((available - fixed) / per_image)
     if fits >= config.batch_size:
         return
@@ -42,5 +42,5 @@ def check_memory(
     )
 
 
-def _available_bytes(device: torch.device) -> int:
+def available_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else hardware.memory()[0]

@@ -18,16 +18,17 @@ from .parallel.axis import Axis
 
 
 class Meter:
-    """Collects steps; `flush` closes the window and starts the next."""
+    """Collects steps; `flush` closes a window and starts the next."""
 
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self._total_steps, self._steps_per_epoch = config.epochs * steps_per_epoch, steps_per_epoch
         self._num_epochs = config.epochs
         self._busy = 0.0
         self._steps_ever = 0
-        self._reset()
+        self.start()
 
-    def _reset(self) -> None:
+    def start(self) -> None:
+        """Begin a window now."""
         self._loss: Tensor | None = None
         self._correct: Tensor | None = None
         self._images = self._steps = 0
@@ -39,7 +40,7 @@ class Meter:
         return self._steps == 0
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time spent waiting for each is counted."""
+        """The same batches; counts the time spent waiting for each."""
         while True:
             asked = time.monotonic()
             batch = next(batches, None)
@@ -53,6 +54,7 @@ class Meter:
         self._paused += seconds
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """A step: its loss (), logits (B, classes) and labels (B,), all of which may change afterwards."""
         correct = (logits.argmax(dim=1) == labels).sum()
         self._loss = loss.double() if self._loss is None else self._loss + loss.double()
         self._correct = correct if self._correct is None else self._correct + correct
@@ -83,5 +85,5 @@ class Meter:
         }
         if torch.cuda.is_available():
             record["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-        self._reset()
+        self.start()
         return record

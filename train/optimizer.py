@@ -1,13 +1,15 @@
 """The paper's update, and the schedules that set its learning rates.
 
-The trainer asks a schedule for the `Rates` of each epoch, hands them to `set_rates`, steps the optimizer, and
-shows the schedule each validation error. The update (paper s5), g the mean gradient of a batch:
+`step.py` asks a schedule for the `Rates` of each epoch, gives them to `set_rates` and steps the optimizer; `trainer.py`
+tells the schedule each validation error. The update (paper s5), g the mean gradient of a batch:
 
     v <- momentum v - rate (g + decay w);  w <- w + v
 
-torch's SGD keeps u = -v / rate instead, which is the same as long as the rate is; `set_rates` rescales u when
-it is not. Rate 0 freezes: neither weights, decay nor velocity move ([O] weights.cu).
+torch's SGD keeps u = -v / rate instead, which comes to the same while the rate is constant; `set_rates` rescales u when
+the rate changes. Rate 0 freezes a layer: weights and velocities stay as they are, decay included ([O] weights.cu).
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +64,8 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.SGD:
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Use `rates` from the next step on, with the paper's velocity unchanged.
 
-    A frozen group's parameters want no gradient, which SGD takes as no update; its `lr` stays at the last
-    rate that moved it, the one its velocity is counted in.
+    The parameters of a frozen group get no gradient, so SGD does not update them; the group's `lr` stays at the last
+    rate that moved it, which is the unit of its velocities.
     """
     for group in optimizer.param_groups:
         rate = getattr(rates, group["name"])
@@ -81,8 +83,18 @@ def velocities(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> li
     return [optimizer.state[parameter]["momentum_buffer"] for parameter in group["params"]]
 
 
+def momentum_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """SGD's own buffer of each parameter of `model`: writing into them restores them."""
+    return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in model.named_parameters()}
+
+
+def rates_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The `lr` of each group, which is the unit that its velocities are counted in."""
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
 class Schedule(Protocol):
-    """Rates by epoch (from 0). `observe` is told the validation error, 0..1, after each epoch."""
+    """Rates by epoch (from 0); after each epoch `observe` takes the validation error, 0..1."""
 
     def rates(self, epoch: int) -> Rates: ...
     def observe(self, epoch: int, val_error: float) -> None: ...
@@ -91,6 +103,7 @@ class Schedule(Protocol):
 
 
 def build_schedule(config: Config) -> Schedule:
+    """The schedule that the configuration names, at its start."""
     schedules: dict[str, type[PlateauSchedule] | type[EpochSchedule] | type[StageSchedule]] = {
         "plateau": PlateauSchedule,
         "epochs": EpochSchedule,
@@ -100,7 +113,7 @@ def build_schedule(config: Config) -> Schedule:
 
 
 def _rates(config: Config, weights: float, *, conv1: float | None = None, lighting: bool = True) -> Rates:
-    """Rates at a rate of weights; biases by their factor and floor. conv1 may differ, and 0 freezes it."""
+    """All rates by that of the weights: biases by their factor and floor. conv1 may differ, and 0 freezes it."""
 
     def biases(rate: float) -> float:
         return max(rate * config.bias_lr_factor, config.bias_lr_floor) if rate else 0.0

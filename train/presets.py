@@ -1,4 +1,8 @@
-"""TODO"""
+"""The named presets: what each reproduces, what to expect of it, and what it changes from the paper's text.
+
+`config.py` makes a configuration of one, and checks the names and values here; `alexnet train --preset` takes them. The
+letters of sources, [O] and [TV], are explained there.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A named configuration: what it reproduces, what to expect, on what, how; and what it changes."""
+    """A named configuration."""
 
     reproduces: str
-    expected: str
-    hardware: str
+    expected: str  # errors, and by whose measurement
+    hardware: str  # that it ran on, and how long
     command: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # fields of `Config` that differ from the defaults, which are the paper's
 
 
-_ORIGINAL = {
+_ORIGINAL = {  # [O] layers-145.cfg and what goes with it
     "lrn_alpha_over_n": True,
     "lrn_before_activation": True,
     "spatial_norm": True,
@@ -35,7 +39,7 @@ _ORIGINAL = {
 _ONE_GPU = {"channels": (48, 128, 192, 192, 256), "groups": (1, 1, 1, 1, 1)}
 
 
-_OWT = {
+_OWT = {  # [TV]
     "channels": (64, 192, 384, 256, 256),
     "groups": (1, 1, 1, 1, 1),
     "lrn": False,

@@ -77,7 +77,11 @@ def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Chec
         return Config.from_preset(preset or "paper", **overrides)
     found = asdict(saved.config)
     asked = dict(overrides) | ({"preset": preset} if preset else {})
-    differing = [f"{k} is {found[k]!r} there, {v!r} was asked for" for k, v in asked.items() if found[k] != v]
+    differing = [
+        f"--{name.replace('_', '-')} is {found[name]!r} there, {value!r} was asked for"
+        for name, value in asked.items()
+        if found[name] != value
+    ]
     if differing:
         raise CheckpointError(
             f"The checkpoint is of another run: {'; '.join(differing)}. Leave these options out to continue it."

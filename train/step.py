@@ -1,135 +1,88 @@
-"""Forward and backward of one step, and the ways a GPU can be made to run them faster.
+"""One training step: a batch in, and the network has learned from it.
 
-`build_gradient` is the one place where they are chosen; the trainer and `benchmarks/step.py` run what it returns. The
-update stays outside: rates change, layers freeze, and it is a few kernels only.
+`gradient.py` gives the forward and backward pass, `optimizer.py` the update and its rates. `trainer.py` takes these
+steps in its loop; `bench.py` and `alexnet bench-loader --step` time them, so that what is measured is what trains.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..pipeline.errors import UserError
-from .network.fast_layers import use_fast_layers
-from .network.model import AlexNet
-
-log = logging.getLogger("alexnet")
-
-Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(images (B, 3, 224, 224), labels (B,)) -> (loss, logits), detached; leaves the loss's gradient in `.grad`."""
-
-Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
-"""function without arguments -> (what it returns, replay), where replay does it again in the same memory."""
-
-WARM_UP = 3  # steps before a recording: libraries choose their algorithms and allocate
+from ..pipeline.loader import Batch
+from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint
+from .config import Config
+from .gradient import build_gradient
+from .network.model import AlexNet, initialise
+from .optimizer import build_optimizer, build_schedule, momentum_by_name, rates_by_group, set_rates
+from .parallel.mesh import Mesh
+from .parallel.split import GradientSum, make_replicas_equal, own_part, parallelize, whole_state
 
 
-@dataclass(frozen=True)
-class Speedups:
-    """What is done for speed on a GPU. None changes the function; the order of sums, and so last bits, they may."""
+class TrainStep:
+    """The network and all that a step changes: parameters, velocities and rates, of this rank's part on a mesh.
 
-    conv1: bool = False  # by space to depth
-    norms: bool = False  # fused, by Triton
-    graph: bool = False  # one CUDA graph of forward and backward: launches cost the host nothing
-    compile: bool = False  # torch.compile, masks drawn as without it
-
-    @property
-    def need_one_rank(self) -> bool:
-        return self.graph or self.compile
-
-
-EXECUTIONS = {
-    "plain": Speedups(),
-    "fused": Speedups(conv1=True, norms=True),
-    "graphed": Speedups(conv1=True, norms=True, graph=True),
-    "compiled": Speedups(conv1=True, norms=True, graph=True, compile=True),
-}
-DEFAULT_EXECUTION = "plain"  # until the others have been measured on a GPU
-
-
-def build_gradient(
-    model: AlexNet, batch_size: int, device: torch.device, num_ranks: int, execution: str | None
-) -> Gradient:
-    """For a network that is on its device; layers may be swapped in place. A CPU has one way only.
-
-    cuDNN is held to algorithms that give the same bits every time, as a resumed run must.
-    """
-    if device.type != "cuda":
-        if execution not in (None, "plain"):
-            log.warning("--execution %s is for GPUs and has no effect on a CPU.", execution)
-        use_fast_layers(model, conv1=False)
-        return plain_gradient(model, batch_size)
-    speedups = EXECUTIONS[execution or DEFAULT_EXECUTION]
-    if num_ranks > 1 and speedups.need_one_rank:
-        raise UserError(f"--execution {execution} is for one rank, and here are {num_ranks}: use fused or --mesh 1x1.")
-    torch.backends.cudnn.deterministic = True
-    use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms)
-    return speed_up(model, batch_size, speedups)
-
-
-def speed_up(model: nn.Module, batch_size: int, speedups: Speedups) -> Gradient:
-    """The gradient of any network of images, compiled and recorded as asked."""
-    forward = torch.compile(model, options={"fallback_random": True}) if speedups.compile else None
-    gradient = plain_gradient(model, batch_size, forward)
-    return Recorded(gradient, list(model.parameters()), record_cuda_graph) if speedups.graph else gradient
-
-
-def plain_gradient(model: nn.Module, batch_size: int, forward: Callable[[Tensor], Tensor] | None = None) -> Gradient:
-    """The loss is the share of these images in the mean of a batch of `batch_size`; bfloat16 on GPUs.
-
-    `forward` computes the same as `model`, which it does otherwise itself.
-    """
-    forward = model if forward is None else forward  # a compiled model may not be asked for its truth
-
-    def gradient(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        model.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-            logits = forward(images)
-            loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
-        loss.backward()
-        return loss.detach(), logits.detach()
-
-    return gradient
-
-
-class Recorded:
-    """A gradient that is recorded after a few steps, and then replayed with images and labels copied in.
-
-    Loss, logits and gradients then lie in the same memory at every step: use them before the next. Dropout draws from
-    the generator's state at replay, so a seed set before a step gives the masks it always gives. Images of another
-    shape or type, and layers that freeze or thaw, begin a new recording.
+    `execution` is one of `gradient.EXECUTIONS`, or None for the default. Dropout masks and rates follow from the
+    configuration and the batch's epoch and step alone, so a resumed run takes the same steps.
     """
 
-    def __init__(self, gradient: Gradient, parameters: Sequence[nn.Parameter], record: Recorder) -> None:
-        self.gradient, self.parameters, self.record = gradient, parameters, record
-        self._key: tuple[Any, ...] = ()
-        self._steps = 0
+    def __init__(self, config: Config, num_classes: int, mesh: Mesh, execution: str | None = None) -> None:
+        self.config, self.mesh = config, mesh
+        self.model = build_model(config, num_classes, mesh)
+        self.gradient = build_gradient(self.model, config.batch_size, mesh.device, mesh.dims.num_ranks, execution)
+        self.gradient_sum = GradientSum(self.model, mesh.dp)
+        self.optimizer = build_optimizer(self.model, config)
+        self.schedule = build_schedule(config)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        key = (images.shape, images.stride(), images.dtype, labels.dtype, *(p.requires_grad for p in self.parameters))
-        if key != self._key:
-            self._key, self._steps = key, 0
-            self._replay = self._outputs = None  # gives its memory back
-        self._steps += 1
-        if self._steps <= WARM_UP:
-            return self.gradient(images, labels)
-        if self._replay is None:
-            self._images, self._labels = images.clone(), labels.clone()
-            self._outputs, self._replay = self.record(lambda: self.gradient(self._images, self._labels))
-        self._images.copy_(images)
-        self._labels.copy_(labels)
-        self._replay()
-        return self._outputs
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One forward, one backward, one update: the loss () and the logits (B, classes); nothing waits for the device.
+
+        The loss is this rank's share of the batch's mean, so gradients and losses of the ranks add up. Gradients stay
+        in `.grad` until the next step.
+        """
+        torch.manual_seed(dropout_seed(self.config.seed, batch.epoch, batch.step))
+        set_rates(self.optimizer, self.schedule.rates(batch.epoch))
+        self.model.train()
+        loss, logits = self.gradient(batch.images, batch.labels)
+        self.gradient_sum.finish()
+        self.optimizer.step()
+        return loss, logits
+
+    def state(self) -> dict[str, Any]:
+        """Its part of a `Checkpoint`, by field: whole layers on the CPU, whatever the mesh; the same on all of `mp`."""
+        mp = self.mesh.mp
+        return {
+            "model": whole_state(self.model.state_dict(), self.model, mp),
+            "momentum": whole_state(momentum_by_name(self.model, self.optimizer), self.model, mp),
+            "rates": rates_by_group(self.optimizer),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint, written on any mesh."""
+        mp = self.mesh.mp
+        part = replace(saved, model=own_part(saved.model, mp), momentum=own_part(saved.momentum, mp))
+        checkpoints.restore(part, self.model, self.optimizer)
+        self.schedule.load_state_dict(saved.schedule)
 
 
-def record_cuda_graph(function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = function()
-    return outputs, graph.replay
+def build_model(config: Config, num_classes: int, mesh: Mesh) -> AlexNet:
+    """This rank's part of the network, on its device, with the initial weights of the configuration's seed."""
+    with torch.device("meta"):  # torch's own initial weights would be drawn for nothing
+        model = AlexNet(config, num_classes)
+    model.to_empty(device="cpu")
+    initialise(model, config.seed)
+    parallelize(model, mesh)
+    model.to(mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    make_replicas_equal(model, mesh.dp)
+    return model
+
+
+def dropout_seed(seed: int, epoch: int, step: int) -> int:
+    """A seed for each step's dropout masks, from what a checkpoint holds."""
+    return int(np.random.SeedSequence([seed, epoch, step, 0xD0]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,9 +1,9 @@
 """The training loop: batches in, a trained network and its history out.
 
-`fit` is the outline: step, log, and at an epoch's end validate, adapt the rates, checkpoint. Everything random
-about a step follows from (seed, epoch, step), so a run continued from a checkpoint ends with the same bits as one
-that was never interrupted (same machine, same mesh, same number of threads). Every rank of a mesh runs this loop; the
-first one writes.
+Before it comes `step.py`, after it `evaluate.py`. `fit` is the outline: step, log, and at an epoch's end validate,
+adapt the rates, write a checkpoint. Everything random about a step follows from (seed, epoch, step), so a run continued
+from a checkpoint ends with the same bits as one that was never interrupted (same machine, same mesh, same number of
+threads). Every rank of a mesh runs this loop; the first one writes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..pca.stats import RgbStats
 from ..pipeline.dataset.classes import in_training_classes
@@ -24,8 +23,7 @@ from ..pipeline.dataset.labels import class_words
 from ..pipeline.decode.bad_images import add_bad
 from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import TrainingError
-from ..pipeline.loader import Batch, BatchSource, Loader
-from ..train import checkpoint as checkpoints
+from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .config import Config
@@ -33,12 +31,11 @@ from .evaluate import evaluate
 from .health import LiveUnits, Watch
 from .history import History, Record
 from .meter import Meter
-from .network.model import AlexNet, initialise
-from .optimizer import build_optimizer, build_schedule, set_rates
+from .optimizer import Rates
 from .parallel.mesh import Agreement, Mesh
-from .parallel.split import GradientSum, check_split, make_replicas_equal, own_part, parallelize, whole_state
-from .parallel.tower_loader import PairLoader
-from .step import build_gradient
+from .parallel.split import check_split
+from .parallel.tower_loader import build_loader
+from .step import TrainStep
 from .treatment import build_treatment
 
 log = logging.getLogger("alexnet")
@@ -56,12 +53,16 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out. Nothing here changes what it computes."""
+    """How a run is carried out. What changes pixels is the configuration's: of `settings` that part counts for nothing.
+
+    Another device, mesh or `execution` reorders sums, and so changes last bits; nothing else here changes what a run
+    computes.
+    """
 
     run_dir: Path
     settings: Settings
     mesh: Mesh = field(default_factory=Mesh)
-    execution: str | None = None  # on GPUs: one of step.EXECUTIONS, or what is best for most
+    execution: str | None = None  # on GPUs: one of gradient.EXECUTIONS; None: the default
     log_every: int = 20  # steps
     checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
     keep: int = 2  # checkpoints
@@ -95,25 +96,25 @@ class Trainer:
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
         self._told: set[int] = set()  # those of them that the metrics name
-        self.loader: BatchSource = self.build_loader(config.epochs)
-        with torch.device("meta"):  # torch's own initial weights would be drawn for nothing
-            self.model = AlexNet(config, train_set.num_classes)
-        self.model.to_empty(device="cpu")
-        initialise(self.model, config.seed)
-        parallelize(self.model, self.mesh)
-        self.model.to(self.mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        make_replicas_equal(self.model, self.mesh.dp)
-        self.gradient = build_gradient(
-            self.model, config.batch_size, self.mesh.device, self.mesh.dims.num_ranks, options.execution
+        self.settings = config.pin_decoding(options.settings)
+        self.train_step = TrainStep(config, train_set.num_classes, self.mesh, options.execution)
+        self.loader = build_loader(
+            config,
+            train_set,
+            self.treatment,
+            self.mesh,
+            self.settings,
+            num_epochs=config.epochs,
+            lit=lambda epoch: self._rates(epoch).lighting,
+            bad=self.bad,
         )
-        self.gradients = GradientSum(self.model, self.mesh.dp)
-        self.live_units = LiveUnits({"fc6": self.model.fc6, "fc7": self.model.fc7}, self.mesh.mp)
-        self.optimizer = build_optimizer(self.model, config)
-        self.schedule = build_schedule(config)
+        model = self.train_step.model
+        self.live_units = LiveUnits({"fc6": model.fc6, "fc7": model.fc7}, self.mesh.mp)
+        self.meter = Meter(config, len(self.loader))
         self.history = History(options.run_dir, kept=self.mesh.is_main)
         self.agree = Agreement(self.mesh.world)
         self.epoch = self.step = 0  # of the next step to be taken
-        self.stop_signal = 0
+        self._stop_signal = 0
         if resume is not None:
             self._restore(resume)
 
@@ -122,40 +123,32 @@ class Trainer:
         with self.history.opened(self.config, self.epoch, self.step) as past, self.mesh.watched(self._where):
             validation: Record = {}
             self._leave_other_course()
-            self.meter = Meter(self.config, len(self.loader))
             self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
             self._saved = time.monotonic()
+            self.meter.start()
             for batch in self.meter.timed(self.loader.batches(self.epoch, self.step)):
-                self.train_step(batch)
+                loss, logits = self.train_step(batch)
+                self.meter.add(loss, logits, batch.labels)
+                self.live_units.add()
                 self.step += 1
                 at_end = self.step == len(self.loader)
                 if at_end or self.step % self.options.log_every == 0:
                     self._log_window()
                 if at_end:
                     validation = self._end_epoch()
-                stop_signal, overdue = self.agree(self.stop_signal, self._overdue())
+                stop_signal, overdue = self.agree(self._stop_signal, self._overdue())
                 if stop_signal:
                     raise Interrupted(stop_signal, self.save())
                 if self._checkpoint_due(at_end, overdue):
                     self.save()
             return validation or self._validate()
 
-    def train_step(self, batch: Batch) -> None:
-        """One forward, one backward, one update; nothing here waits for the device.
-
-        The loss is this rank's share of the batch's mean, so gradients and losses of the ranks add up.
-        """
-        torch.manual_seed(_dropout_seed(self.config.seed, batch.epoch, batch.step))
-        set_rates(self.optimizer, self.schedule.rates(batch.epoch))
-        self.model.train()
-        loss, logits = self.gradient(batch.images, batch.labels)
-        self.gradients.finish()
-        self.live_units.add()
-        self.optimizer.step()
-        self.meter.add(loss, logits, batch.labels)
+    def request_stop(self, signal_number: int) -> None:
+        """Have `fit` write a checkpoint after the step it is in and raise `Interrupted`; safe in a signal handler."""
+        self._stop_signal = signal_number
 
     def classifier(self) -> Classifier:
-        return Classifier(self.model, self.treatment, tuple(self.train_set.classes))
+        return Classifier(self.train_step.model, self.treatment, tuple(self.train_set.classes))
 
     def save(self) -> Path:
         """Write a checkpoint of the present state, which closing the window has found to be finite."""
@@ -176,10 +169,10 @@ class Trainer:
             return
         counts = self._count_bad()  # first: ranks that hang are found here, while on their devices all would wait
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
-        record |= {"lr": self.schedule.rates(self.epoch).weights, **self.live_units.flush(), **counts}
+        record |= {"lr": self._rates(self.epoch).weights, **self.live_units.flush(), **counts}
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The loss became {record['loss']}")
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+        if not all(bool(p.isfinite().all()) for p in self.train_step.model.parameters()):
             raise self._diverged("A weight is no longer finite")
         for told in (record, *self.watch.look(record)):
             self._tell(told)
@@ -187,7 +180,7 @@ class Trainer:
     def _count_bad(self) -> Record:
         """Of all ranks: each has met those of its share."""
         for met in self.mesh.world.gather_objects(dict(self.bad)):
-            add_bad(self.train_set, self.bad, met, self.options.settings.max_bad)
+            add_bad(self.train_set, self.bad, met, self.settings.max_bad)
         bad = dict(self.bad)  # readers add to it
         named = {self.train_set.name(i): reason for i, reason in sorted(bad.items()) if i not in self._told}
         self._told |= bad.keys()
@@ -204,12 +197,12 @@ class Trainer:
         if not np.isfinite(record["loss"]):
             raise self._diverged(f"The validation loss became {record['loss']}")
         self._tell(record)
-        self.schedule.observe(self.epoch, record["top1_error"])
+        self.train_step.schedule.observe(self.epoch, record["top1_error"])
         self.epoch, self.step = self.epoch + 1, 0
         return record
 
     def _validate(self) -> Record:
-        """Errors on the validation set, one view."""
+        """Errors on the validation set, one view; the time it takes is not the meter's."""
         o = self.options
         started = time.monotonic()
         result = evaluate(
@@ -218,7 +211,7 @@ class Trainer:
             views=1,
             batch_size=o.eval_batch,
             mesh=self.mesh,
-            settings=o.settings,
+            settings=self.settings,
         )
         record = {"kind": "val", "epoch": self.epoch, "step": self.step, **asdict(result)}
         self.meter.pause(time.monotonic() - started)
@@ -255,25 +248,8 @@ class Trainer:
         where = f"in epoch {self.epoch + 1} within the {self.options.log_every} steps before step {self.step}"
         return TrainingError(f"{what} {where}. {good} Lower --lr (now {self.config.lr:g}) and start again.")
 
-    def build_loader(self, num_epochs: int) -> BatchSource:
-        c, o = self.config, self.options
-        source = Loader(
-            self.train_set,
-            self.treatment,
-            batch_size=c.batch_size,
-            seed=c.seed,
-            num_epochs=num_epochs,
-            lit=lambda epoch: self.schedule.rates(epoch).lighting,
-            settings=o.settings,
-            bad=self.bad,
-            half=self.mesh.device.type == "cuda",
-            images_per_crop=c.augment_run,
-            random_crop=c.random_crop,
-            random_flip=c.random_flip,
-            rank=self.mesh.world.index,
-            num_ranks=self.mesh.world.size,
-        )
-        return PairLoader(source, self.mesh)
+    def _rates(self, epoch: int) -> Rates:
+        return self.train_step.schedule.rates(epoch)
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -285,24 +261,13 @@ class Trainer:
             words=class_words(self.train_set.root, self.train_set.classes),
             epoch=self.epoch,
             step=self._steps_taken,
-            model=whole_state(self.model.state_dict(), self.model, self.mesh.mp),
-            momentum=whole_state(checkpoints.momentum_by_name(self.model, self.optimizer), self.model, self.mesh.mp),
-            rates=checkpoints.rates_by_group(self.optimizer),
-            schedule=self.schedule.state_dict(),
             dataset_fingerprint=self.train_set.fingerprint,
             stats_fingerprint=self.stats.fingerprint if self.stats else "",
             arrays=arrays,
+            **self.train_step.state(),
         )
 
     def _restore(self, saved: Checkpoint) -> None:
         checkpoints.check_trained_on(saved, self.train_set)
-        mp = self.mesh.mp
-        part = replace(saved, model=own_part(saved.model, mp), momentum=own_part(saved.momentum, mp))
-        checkpoints.restore(part, self.model, self.optimizer)
-        self.schedule.load_state_dict(saved.schedule)
+        self.train_step.restore(saved)
         self.epoch, self.step = saved.epoch, saved.step - saved.epoch * len(self.loader)
-
-
-def _dropout_seed(seed: int, epoch: int, step: int) -> int:
-    """A seed for each step's dropout masks, from what a checkpoint holds."""
-    return int(np.random.SeedSequence([seed, epoch, step, 0xD0]).generate_state(1, np.uint64)[0] >> 1)

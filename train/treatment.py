@@ -1,6 +1,6 @@
-"""From a configuration and the colour statistics to what is done to every image.
+"""What is done to every image, by a configuration and the training set's colour statistics.
 
-Between `config.py` (which treatment) and `pipeline/loader.py` (which carries it out).
+Between `config.py`, which says which treatment, and `pipeline/loader.py`, which carries it out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,54 @@ from ..pipeline.geometry import CROP, SHORT_SIDE
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from .config import Config
 from .parallel.ranks import ALONE, RankInfo
+
+
+def stats_for_training(
+    config: Config,
+    train_set: Dataset,
+    given: Path | None,
+    compute: Callable[[], RgbStats | None],
+    info: RankInfo = ALONE,
+    num_ranks: int = 1,
+) -> RgbStats | None:
+    """The training set's statistics: from the file given, from the cache, or computed now and cached.
+
+    None where the configuration needs none. Ranks compute them together: `compute` returns them on the first rank and
+    None on the others, which then wait for the first to save them. Those of the mesh's `num_ranks` that are not started
+    yet will find them in the cache. UserError where the file given is of other images, or of a part of them.
+    """
+    if not needs_stats(config):
+        return None
+    if given is not None:
+        return _load_given(given, train_set)
+    path = stats_path(train_set)
+    if path and path.exists():
+        return RgbStats.load(path)
+    if num_ranks > 1:
+        needed_cache("Ranks find the statistics there, unless --stats FILE names those of `pca-stats --out`.")
+    if (computed := compute()) is None:
+        info.wait_for_main("statistics")
+        assert path is not None
+        return RgbStats.load(path)
+    if path and can_keep():
+        computed.save(path)
+    info.tell_others("statistics")
+    return computed
+
+
+def _load_given(path: Path, train_set: Dataset) -> RgbStats:
+    stats = RgbStats.load(path)
+    if stats.fingerprint != train_set.fingerprint:
+        raise UserError(
+            f"{path} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
+            f"{train_set.root} --out {path}`, or leave --stats out."
+        )
+    if not stats.complete:
+        raise UserError(
+            f"{path} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
+            "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
+        )
+    return stats
 
 
 def needs_stats(config: Config) -> bool:
@@ -42,46 +90,3 @@ def build_treatment(config: Config, stats: RgbStats | None) -> Treatment:
         edge = (SHORT_SIDE - CROP) // 2
         mean = stats.mean_image[edge : edge + CROP, edge : edge + CROP].astype(np.float32)
     return Treatment(mean=mean, basis=basis, lit_divisor=lit_divisor)
-
-
-def stats_for_training(
-    config: Config,
-    train_set: Dataset,
-    given: Path | None,
-    compute: Callable[[], RgbStats | None],
-    info: RankInfo = ALONE,
-    num_ranks: int = 1,
-) -> RgbStats | None:
-    """The training set's statistics: from the file given, from the cache, or computed now and cached.
-
-    Ranks compute them together, which gives them, from `compute`, to the first; None to the others, which wait. Those
-    of the `num_ranks` of the mesh that are not started yet will find them in the cache.
-    """
-    if not needs_stats(config):
-        return None
-    if given is not None:
-        stats = RgbStats.load(given)
-        if stats.fingerprint != train_set.fingerprint:
-            raise UserError(
-                f"{given} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
-                f"{train_set.root} --out {given}`, or leave --stats out."
-            )
-        if not stats.complete:
-            raise UserError(
-                f"{given} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
-                "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
-            )
-        return stats
-    path = stats_path(train_set)
-    if path and path.exists():
-        return RgbStats.load(path)
-    if num_ranks > 1:
-        needed_cache("Ranks find the statistics there, unless --stats FILE names those of `pca-stats --out`.")
-    if (computed := compute()) is None:
-        info.wait_for_main("statistics")
-        assert path is not None
-        return RgbStats.load(path)
-    if path and can_keep():
-        computed.save(path)
-    info.tell_others("statistics")
-    return computed

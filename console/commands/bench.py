@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 
-from ...pipeline.bench.bottleneck import TrainStep
 from ...pipeline.bench.conditions import Bench
 from ...pipeline.bench.result import BenchResult, bench_loader
 from ...pipeline.dataset.images import Dataset
@@ -18,11 +16,10 @@ from ...pipeline.synthetic.generate import generated_dataset
 from ...train.bench import TrainBench, bench_train
 from ...train.config import Config
 from ...train.memory import check_memory
-from ...train.meter import Meter
 from ...train.parallel.mesh import Mesh
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
-from ...train.trainer import RunOptions, Trainer
+from ...train.step import TrainStep
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import bar, bars
@@ -77,17 +74,11 @@ def run_bench_loader(
 
 
 def training_step(bench: Bench, preset: str | None, width: float | None, device: torch.device) -> TrainStep:
-    """The step that `alexnet train` takes with this preset. What is done to the pixels is the loader's part: without
-    lighting and with fixed constants the trainer needs no statistics."""
+    """The step that `alexnet train` takes with this preset; what is done to the pixels is the loader's part."""
     wanted = {"width": width} if width else {}
-    config = Config.from_preset(
-        preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off", scaling="imagenet", mean="channel"
-    )
+    config = Config.from_preset(preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off")
     check_memory(config, bench.dataset.num_classes, device)
-    options = RunOptions(run_dir=Path(os.devnull), settings=bench.settings, mesh=Mesh(device=device))
-    trainer = Trainer(config, bench.dataset, bench.dataset, None, options)
-    trainer.meter = Meter(config, len(trainer.loader))
-    return trainer.train_step
+    return TrainStep(config, bench.dataset.num_classes, Mesh(device=device))
 
 
 def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
@@ -112,10 +103,7 @@ def run_bench_train(
     mesh_options: MeshOptions,
     loading: LoadingOptions,
 ) -> TrainBench | None:
-    """Speeds; None on all ranks but the first.
-
-    No statistics are needed: images are standardised by ImageNet's colours, at the same cost.
-    """
+    """Speeds; None on all ranks but the first."""
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
     info = join_ranks()
     ranks = Ranks.plan(info, mesh_options, loading.device, config.towers)
@@ -123,14 +111,19 @@ def run_bench_train(
         dataset = open_or_generate(data, rescan and info.rank == 0)
     check_split(config, dataset.num_classes, ranks.dims)
     check_memory(config, dataset.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
-    with ranks.mesh() as mesh:
-        how = RunOptions(
-            run_dir=Path(),
-            settings=loading.settings(mesh.device, info.local_size),
-            mesh=mesh,
+    with (
+        ranks.mesh() as mesh,
+        bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,
+        mesh.watched(lambda: "a step"),
+    ):
+        result = bench_train(
+            config,
+            dataset,
+            mesh,
+            loading.settings(mesh.device, info.local_size),
+            seconds=seconds,
+            rounds=rounds,
             execution=execution,
+            progress=update,
         )
-        trainer = Trainer(replace(config, scaling="imagenet", lighting="off"), dataset, dataset, None, how)
-        with bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update, mesh.watched(lambda: "a step"):
-            result = bench_train(trainer, seconds=seconds, rounds=rounds, progress=update)
     return result if mesh.is_main else None

@@ -52,7 +52,7 @@ def run_train(
         check_trained_on(saved, train_set)  # before the statistics of a large set
     check_split(config, train_set.num_classes, ranks.dims)
     check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
-    settings = loading.settings(ranks.device, info.local_size)
+    settings = config.pin_decoding(loading.settings(ranks.device, info.local_size))
 
     def compute() -> RgbStats | None:
         return compute_statistics(train_set, "centre", settings, info)
@@ -90,7 +90,7 @@ def _fit(trainer: Trainer) -> int:
     """Train to the end, or to a signal; say how it ended."""
     mesh, config = trainer.mesh, trainer.config
     code = 0
-    with stop_on_signals(lambda number: setattr(trainer, "stop_signal", number), announce=mesh.is_main):
+    with stop_on_signals(trainer.request_stop, announce=mesh.is_main):
         try:
             last = trainer.fit()
             text = (

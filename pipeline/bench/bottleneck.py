@@ -16,7 +16,7 @@ from .conditions import Bench, Progress
 from .stages import loader_stage
 from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 
-TrainStep = Callable[[Batch], None]
+TrainStep = Callable[[Batch], object]
 NO_LOSS = 0.02  # training may be slower by this before loading is to blame
 
 

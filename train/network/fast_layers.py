@@ -1,7 +1,10 @@
-"""Layers in faster forms: the same function of the same parameters, so checkpoints do not change.
+"""Layers in faster forms: the same functions of the same parameters, so checkpoints do not change.
 
-`use_fast_layers` swaps them into a network of `model.py` after `parallelize`.
+`use_fast_layers` swaps them into a network of `model.py`, on a mesh after `parallel/split.py` has cut out this rank's
+part.
 """
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Callable
@@ -19,10 +22,11 @@ log = logging.getLogger("alexnet")
 
 
 class SpaceToDepthConv(nn.Module):
-    """conv1 on GPUs with stride 1: its 11x11 kernel on 3 channels, stride 4, as 3x3 on 48.
+    """conv1 for GPUs: its 11x11 kernel on 3 channels with stride 4, computed as 3x3 on 48 with stride 1.
 
-    Tensor cores want many channels and memory wants no overlap. Blocks of 4x4 pixels become channels, of the padded
-    image and of the kernel, which a row and a column of zeros make 12x12. The parameters are the given layer's own.
+    Tensor cores want many channels, and windows that do not overlap save memory traffic. Blocks of 4x4 pixels become
+    channels, in the padded image and in the kernel, to which a row and a column of zeros are added to make it 12x12.
+    The parameters are those of the given layer.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -31,7 +35,7 @@ class SpaceToDepthConv(nn.Module):
         self.kernel, self.stride, self.groups = conv.kernel_size[0], conv.stride[0], conv.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W), H and W at least the kernel's size, as `nn.Conv2d` would."""
+        """As `nn.Conv2d` would, (B, 3, H, W) to (B, C, h, w); H and W are at least the kernel's size."""
         blocks = -(-self.kernel // self.stride)  # of a kernel: 3
         height, width = (((n - self.kernel) // self.stride + blocks) * self.stride for n in x.shape[2:])
         x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))  # or crop: 227 and 228 become 228
@@ -43,14 +47,14 @@ class SpaceToDepthConv(nn.Module):
 def space_to_depth(x: Tensor, size: int) -> Tensor:
     """(B, C, H, W) -> (B, size x size x C, H / size, W / size), channels last in memory.
 
-    Within a block the order is row, column, channel: of a channels_last image whole runs of memory are copied.
+    Within a block the order is row, column, channel, so that whole runs of a channels_last image's memory are copied.
     """
     blocks = x.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, h, size, w, size, C)
     return blocks.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
 
 
 class FusedResponseNorm(LocalResponseNorm):
-    """In one kernel each way: `lrn_triton.py` on GPUs, on CPUs `lrn_cpu.py`, which knows float32."""
+    """`LocalResponseNorm` in one kernel each way: `lrn_triton.py` on GPUs, `lrn_cpu.py` for float32 on CPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype != torch.float32:
@@ -60,7 +64,8 @@ class FusedResponseNorm(LocalResponseNorm):
 
 
 def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -> None:
-    """Swap in the forms asked for. A kernel that cannot be used on the model's device is left out, with a warning."""
+    """Swap in the forms asked for, in place. A kernel that does not work on the model's device is left out, with a
+    warning."""
     if conv1:
         model.add_module("conv1", SpaceToDepthConv(model.conv1))
     if norms and model.config.lrn:
@@ -71,12 +76,15 @@ def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -
 
 
 def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
-    """Why not, or None. Triton compiles for the device it finds, with the machine's C compiler: much can be missing."""
+    """Swap in one fused norm; returns the reason if that fails, else None.
+
+    It is tried first: Triton compiles for the device it finds, with the machine's C compiler, and much can be missing.
+    """
     plain, fused = getattr(model, name), FusedResponseNorm(model.config)
     fused.groups = plain.groups
     try:
         wrong = not _agree(plain, fused, channels, model.conv2.weight.device)
-    except Exception as error:
+    except Exception as error:  # compilers raise anything
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if wrong:
         return "the kernel's results are wrong on this device; please report it, with the output of alexnet doctor"
@@ -87,7 +95,7 @@ def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
 def _agree(
     plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor], channels: int, device: torch.device
 ) -> bool:
-    """On a few numbers of the size of activations, as exact as the device's training needs them, there and back."""
+    """Whether outputs and gradients agree as closely as training needs, on numbers of the size of activations."""
     precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(0)
     x, g = (100 * torch.randn(2, channels, 5, 5, generator=generator) for _ in range(2))

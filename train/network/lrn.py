@@ -1,4 +1,7 @@
-"""TODO"""
+"""Response normalisation (paper s3.3) in plain torch, the reference for `lrn_cpu.py` and `lrn_triton.py`.
+
+`model.py` builds its norm1 and norm2 from it; `fast_layers.py` replaces them where a kernel works.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,19 @@ class LocalResponseNorm(nn.Module):
         self.alpha = config.lrn_alpha / (config.lrn_size if config.lrn_alpha_over_n else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ResponseNorm.apply(x, self.groups, self.size, self.alpha, self.beta, self.k)
+        return response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
+
+
+def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """`LocalResponseNorm` as a function, of any floating-point (B, C, H, W)."""
+    return _ResponseNorm.apply(x, groups, size, alpha, beta, k)
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """y = x r, r = s ** -beta, s = k + alpha W(x x), W the window sum; W is its own transpose, hence
+    """y = x r with r = s ** -beta, s = k + alpha W(x x), and W the window sum.
 
-    dx = g r - 2 alpha beta x W(g x r / s). In place where it can be: the memory traffic is the cost.
+    W is its own transpose, so dx = g r - 2 alpha beta x W(g x r / s). Memory traffic is the cost, so what can be done
+    in place is.
     """
 
     @staticmethod
@@ -53,9 +62,9 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 def _window_sum(x: Tensor, groups: int, size: int, scale: float) -> Tensor:
-    """`scale` x the sum of (B, C, H, W) over `size` neighbouring channels of the same of `groups` towers.
+    """`scale` x the sum of (B, C, H, W) over `size` neighbouring channels, within each of `groups` towers.
 
-    Shifted sums: as quick in either memory format as a product with a band matrix, and exact.
+    By adding shifted copies: as fast in either memory format as a product with a band matrix, and more exact.
     """
     total = x * scale
     x_towers, total_towers = (t.unflatten(1, (groups, -1)) for t in (x, total))  # views (B, groups, C', H, W)
@@ -66,7 +75,7 @@ def _window_sum(x: Tensor, groups: int, size: int, scale: float) -> Tensor:
 
 
 def inverse_power(x: Tensor, beta: float) -> Tensor:
-    """x ** -beta of positive x; by square roots for the paper's 3/4, several times faster than pow."""
+    """x ** -beta of positive x; for the paper's 3/4 by square roots, several times faster than pow."""
     if beta != 0.75:
         return x.pow(-beta)
     root = x.rsqrt()
@@ -76,6 +85,6 @@ def inverse_power(x: Tensor, beta: float) -> Tensor:
 def spatial_norm(x: Tensor) -> Tensor:
     """Divide by (1 + 0.001 x mean of squares over 5x5) ** 0.75 inside each channel; zeros beyond the edge.
 
-    Second norm of layer 2 in the authors' code ([O] layers-145.cfg rnorm2); its constant 1 is inferred.
+    The second norm of layer 2 in the authors' code ([O] layers-145.cfg rnorm2); its constant 1 is inferred.
     """
     return x * inverse_power(1 + 0.001 * F.avg_pool2d(x * x, 5, 1, 2), 0.75)

@@ -1,8 +1,8 @@
-/* Local response normalisation of float32, there and back, on CPUs: what it computes stands in `lrn_cpu.py`.
+/* Local response normalisation on CPUs, forward and backward: `lrn.py` has the formulas, `lrn_cpu.py` calls it.
  *
- * A segment is the channels of one tower at one pixel, side by side in memory. A few at a time are copied to where zeros
- * lie between them: window sums are then sums of long shifted runs, and all that comes in between stays in the first
- * cache. Plain C without Python in it, so one build serves every interpreter.
+ * A segment is the channels of one tower at one pixel, side by side in memory. A few at a time are copied to where
+ * zeros lie between them: window sums are then sums of long shifted runs, and all intermediate results stay in the
+ * first-level cache. Plain C without Python in it, so one build serves every interpreter.
  */
 #include <math.h>
 #include <stdint.h>

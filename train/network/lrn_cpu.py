@@ -1,8 +1,7 @@
-"""Local response normalisation on CPUs in one pass each way: `model.LocalResponseNorm` is the same in plain torch, and
-what it is tested against.
+"""Local response normalisation on CPUs, in one pass each way by `lrn_cpu.c`.
 
-`fused.py` chooses it. The work is done by `lrn.c`; torch's operations take four times as long, a quarter of a whole
-training step.
+`fast_layers.py` chooses it; the same in plain torch is `lrn.py`, against which it is tested, and which takes four times
+as long: a quarter of a whole training step.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from torch.autograd.function import once_differentiable
 from ...pipeline.compiled import load
 from ...pipeline.plan import share
 
-SMALL = 1 << 16  # numbers that one thread is done with before another has begun
+SMALL = 1 << 16  # numbers: so few are done by one thread before another could start
+BYTES = 4  # of a float32
 
 
 def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """`model.LocalResponseNorm` of float32 (B, C, H, W), channels_last."""
+    """`lrn.response_norm` of float32 (B, C, H, W); the result is channels_last."""
     return _ResponseNorm.apply(x, groups, size, alpha, beta, k)
 
 
@@ -43,21 +43,29 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """The output for `x`, or, where its gradient `g` is given, the gradient of `x`; both are shared out to threads."""
     x = x.contiguous(memory_format=torch.channels_last)
     g = None if g is None else g.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
-    tower = x.shape[1] // groups
-    threads = torch.get_num_threads() if x.numel() > SMALL else 1
+    tower = x.shape[1] // groups  # channels
+    num_segments = x.numel() // tower  # the channels of one tower at one pixel
+    num_threads = torch.get_num_threads() if x.numel() > SMALL else 1
 
     def run(thread: int) -> None:
-        part = share(x.numel() // tower, thread, threads)
-        x_part, g_part, out_part = (None if t is None else t.data_ptr() + part.start * tower * 4 for t in (x, g, out))
-        if _library()(part.stop - part.start, tower, size // 2, alpha, beta, k, x_part, g_part, out_part):
+        part = share(num_segments, thread, num_threads)
+
+        def address(tensor: Tensor | None) -> int | None:
+            return None if tensor is None else tensor.data_ptr() + part.start * tower * BYTES
+
+        count, half = part.stop - part.start, size // 2
+        if _library()(count, tower, half, alpha, beta, k, address(x), address(g), address(out)):
             raise MemoryError("There is no memory left to normalise.")
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="alexnet-norm") as pool:
-        for _ in pool.map(run, range(threads)) if threads > 1 else map(run, (0,)):
-            pass  # but errors are raised
+    if num_threads == 1:
+        run(0)
+        return out
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="alexnet-norm") as pool:
+        list(pool.map(run, range(num_threads)))  # raises what a thread raised
     return out
 
 

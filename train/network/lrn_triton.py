@@ -1,9 +1,9 @@
-"""Local response normalisation as one Triton kernel each way, for NVIDIA GPUs: `model.LocalResponseNorm` is the same
-in plain torch, and what it is tested against.
+"""Local response normalisation on NVIDIA GPUs, as one Triton kernel each way.
 
-`fused.py` chooses it. It reads each number once and writes each result once, computes in float32, and keeps its input
-alone for the backward pass. A window sum is a product with a band of ones on tensor cores: a block holds some pixels of
-one tower, so neighbours need not be fetched from other threads.
+`fast_layers.py` chooses it; the same in plain torch is `lrn.py`, against which it is tested. It reads each number once
+and writes each result once, computes in float32, and keeps only its input for the backward pass. A window sum is a
+product with a band of ones on tensor cores: a block holds some pixels of one tower, so neighbours need not be fetched
+from other threads.
 """
 # ruff: noqa: N803
 
@@ -21,7 +21,7 @@ PROGRAMS = 528  # at most: some for each of an H200's 132 multiprocessors, each 
 
 @triton.jit
 def _window_sum(x, band, PARTS: tl.constexpr):
-    """float32 (ROWS, BLOCK) times a band of ones, to float32's precision: in parts that bfloat16 holds exactly."""
+    """float32 (ROWS, BLOCK) times a band of ones, to float32's precision: as a sum of PARTS that bfloat16 can hold."""
     total = tl.zeros(x.shape, tl.float32)
     for _ in tl.static_range(PARTS):
         part = x.to(tl.bfloat16)
@@ -60,10 +60,10 @@ def _norm(
     FACTOR: tl.constexpr,
     BACKWARD: tl.constexpr,
 ):
-    """out (num_rows, CHANNELS) = x r, or with BACKWARD g r - 2 alpha beta x W(g x r / s): see `model._ResponseNorm`.
+    """out (num_rows, CHANNELS) = x r, or with BACKWARD g r - 2 alpha beta x W(g x r / s): see `lrn.py`.
 
-    A program has one tile of one tower: the channels of its block less HALO at both ends, which are there for their
-    neighbours' sake. Beyond the tower there are zeros.
+    A program computes one tile of one tower: the channels of its block but for HALO at both ends, which only serve as
+    neighbours. Beyond the tower there are zeros.
     """
     tower, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
     places = tl.arange(0, BLOCK)
@@ -122,9 +122,10 @@ def _launch(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, b
 
 
 def blocks(tower: int, size: int) -> tuple[int, int, int]:
-    """How a tower's channels are cut: width of a block (a power of two, 16 for tensor cores), halo, number of tiles.
+    """How a tower's channels are cut: width of a block (a power of two, at least 16 for tensor cores), halo, tiles.
 
-    A gradient needs the sums of its neighbours' windows, hence two half windows on each side; eights align loads.
+    A gradient needs the sums of its neighbours' windows, hence a halo of two half windows on each side, rounded up to
+    eights to align loads.
     """
     halo = triton.cdiv(2 * (size // 2), 8) * 8
     whole = max(16, triton.next_power_of_2(tower))
@@ -136,7 +137,7 @@ def blocks(tower: int, size: int) -> tuple[int, int, int]:
 
 @torch.library.custom_op("alexnet::response_norm", mutates_args=())
 def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """`model.LocalResponseNorm` of (B, C, H, W), float or bfloat16, channels_last; one operation to torch.compile."""
+    """`lrn.response_norm` of (B, C, H, W), float32 or bfloat16; channels_last, and one operation to torch.compile."""
     return _launch(x, None, groups, size, alpha, beta, k)
 
 

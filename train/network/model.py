@@ -1,18 +1,19 @@
 """The network, as plain code for one device.
 
-Built from `config.py`; `optimizer.py` updates its weights.
-A layer holds both towers, tower 0 in the first half of its outputs. Images are float (B, 3, 224, 224): 0..255
-less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory format.
+Built from `config.py`; `parallel/split.py` makes a rank's part of it, `fast_layers.py` swaps in faster layers, and
+`optimizer.py` updates its weights. A layer holds both towers, tower 0 in the first half of its outputs. Images are
+float (B, 3, 224, 224): 0..255 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory
+format.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from math import sqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipeline.errors import UserError
 from ..config import CONVS, LAYERS, Config
 from .lrn import LocalResponseNorm, spatial_norm
 
@@ -28,7 +29,7 @@ CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding i
 
 
 class AlexNet(nn.Module):
-    """conv1..conv5 but those left out, fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
+    """conv1..conv5 but for those left out, and fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
 
     Its weights are torch's default until `initialise` or a checkpoint sets them.
     """
@@ -43,7 +44,7 @@ class AlexNet(nn.Module):
         convs = [name for name in CONVS if name not in config.without]
         outputs = {name: config.scaled(config.channels[CONVS.index(name)]) for name in convs}
         outputs[convs[-1]] = config.scaled(config.channels[-1])
-        private = 1 if config.cross_talk else config.towers  # groups of the layers that else see both towers
+        private = 1 if config.cross_talk else config.towers  # groups of the layers that usually see both towers
         channels = 3
         for name in convs:
             kernel, stride, padding = CONV_GEOMETRY[name]
@@ -147,10 +148,10 @@ class Dropout(nn.Module):
 
 @torch.no_grad()
 def initialise(model: AlexNet, seed: int) -> None:
-    """Set all parameters from `seed`: in float32 on the CPU, in the order of layers, whatever the device.
+    """Set all parameters from `seed`: drawn in float32 on the CPU, layer by layer, whatever the device.
 
-    Normal weights beyond conv1, whose inputs are `width` times as many, are 1 / sqrt(width) times as wide, so
-    that signals keep their size.
+    Beyond conv1 a layer has `width` times as many inputs as in the paper, so the standard deviation of normal weights
+    is 1 / sqrt(width) times the paper's: signals keep their size.
     """
     config = model.config
     generator = torch.Generator().manual_seed(seed)
@@ -168,26 +169,3 @@ def initialise(model: AlexNet, seed: int) -> None:
             draws[1].fill_(config.init_bias[index])
         layer.weight.copy_(draws[0])
         layer.bias.copy_(draws[1])
-
-
-_TORCHVISION = {
-    "features.0": "conv1",
-    "features.3": "conv2",
-    "features.6": "conv3",
-    "features.8": "conv4",
-    "features.10": "conv5",
-    "classifier.1": "fc6",
-    "classifier.4": "fc7",
-    "classifier.6": "fc8",
-}
-
-
-def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights torchvision publishes as `alexnet`, under the names of preset `owt`."""
-    expected = {
-        f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in _TORCHVISION.items() for kind in ("weight", "bias")
-    }
-    if odd := sorted(expected.keys() ^ state_dict.keys()):
-        problem = "missing" if odd[0] in expected else "unknown"
-        raise UserError(f"not torchvision's alexnet: {odd[0]} is {problem}")
-    return {ours: state_dict[theirs] for theirs, ours in expected.items()}

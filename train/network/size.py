@@ -1,4 +1,7 @@
-"""TODO"""
+"""The size of the network, layer by layer: shapes, parameters and multiply-accumulates, without computing anything.
+
+From `model.py`; `alexnet train --describe` prints it, `memory.py` adds it up, `bench.py` derives the bytes to send.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .model import IMAGE_SHAPE, AlexNet
 
 
 class LayerRow(NamedTuple):
-    """What one layer gives and costs for one image."""
+    """What one activation takes, for one image; what is not a layer with parameters has zeros."""
 
     layer: str
     output_shape: tuple[int, ...]

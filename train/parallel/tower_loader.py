@@ -1,7 +1,7 @@
 """The same images for every rank that holds a part of the network, though none of them is decoded twice.
 
-Each of a pair decodes half of the pair's batch, and the halves are exchanged while the step before is computed.
-`trainer.py` trains from a `PairLoader`, `evaluate.py` takes its squares from `pair_squares`.
+Each rank decodes its share of the batch, and the shares are exchanged while the step before is computed. `trainer.py`
+takes its batches from `build_loader`, `evaluate.py` its squares from `tower_squares`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,52 @@ from ...pipeline.geometry import CROP, SHORT_SIDE
 from ...pipeline.loader import Batch, Loader
 from ...pipeline.plan import share
 from ...pipeline.squares import Decoded, squares
+from ...pipeline.treatment import Treatment
+from ..config import Config
 from .mesh import Mesh
 
 Given = TypeVar("Given")
 Collected = TypeVar("Collected")
 
 
+def build_loader(
+    config: Config,
+    train_set: Dataset,
+    treatment: Treatment,
+    mesh: Mesh,
+    settings: Settings,
+    *,
+    num_epochs: int,
+    lit: Callable[[int], bool],
+    bad: dict[int, str],
+) -> TowerLoader:
+    """The training batches of a configuration, as this rank of the mesh sees them: float16 on GPUs, else float32.
+
+    `lit` says of an epoch whether its images get colour noise. `bad` collects what this rank cannot decode. Raises
+    DatasetError where there are fewer images than a batch has.
+    """
+    source = Loader(
+        train_set,
+        treatment,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_epochs=num_epochs,
+        lit=lit,
+        settings=settings,
+        bad=bad,
+        half=mesh.device.type == "cuda",
+        images_per_crop=config.augment_run,
+        random_crop=config.random_crop,
+        random_flip=config.random_flip,
+        rank=mesh.world.index,
+        num_ranks=mesh.world.size,
+    )
+    return TowerLoader(source, mesh)
+
+
 @dataclass(frozen=True)
-class PairLoader:
-    """Batches of a dp rank, from a `source` on each of its mp ranks that has rank dp x mp of the global batch."""
+class TowerLoader:
+    """Batches of a dp rank; `source` is this rank's share, one of dp x mp, of the global batch."""
 
     source: Loader
     mesh: Mesh
@@ -99,7 +136,7 @@ def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Col
     yield from ready
 
 
-def pair_squares(
+def tower_squares(
     dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, bad: dict[int, str]
 ) -> Iterator[Decoded]:
     """The central squares of this dp rank's share of a data set, every image once, as of `loader.squares`.

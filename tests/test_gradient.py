@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from alexnet.console.options import execution_option
 from alexnet.train.config import Config
-from alexnet.train.network.model import AlexNet, initialise
-from alexnet.train.optimizer import Rates, build_optimizer, set_rates
-from alexnet.train.step import (
+from alexnet.train.gradient import (
     DEFAULT_EXECUTION,
     EXECUTIONS,
     WARM_UP,
@@ -29,6 +27,8 @@ from alexnet.train.step import (
     plain_gradient,
     speed_up,
 )
+from alexnet.train.network.model import AlexNet, initialise
+from alexnet.train.optimizer import Rates, build_optimizer, set_rates
 
 BATCH = 4
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/step.py"

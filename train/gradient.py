@@ -1,0 +1,138 @@
+"""Forward and backward of one step, and the ways to make a GPU run them faster.
+
+`build_gradient` is the one place where they are chosen; `step.py`, which adds the update, runs what it returns. The
+update stays outside what is recorded and compiled: rates change, layers freeze, and it is a few kernels only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..pipeline.errors import UserError
+from .network.fast_layers import use_fast_layers
+from .network.model import AlexNet
+
+log = logging.getLogger("alexnet")
+
+Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(images (B, 3, 224, 224), labels (B,)) -> (loss, logits), detached; leaves the loss's gradient in `.grad`."""
+
+Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
+"""A function without arguments -> (what it returns, replay), where replay runs it again in the same memory."""
+
+WARM_UP = 3  # steps before a recording: libraries choose their algorithms and allocate
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """What is done for speed on a GPU. None changes the function; all may reorder sums, and so change last bits."""
+
+    conv1: bool = False  # by space to depth
+    norms: bool = False  # fused, by Triton
+    graph: bool = False  # one CUDA graph of forward and backward: launches cost the host nothing
+    compile: bool = False  # torch.compile, masks drawn as without it
+
+    @property
+    def need_one_rank(self) -> bool:
+        return self.graph or self.compile
+
+
+EXECUTIONS = {
+    "plain": Speedups(),
+    "fused": Speedups(conv1=True, norms=True),
+    "graphed": Speedups(conv1=True, norms=True, graph=True),
+    "compiled": Speedups(conv1=True, norms=True, graph=True, compile=True),
+}
+DEFAULT_EXECUTION = "plain"  # until the others have been measured on a GPU
+
+
+def build_gradient(
+    model: AlexNet, batch_size: int, device: torch.device, num_ranks: int, execution: str | None
+) -> Gradient:
+    """The gradient of a network that is on its device already, whose layers may be swapped in place.
+
+    `execution` is one of `EXECUTIONS`, or None for the default; a CPU has one way only. cuDNN is held to algorithms
+    that give the same bits every time, so that a resumed run repeats them. UserError where several ranks ask for
+    what one rank alone can do.
+    """
+    if device.type != "cuda":
+        if execution not in (None, "plain"):
+            log.warning("--execution %s is for GPUs and has no effect on a CPU.", execution)
+        use_fast_layers(model, conv1=False)
+        return plain_gradient(model, batch_size)
+    speedups = EXECUTIONS[execution or DEFAULT_EXECUTION]
+    if num_ranks > 1 and speedups.need_one_rank:
+        raise UserError(f"--execution {execution} is for one rank, and here are {num_ranks}: use fused or --mesh 1x1.")
+    torch.backends.cudnn.deterministic = True
+    use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms)
+    return speed_up(model, batch_size, speedups)
+
+
+def speed_up(model: nn.Module, batch_size: int, speedups: Speedups) -> Gradient:
+    """The gradient of any network of images, compiled and recorded as asked."""
+    forward = torch.compile(model, options={"fallback_random": True}) if speedups.compile else None
+    gradient = plain_gradient(model, batch_size, forward)
+    return Recorded(gradient, list(model.parameters()), record_cuda_graph) if speedups.graph else gradient
+
+
+def plain_gradient(model: nn.Module, batch_size: int, forward: Callable[[Tensor], Tensor] | None = None) -> Gradient:
+    """The loss is the share of these images in the mean of a batch of `batch_size`; bfloat16 on GPUs.
+
+    `forward` computes the same as `model` and runs in its place.
+    """
+    if forward is None:  # not `forward or model`: a compiled model has no truth value
+        forward = model
+
+    def gradient(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+            logits = forward(images)
+            loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
+        loss.backward()
+        return loss.detach(), logits.detach()
+
+    return gradient
+
+
+class Recorded:
+    """A gradient that is recorded after a few steps and then replayed, with images and labels copied in.
+
+    Loss, logits and gradients lie in the same memory at every step: use them before the next. Dropout draws from the
+    generator's state at replay, so a seed set before a step gives the masks it always gives. Images of another shape
+    or type, and layers that freeze or thaw, start a new recording.
+    """
+
+    def __init__(self, gradient: Gradient, parameters: Sequence[nn.Parameter], record: Recorder) -> None:
+        self.gradient, self.parameters, self.record = gradient, parameters, record
+        self._key: tuple[Any, ...] = ()
+        self._steps = 0
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        key = (images.shape, images.stride(), images.dtype, labels.dtype, *(p.requires_grad for p in self.parameters))
+        if key != self._key:
+            self._key, self._steps = key, 0
+            self._replay = self._outputs = None  # frees the old recording's memory
+        self._steps += 1
+        if self._steps <= WARM_UP:
+            return self.gradient(images, labels)
+        if self._replay is None:
+            self._images, self._labels = images.clone(), labels.clone()
+            self._outputs, self._replay = self.record(lambda: self.gradient(self._images, self._labels))
+        self._images.copy_(images)
+        self._labels.copy_(labels)
+        self._replay()
+        return self._outputs
+
+
+def record_cuda_graph(function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = function()
+    return outputs, graph.replay

@@ -25,6 +25,15 @@ OPTIONS = {
     for name, command in main.commands.items()
 }
 
+PACKAGES = [
+    CHECKOUT,
+    *(
+        init.parent
+        for room in ("console", "pca", "pipeline", "train")
+        for init in (CHECKOUT / room).rglob("__init__.py")
+    ),
+]
+
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -168,3 +177,15 @@ def test_the_reading_order_names_files_once() -> None:
                 seen.append(folder / name)
     assert [path for path in seen if not path.is_file()] == []
     assert len(seen) == len({*seen}) > 30
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: str(package.relative_to(CHECKOUT)))
+def test_a_package_names_its_modules(package: Path) -> None:
+    """All of them, and none that is not there."""
+    named = {*re.findall(r"`(\w+(?:\.py|/)?)`", (package / "__init__.py").read_text())}
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert modules - {name.removesuffix(".py").rstrip("/") for name in named} == {"__init__"}
+    files = {name for name in named if not name.isidentifier()}
+    assert [name for name in files if not ((package / name).exists() or (package.parent / name).exists())] == []

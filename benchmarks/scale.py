@@ -171,7 +171,8 @@ def make_index(options: argparse.Namespace, found: Found) -> None:
     with _timed(found, "save the index") as figures:
         layout = find_layout(root, "train")
         layout.list_images(False)  # which reads the folders
-        index.save_index(path, index.stamp_of(root, "train", layout), dataset, layout.folders)
+        stamp = index.stamp_of(root, "train", layout.describe, layout.stamp())
+        index.save_index(path, stamp, dataset, layout.folders)
         figures["mib"] = path.stat().st_size // 2**20
 
 
@@ -182,7 +183,8 @@ def open_index(options: argparse.Namespace, found: Found) -> None:
 
     root = options.folder / "release"
     with _timed(found, "find the layout and its stamp"):
-        index.stamp_of(root, "train", find_layout(root, "train"))
+        layout = find_layout(root, "train")
+        index.stamp_of(root, "train", layout.describe, layout.stamp())
     with _timed(found, "open the cached index, a look at each folder included") as figures:
         dataset = open_dataset(root, "train")
         figures["images"] = len(dataset)

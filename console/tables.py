@@ -42,7 +42,7 @@ def print_stats(stats: RgbStats, out: Path) -> None:
     print_table("Principal axes of colour", ("axis", "variance 0..255", "std 0..255", "variance 0..1", "R, G, B"), axes)
     known = [
         (k.name, k.kind, ", ".join(f"{s:.2f}" for s in k.std), ", ".join(f"{r:.3f}" for r in k.ratio))
-        for k in compare(stats)
+        for k in compare(stats.eigenvalues)
     ]
     print_table(
         "Published constants for ImageNet, and what they are",

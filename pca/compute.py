@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,13 @@ from ..pipeline.decode.bad_images import describe_bad
 from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import StatsError, TooManyBadFiles
 from ..pipeline.geometry import SHORT_SIDE
+from ..pipeline.squares import Decoded, full_images, squares
 from .oracle import self_check
 from .state import SAMPLE_PER_IMAGE, PassState, saved_position
 from .stats import BadFile, Part, Region, RgbStats, tool_versions
 
-if TYPE_CHECKING:
-    from ..pipeline.squares import Decoded
-
-    # Takes dataset indices int64 (n,), ascending; each comes back once, in order of batches, decoded or bad.
-    ImageSource = Callable[[NDArray[np.int64]], Iterator[Decoded]]
+# Takes dataset indices int64 (n,), ascending; each comes back once, in order of batches, decoded or bad.
+ImageSource = Callable[[NDArray[np.int64]], Iterator[Decoded]]
 
 log = logging.getLogger("alexnet")
 
@@ -171,8 +169,6 @@ class _Slice:
         return saved_position(self.path, self.key, self.start) if self.path else self.start
 
     def decoder(self, batch_size: int) -> ImageSource:
-        from ..pipeline.squares import full_images, squares
-
         settings = replace(self.settings, max_bad=1.0)  # they are counted here, over all starts of the pass
         decode = squares if self.region == "centre" else full_images
         return lambda indices: decode(self.dataset, indices, batch_size=batch_size, settings=settings)
@@ -243,7 +239,8 @@ def _stats(slice_: _Slice, state: PassState) -> RgbStats:
     )
     if len(state.sample) < MIN_CHECKED:
         return stats
-    check = self_check(stats, np.stack([pixels for _, pixels in sorted(state.sample.items())]))
+    sample = np.stack([pixels for _, pixels in sorted(state.sample.items())])
+    check = self_check(stats.eigenvalues, stats.eigenvectors, sample)
     if not check.passed:
         log.warning("scikit-learn's PCA of a sample differs by more than chance: %s", check)
     return replace(stats, self_check=check)

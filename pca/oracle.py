@@ -1,18 +1,16 @@
-"""Our numbers beside others: scikit-learn's PCA of the same pixels, and the constants everybody copies.
+"""Our eigenvalues and eigenvectors beside others: scikit-learn's PCA of the same pixels, and published constants.
 
-After `stats.py`; `compute.py` runs the check at the end of a pass, `pca-stats` prints the comparison.
+`stats.py` keeps a `SelfCheck` with the statistics, `compute.py` makes it at the end of a pass, and `pca-stats` prints
+it and the comparison with the constants.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from .stats import RgbStats
 
 SMALLEST = 1e-9  # of the greatest eigenvalue: what is below is rounding, not colour
 ALLOWED = 5.0  # expected errors (one standard error each) that a check may be off
@@ -42,22 +40,27 @@ class SelfCheck:
         )
 
 
-def self_check(stats: RgbStats, sample: NDArray[np.uint8]) -> SelfCheck:
-    """Compares with scikit-learn on `sample`, uint8 (images, k, 3): k random pixels of each image."""
-    from sklearn.decomposition import PCA
+def self_check(
+    eigenvalues: NDArray[np.float64], eigenvectors: NDArray[np.float64], sample: NDArray[np.uint8]
+) -> SelfCheck:
+    """Compare ours with what scikit-learn finds in `sample`, uint8 (images, k, 3): k random pixels of each image.
+
+    `eigenvalues` (3,) are in descending order, `eigenvectors` the columns of a (3, 3).
+    """
+    from sklearn.decomposition import PCA  # takes a second to import, and only passes over data sets need it
 
     pixels = sample.reshape(-1, 3).astype(np.float64)
     with np.errstate(invalid="ignore"):  # all pixels alike: it divides by their variance
         fit = PCA(svd_solver="full").fit(pixels)
     values = fit.explained_variance_ * (len(pixels) - 1) / len(pixels)  # theirs is divided by n - 1
     expected_error, expected_angle = _expected(sample - fit.mean_, values, fit.components_.T)
-    error = np.abs(stats.eigenvalues - values) / np.maximum(values, _smallest(values))
+    error = np.abs(eigenvalues - values) / np.maximum(values, _smallest(values))
     return SelfCheck(
         num_images=len(sample),
         num_pixels=len(pixels),
         eigenvalue_error=float(error.max()),
         expected_eigenvalue_error=expected_error,
-        angle_degrees=float(angles_degrees(fit.components_.T, stats.eigenvectors).max()),
+        angle_degrees=float(angles_degrees(fit.components_.T, eigenvectors).max()),
         expected_angle_degrees=expected_angle,
     )
 
@@ -125,7 +128,7 @@ class Comparison(NamedTuple):
     ratio: NDArray[np.float64]
 
 
-def compare(stats: RgbStats) -> list[Comparison]:
-    """One row for each set of known constants (ImageNet's, so only an ImageNet should be near)."""
-    ours = np.sqrt(stats.eigenvalues)
+def compare(eigenvalues: NDArray[np.float64]) -> list[Comparison]:
+    """One row for each set of known constants, which are ImageNet's: other data sets need not be near them."""
+    ours = np.sqrt(eigenvalues)
     return [Comparison(known.name, known.kind, known.std, ours / known.std) for known in KNOWN]

@@ -27,7 +27,7 @@ from .decode.graph import (
 )
 from .decode.settings import Settings
 from .decode.stream import Feed, ImageStream, Request
-from .decode.tensors import _resampled, decoding
+from .decode.tensors import decoding, resampled
 from .errors import DatasetError, UserError
 from .geometry import CROP
 from .plan import draw_ahead, draw_epoch, share
@@ -104,13 +104,13 @@ class Loader:
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
         for stream, divisor in self._streams(epoch, step):
-            for output, feed in _resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
+            for output, feed in resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
                 yield self._batch(output.half() if self.half else output, feed)
 
     def levels(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
         """The same on the CPU before the treatment: images are uint8, beside them the lighting of each, (B, 3)."""
         for stream, _ in self._streams(epoch, step):
-            for output, feed in _resampled(stream, CROP, self.settings):
+            for output, feed in resampled(stream, CROP, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
 
     def _streams(self, epoch: int, step: int) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:

@@ -14,7 +14,7 @@ from .dataset.images import Dataset
 from .decode.graph import IMAGE_INPUTS, REGION_INPUTS, SQUARE_INPUTS, image_graph, region_graph, square_graph
 from .decode.settings import Settings
 from .decode.stream import ImageStream, Request
-from .decode.tensors import _resampled, decoding
+from .decode.tensors import decoding, resampled
 from .geometry import SHORT_SIDE
 
 
@@ -43,7 +43,7 @@ def squares(
     build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
     build = partial(build, **decoding(dataset, settings))
     stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
-    for pixels, feed in _resampled(stream, SHORT_SIDE, settings):
+    for pixels, feed in resampled(stream, SHORT_SIDE, settings):
         yield Decoded(feed.indices, pixels, feed.bad)
 
 

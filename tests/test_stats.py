@@ -110,7 +110,7 @@ def test_images_without_colour_have_statistics(kind: str, tmp_path: Path) -> Non
     assert (stats.eigenvalues >= 0).all()
     assert stats.eigenvalues[1:] == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(stats.eigenvectors.T @ stats.eigenvectors, np.eye(3), atol=1e-12)
-    assert self_check(stats, images.reshape(2, -1, 3)).passed
+    assert self_check(stats.eigenvalues, stats.eigenvectors, images.reshape(2, -1, 3)).passed
     stats.save(tmp_path / "stats.json")
     RgbStats.load(tmp_path / "stats.json")
 
@@ -158,7 +158,8 @@ def test_file_says_its_units_and_reads_line_by_line(saved: Path) -> None:
 def test_whole_images_and_self_check_survive_the_file(tmp_path: Path) -> None:
     images = natural(0, 20)
     plain = whole_stats(images)
-    stats = whole_stats(images, self_check=self_check(plain, images.reshape(20, -1, 3)))
+    check = self_check(plain.eigenvalues, plain.eigenvectors, images.reshape(20, -1, 3))
+    stats = whole_stats(images, self_check=check)
     stats.save(tmp_path / "full.json")
     loaded = RgbStats.load(tmp_path / "full.json")
     assert loaded.self_check == stats.self_check

@@ -15,7 +15,7 @@ import os
 import zlib
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from ..cache import cache_folder
 from ..files import whole_file
 from .images import Dataset, Split, StringTable
 from .regular import open_regular
-
-if TYPE_CHECKING:
-    from .layouts import Layout
 
 log = logging.getLogger("alexnet")
 
@@ -41,9 +38,10 @@ def index_path(root: Path, split: Split) -> Path | None:
     return folder and folder / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
 
 
-def stamp_of(root: Path, split: Split, layout: Layout) -> str:
-    """Digest of what a listing depends on besides the folders that were read for it."""
-    return _digest(json.dumps([VERSION, LISTING, str(root), split, layout.describe, layout.stamp()]).encode())
+def stamp_of(root: Path, split: Split, description: str, files: list[list[Any]]) -> str:
+    """Digest of what a listing depends on besides the folders that were read for it: a layout's description and the
+    [path, modification time, size] of the files that `Layout.stamp` gives."""
+    return _digest(json.dumps([VERSION, LISTING, str(root), split, description, files]).encode())
 
 
 def keep_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:

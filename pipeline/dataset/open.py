@@ -10,8 +10,10 @@ from typing import get_args
 
 from ..cache import can_keep
 from ..errors import DatasetError, NoSplit
+from .classes import in_training_classes
 from .images import Dataset, Listing, Split
-from .layouts import Layout
+from .index import index_path, keep_index, load_index, stamp_of
+from .layouts import Layout, find_layout
 from .regular import NotRegular, check_regular
 
 log = logging.getLogger("alexnet")
@@ -59,9 +61,6 @@ def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Da
     The labels of a validation split count in the classes of the training split, where there is one. `rescan` lists
     anew, as is needed when a file was replaced in place. Raises `NoSplit` where there is nothing of the split.
     """
-    from .classes import in_training_classes  # the modules need each other's types
-    from .layouts import find_layout
-
     root = locate(data)
     layout = find_layout(root, split)
     dataset = _open_layout(root, split, layout, rescan)
@@ -75,8 +74,6 @@ def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Da
 
 
 def _training_classes(root: Path) -> Sequence[str] | None:
-    from .layouts import find_layout
-
     try:
         layout = find_layout(root, "train")
     except NoSplit:  # a validation split alone
@@ -86,17 +83,15 @@ def _training_classes(root: Path) -> Sequence[str] | None:
 
 def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False) -> Dataset:
     """A split with classes of its own."""
-    from ..dataset import index
-
-    path, stamp = index.index_path(root, split), index.stamp_of(root, split, layout)
-    if path and not rescan and (cached := index.load_index(path, stamp, split)) is not None:
+    path, stamp = index_path(root, split), stamp_of(root, split, layout.describe, layout.stamp())
+    if path and not rescan and (cached := load_index(path, stamp, split)) is not None:
         return cached
     dataset = layout.list_images(rescan)
     if len(dataset) == 0:
         where = f"No images under {root} for split '{split}' ({layout.describe})."
         raise DatasetError(f"{where} {layout.describe_left_out()}".strip())
     if len(dataset) >= CACHE_FROM_IMAGES and can_keep() and path:
-        index.keep_index(path, stamp, dataset, layout.folders)
+        keep_index(path, stamp, dataset, layout.folders)
     return dataset
 
 

@@ -21,7 +21,7 @@ def decoding(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     return {"decode": "raw" if dataset.raw else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
-def _resampled(
+def resampled(
     stream: ImageStream,
     size: int,
     settings: Settings,

@@ -27,7 +27,6 @@ from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkp
 from alexnet.train.history import History
 from alexnet.train.parallel.mesh import Mesh
 from alexnet.train.step import TrainStep
-from alexnet.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
@@ -290,33 +289,6 @@ def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
     for (name, found), expected in zip(run.train_step.model.named_parameters(), by_hand.parameters(), strict=True):
         np.testing.assert_allclose(found.detach(), expected.detach(), rtol=2e-4, atol=2e-6, err_msg=name)
         assert float(velocity[name].abs().max()) > 0, name
-
-
-def test_dropout_depends_on_seed_epoch_and_step_only(colour_tree: Path, tmp_path: Path) -> None:
-    masks: list[bytes] = []
-
-    def with_spy(seed: int) -> Trainer:
-        run = trainer(colour_tree, tmp_path, {"seed": seed, "width": 0.1})
-        model = run.train_step.model
-        model.dropout6.register_forward_hook(lambda m, x, y: masks.append((y != 0).numpy().tobytes()))
-        model.fc6.register_forward_hook(lambda m, x, y: torch.ones_like(y))  # what is zero was dropped
-        return run
-
-    def step(run: Trainer, epoch: int, step: int) -> bytes:
-        images = torch.randn(4, 3, 224, 224)
-        run.train_step(Batch(images, torch.zeros(4, dtype=torch.int64), np.arange(4), epoch, step))
-        return masks[-1]
-
-    first, second, third = with_spy(0), with_spy(0), with_spy(1)
-    here = step(first, 1, 2)
-    step(second, 0, 0)
-    step(second, 1, 1)
-    torch.rand(17)
-    assert step(second, 1, 2) == here
-    others = [step(second, 1, 3), step(second, 2, 2), step(second, 2, 1), step(third, 1, 2), here]
-    assert len(set(others)) == 5
-    share = np.mean(np.frombuffer(here, np.bool_))
-    assert 0.4 < share < 0.6
 
 
 def test_a_finished_run_says_its_result_again(colour_tree: Path, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """The network and its training.
 
-Reading order: `config.py` (every switch, with its source), `model.py` (the network), `optimizer.py` (the paper's update
-and its schedules), `step.py` (forward and backward), `fused.py` (layers in faster forms: `lrn_cpu`, `lrn_triton`),
-`trainer.py` (the loop), `checkpoint.py`, `evaluate.py`. Several devices: `environment.py` (which rank this is),
-`launch.py` (who starts them), `mesh.py` (how they talk), `parallel.py` (the split), `pairs.py` (a pair's images).
-
-Behind the commands: `options.py`, `console.py` and `terminal.py` (what they share), `loading.py` and `session.py` (what
-they need before they start), `pca_stats.py`, `run.py`, `bench_train.py`, `bench_loader.py` and `demo.py` (what they
-do), `tables.py` and `bench_tables.py` (what they found).
+Reading order. What is trained: `presets.py` and `config.py` (every number, with its source), `network/` (the network
+and its faster layers). One step: `treatment.py` (what is done to images), `gradient.py` (forward and backward),
+`optimizer.py` (the paper's update and its schedules), `step.py` (all of a step). One run: `meter.py` (a window of
+steps), `health.py` (does it learn?), `history.py` (the run folder), `checkpoint.py` (the file), `trainer.py` (the
+loop). Around a run: `memory.py` (does the batch fit?), `resume.py` (which checkpoint?), `published.py` (torchvision's
+weights), `classifier.py` (a trained network), `evaluate.py` (exact errors), `bench.py` (how fast it is on a mesh).
+Several devices: `parallel/`.
 """

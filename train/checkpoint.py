@@ -32,11 +32,43 @@ from .network.model import AlexNet
 from .optimizer import momentum_by_name
 
 FORMAT, VERSION = "alexnet-checkpoint", 1
+METADATA = {  # fields of `Checkpoint` in the file's JSON text, beside the configuration
+    "classes": list,
+    "words": dict,
+    "epoch": int,
+    "step": int,
+    "rates": dict,
+    "schedule": dict,
+    "stats_fingerprint": str,
+    "dataset_fingerprint": str,
+    "versions": dict,
+}
 
 log = logging.getLogger(__name__)
 
 
-def _versions() -> dict[str, str]:
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that a run continues from, or that a network needs. Tensors are float32 or float64, on the CPU after
+    `load`."""
+
+    config: Config
+    classes: list[str]
+    words: dict[str, str] = field(default_factory=dict)  # what people call the classes, as far as known
+    epoch: int  # in which training continues, from 0
+    step: int  # steps taken since the start of training
+    model: dict[str, Tensor]  # parameters by name, both towers
+    momentum: dict[str, Tensor] = field(default_factory=dict)  # SGD's buffers by parameter name
+    rates: dict[str, float] = field(default_factory=dict)  # lr of each optimizer group: the momentum's unit
+    schedule: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray] = field(default_factory=dict)  # of any other kind: the treatment's mean and divisor
+    stats_fingerprint: str = ""
+    dataset_fingerprint: str = ""
+    versions: dict[str, str] = field(default_factory=lambda: tool_versions())
+
+
+def tool_versions() -> dict[str, str]:
+    """What writes a checkpoint here: for people, nothing reads it."""
     return {
         "alexnet": __version__,
         "torch": torch.__version__,
@@ -45,31 +77,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """All that a run continues from. Tensors are float32 or float64; `load` puts them on the CPU."""
-
-    config: Config
-    classes: list[str]
-    words: dict[str, str] = field(default_factory=dict)  # what people call the classes, as far as known
-    epoch: int  # the one training goes on in, from 0
-    step: int  # steps taken since the start of training
-    model: dict[str, Tensor]  # parameters by name, both towers
-    momentum: dict[str, Tensor] = field(default_factory=dict)  # SGD's buffers by parameter name
-    rates: dict[str, float] = field(default_factory=dict)  # lr of each optimizer group: the momentum's unit
-    schedule: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, NDArray] = field(default_factory=dict)  # mean image, lighting basis, random states ...
-    stats_fingerprint: str = ""
-    dataset_fingerprint: str = ""
-    versions: dict[str, str] = field(default_factory=_versions)
-
-
-def checkpoint_path(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step-{step:08d}.npz"
-
-
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `path` and have it on disk on return. If that fails, what stood there before still does."""
+    """Write `path`, which is on disk on return. After an error, which is an OSError, what was there before still is."""
     entries = _entries(checkpoint)
     needed = sum(entry.nbytes for entry in entries.values())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,22 +109,9 @@ def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
         "format": FORMAT,
         "version": VERSION,
         "config": asdict(checkpoint.config),
-        **{name: getattr(checkpoint, name) for name in _METADATA},
+        **{name: getattr(checkpoint, name) for name in METADATA},
     }
     return {"metadata": np.array(json.dumps(metadata)), **entries}
-
-
-_METADATA = {
-    "classes": list,
-    "words": dict,
-    "epoch": int,
-    "step": int,
-    "rates": dict,
-    "schedule": dict,
-    "stats_fingerprint": str,
-    "dataset_fingerprint": str,
-    "versions": dict,
-}
 
 
 def load(path: Path) -> Checkpoint:
@@ -142,7 +138,7 @@ def load(path: Path) -> Checkpoint:
         model={name: torch.from_numpy(entry) for name, entry in parts["model"].items()},
         momentum={name: torch.from_numpy(entry) for name, entry in parts["momentum"].items()},
         arrays=parts["array"],
-        **{name: metadata[name] for name in _METADATA},
+        **{name: metadata[name] for name in METADATA},
     )
 
 
@@ -157,7 +153,7 @@ def _read(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # of a dozen kinds, from zip, zlib, numpy's parser or the disk
+    except Exception as error:  # a dozen types, from zip, zlib, numpy's parser or the disk
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
@@ -171,7 +167,7 @@ def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of alexnet") from error
     if version > VERSION:
         raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update it")
-    for name, kind in _METADATA.items():
+    for name, kind in METADATA.items():
         if not isinstance(metadata.get(name), kind):
             raise CheckpointError(f"{path}: metadata {name}: expected {kind.__name__}, found {metadata.get(name)!r}")
     return metadata
@@ -187,6 +183,44 @@ def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[s
             raise CheckpointError(f"{what} {name}: expected shape {want}, found {have}: another network?")
         if str(found[name].dtype).removeprefix("torch.") not in ("float32", "float64"):
             raise CheckpointError(f"{what} {name}: expected float32 or float64, found {found[name].dtype}")
+
+
+def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """CheckpointError unless the run can go on with this training set."""
+    if tuple(checkpoint.classes) != dataset.classes:
+        difference = first_difference(checkpoint.classes, dataset.classes)
+        raise CheckpointError(
+            f"The checkpoint was trained on other classes than {dataset.root} has ({difference}). "
+            "Give the data set it was trained on, or start a new run."
+        )
+    if checkpoint.dataset_fingerprint != dataset.fingerprint:
+        raise CheckpointError(
+            f"The checkpoint was written while training on another data set than {dataset.root} "
+            "(its images, their sizes or their classes differ). Give the one it was trained on, or "
+            "start a new run."
+        )
+
+
+@torch.no_grad()
+def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Copy the state into a network, and into its optimizer, whose rates `set_rates` then changes as if uninterrupted.
+
+    On a mesh the checkpoint's tensors must have been cut to this rank's part. CheckpointError where shapes differ.
+    """
+    check_parameters("checkpoint: model", model.state_dict(), checkpoint.model)
+    model.load_state_dict(checkpoint.model)
+    if optimizer is None:
+        return
+    buffers = momentum_by_name(model, optimizer)
+    check_parameters("checkpoint: momentum", buffers, checkpoint.momentum)
+    for name, buffer in buffers.items():
+        buffer.copy_(checkpoint.momentum[name])
+    for group in optimizer.param_groups:
+        group["lr"] = checkpoint.rates[group["name"]]
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:08d}.npz"
 
 
 def saved_checkpoints(run_dir: Path) -> list[Path]:
@@ -208,7 +242,7 @@ def latest(run_dir: Path) -> Path | None:
 
 
 def newest_of(path: Path) -> Path:
-    """A checkpoint file as it is, and of a run folder the newest that is whole."""
+    """The checkpoint file itself, or the newest whole one of a run folder."""
     found = latest(path) if path.is_dir() else path
     if found is None:
         raise CheckpointError(f"{path}: no whole checkpoint in its folder checkpoints")
@@ -216,9 +250,9 @@ def newest_of(path: Path) -> Path:
 
 
 def prune(newest: Path, keep: int) -> None:
-    """Delete all but `keep` checkpoints of a run up to `newest`, those after it, and what was half-written.
+    """Delete checkpoints of a run: all up to `newest` but the last `keep`, all after it, and what was half-written.
 
-    Checkpoints after the newest are of a course that the run left when it was resumed from an earlier one.
+    Those after it belong to a course that the run left when it was resumed from an earlier checkpoint.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}: keep at least one checkpoint")
@@ -226,34 +260,3 @@ def prune(newest: Path, keep: int) -> None:
     kept = saved[: saved.index(newest) + 1][-keep:]
     for path in (*(p for p in saved if p not in kept), *newest.parent.glob(".step-*")):
         path.unlink(missing_ok=True)
-
-
-def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
-    """CheckpointError unless the run can go on with this training set."""
-    if tuple(checkpoint.classes) != dataset.classes:
-        difference = first_difference(checkpoint.classes, dataset.classes)
-        raise CheckpointError(
-            f"The checkpoint was trained on other classes than {dataset.root} has ({difference}). "
-            "Give the data set it was trained on, or start a new run."
-        )
-    if checkpoint.dataset_fingerprint != dataset.fingerprint:
-        raise CheckpointError(
-            f"The checkpoint was written while training on another data set than {dataset.root} "
-            "(its images, their sizes or their classes differ). Give the one it was trained on, or "
-            "start a new run."
-        )
-
-
-@torch.no_grad()
-def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Copy the state into a network on one device, and into its optimizer; `set_rates` may then go on."""
-    check_parameters("checkpoint: model", model.state_dict(), checkpoint.model)
-    model.load_state_dict(checkpoint.model)
-    if optimizer is None:
-        return
-    buffers = momentum_by_name(model, optimizer)
-    check_parameters("checkpoint: momentum", buffers, checkpoint.momentum)
-    for name, buffer in buffers.items():
-        buffer.copy_(checkpoint.momentum[name])
-    for group in optimizer.param_groups:
-        group["lr"] = checkpoint.rates[group["name"]]

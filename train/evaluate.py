@@ -1,12 +1,13 @@
 """Top-1 and top-5 error, exactly: every image once, hits counted as integers, divided once.
 
-A view is a 224x224 crop of the central 256-square, mirrored or not; class probabilities, not logits, are averaged
-over views and over models (section 4.1 and `LogregCostLayer` in the authors' layer.cu).
+`classifier.py` gives the probabilities of each image, `parallel/tower_loader.py` the images. `trainer.py` validates
+with it after every epoch, `alexnet evaluate` measures checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,13 +36,6 @@ class Evaluation:
     bad: dict[str, str] = field(default_factory=dict)
 
 
-def topk_correct(probability: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> Tensor:
-    """How many of the true classes are among the k most probable, int64 (len(ks),)."""
-    best = probability.topk(min(max(ks), probability.shape[1]), dim=1).indices
-    hits = best == labels[:, None]
-    return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])
-
-
 def evaluate(
     classifiers: Sequence[Classifier],
     dataset: Dataset,
@@ -52,33 +46,28 @@ def evaluate(
     settings: Settings,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Evaluate the average of one or more classifiers, which lie on `mesh`, on every image of a data set.
+    """The errors of one or more classifiers, which lie on `mesh` and are averaged, on every image of a data set.
 
-    The data-parallel ranks share the images; all get the whole result. `progress` is told about how many are done.
-
-    Labels are matched to what the classifiers know by the names of classes; the data set may have fewer of them.
-    Raises `TooManyBadFiles` when more than `settings.max_bad` of the images cannot be used, UserError when it has
-    others.
+    The data-parallel ranks share the images; all get the whole result. `progress` is called with the number of images
+    done, roughly. Labels are matched to what the classifiers know by the names of classes, of which the data set may
+    have fewer. Raises TooManyBadFiles where more than `settings.max_bad` of the images cannot be used, and UserError
+    where the data set has other classes.
     """
     dataset = in_classes_of(classifiers, dataset)
-    training = [c.model.training for c in classifiers]
-    for classifier in classifiers:
-        classifier.model.eval()
-    correct = torch.zeros(2, dtype=torch.int64, device=mesh.device)
+    correct = torch.zeros(2, dtype=torch.int64, device=mesh.device)  # top-1, top-5
     loss = torch.zeros((), dtype=torch.float64, device=mesh.device)
     bad: dict[int, str] = {}
     seen = 0
     progress(0)
-    for batch in tower_squares(dataset, mesh, batch_size=batch_size, settings=settings, bad=bad):
-        if len(batch.indices):
-            probability = probabilities(classifiers, batch.pixels.to(mesh.device), views)
-            labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(mesh.device)
-            correct += topk_correct(probability, labels)
-            loss -= probability.gather(1, labels[:, None]).clamp_min(1e-300).log().sum()
-        seen += len(batch.indices)
-        progress(min(len(dataset), (seen + len(bad)) * mesh.dp.size))
-    for classifier, was in zip(classifiers, training, strict=True):
-        classifier.model.train(was)
+    with _evaluation_mode(classifiers):
+        for batch in tower_squares(dataset, mesh, batch_size=batch_size, settings=settings, bad=bad):
+            if len(batch.indices):
+                probability = probabilities(classifiers, batch.pixels.to(mesh.device), views)
+                labels = torch.from_numpy(dataset.labels[batch.indices].astype(np.int64)).to(mesh.device)
+                correct += topk_correct(probability, labels)
+                loss -= probability.gather(1, labels[:, None]).clamp_min(1e-300).log().sum()
+            seen += len(batch.indices)
+            progress(min(len(dataset), (seen + len(bad)) * mesh.dp.size))
     for total in (correct, loss):
         mesh.dp.sum(total)
     seen = sum(mesh.dp.gather_objects(seen))
@@ -89,8 +78,8 @@ def evaluate(
     if seen == 0 or len(bad) > settings.max_bad * len(dataset):
         raise TooManyBadFiles(describe_bad(dataset, bad, settings.max_bad))
     top1, top5 = (1 - correct.double() / seen).tolist()
-    names = {dataset.name(i): why for i, why in sorted(bad.items())}
-    return Evaluation(seen, top1, top5, loss.item() / seen, views, names)
+    reasons = {dataset.name(i): reason for i, reason in sorted(bad.items())}
+    return Evaluation(seen, top1, top5, loss.item() / seen, views, reasons)
 
 
 def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Dataset:
@@ -105,3 +94,23 @@ def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Datase
             f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line."
         )
     return relabelled(dataset, classes, "the checkpoint", remedy)
+
+
+@contextmanager
+def _evaluation_mode(classifiers: Sequence[Classifier]) -> Iterator[None]:
+    """Without dropout; afterwards the networks are as they were, for training may go on."""
+    were_training = [classifier.model.training for classifier in classifiers]
+    for classifier in classifiers:
+        classifier.model.eval()
+    try:
+        yield
+    finally:
+        for classifier, was in zip(classifiers, were_training, strict=True):
+            classifier.model.train(was)
+
+
+def topk_correct(probability: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> Tensor:
+    """How many of the true classes are among the k most probable, int64 (len(ks),)."""
+    best = probability.topk(min(max(ks), probability.shape[1]), dim=1).indices
+    hits = best == labels[:, None]
+    return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])

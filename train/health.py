@@ -1,14 +1,15 @@
-"""Whether a run learns: what a batch size asks of the rate, and the signs by which a stuck run is known.
+"""Does a run learn? What a batch size asks of the rate, and the signs of a run that is stuck.
 
-`run.py` prints `rate_note` before training. The trainer counts living units at each step and shows each window's record
-to a `Watch`; what that finds goes to the user and into `metrics.jsonl`. No figure here costs a pass of its own.
+`alexnet train` prints `rate_note` before training. `trainer.py` counts living units at each step and shows each
+window's record to a `Watch`; what that finds goes to the user and into `metrics.jsonl`. No figure here needs a pass of
+its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .config import Config
+from .history import Record
 from .parallel.axis import Axis
 
 AT_CHANCE = 0.98  # of the loss of guessing: plateaus of slow starts lie between this and 1
@@ -24,8 +26,6 @@ HAS_LEARNED = 0.8  # of it: a loss that was below this and comes halfway back ha
 MOST_DEAD = 0.95  # share of a layer's units; in runs that learn up to half of them rest for a window
 PATIENCE = 200, 2000  # steps at chance, at least and at most; between them a tenth of the run
 SPAN = 20  # steps that are judged together, however short the windows
-
-Record = dict[str, Any]
 
 
 def rate_per_image(config: Config) -> float:
@@ -35,7 +35,7 @@ def rate_per_image(config: Config) -> float:
 
 
 def rate_note(config: Config) -> str | None:
-    """What to know where the batch is another than the preset's and the rate the same."""
+    """Advice for the user where the batch is not the preset's, and the rate still is."""
     preset = Config.from_preset(config.preset)
     ratio = config.batch_size / preset.batch_size
     if ratio == 1 or config.lr != preset.lr:
@@ -57,7 +57,7 @@ def loss_of_guessing(labels: NDArray[np.int32]) -> float:
 
 
 class LiveUnits:
-    """Which units of layers had any effect in a window: those whose bias got a gradient.
+    """Which units of some layers had any effect in a window: those whose bias got a gradient.
 
     The gradient of a rectified unit's bias is zero exactly where the unit is off, for all images of a step and for
     all data-parallel ranks, over which gradients are summed. `mp` adds the other tower's units.
@@ -69,7 +69,7 @@ class LiveUnits:
         self._live: dict[str, Tensor] = {}
 
     def add(self) -> None:
-        """After a step's gradients are complete; a frozen layer has none, and is left out."""
+        """Count a step, after which `.grad` still holds its gradients; a frozen layer has none, and is left out."""
         for name, bias in self._biases.items():
             if bias.grad is None:
                 continue
@@ -90,7 +90,7 @@ class LiveUnits:
 class Watch:
     """Judges windows of training by their records; `look` returns what is new to say.
 
-    Each sign is told once, and again only after it was gone. `past` are the records of a run that is continued.
+    Each sign is reported once, and again only after it was gone. `past` are the records of a run that is continued.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Watch:
         if steps < SPAN:
             return []
         loss = sum(n * r["loss"] for n, r in self._span) / steps
-        signs = {sign: text for sign, text in self._signs(loss) if text}
+        signs = dict(self._signs(loss))
         self._lowest = min(self._lowest, loss)
         new = [
             {"kind": "warning", "epoch": record["epoch"], "step": record["step"], "sign": sign, "text": text}
@@ -128,34 +128,28 @@ class Watch:
         self._told = set(signs)
         return new
 
-    def _signs(self, loss: float) -> Iterable[tuple[str, str | None]]:
+    def _signs(self, loss: float) -> Iterator[tuple[str, str]]:
+        """What is wrong now, as (sign, text); `loss` is the mean of the span."""
         if self._lowest < HAS_LEARNED * self._chance and loss > (self._lowest + self._chance) / 2:
-            yield (
-                "jumped back",
-                (
-                    f"The loss has jumped back to {loss:.3f} from {self._lowest:.3f}; "
-                    f"guessing reaches {self._chance:.3f}. The rate is too high: {self._remedy()}."
-                ),
+            text = (
+                f"The loss has jumped back to {loss:.3f} from {self._lowest:.3f}; "
+                f"guessing reaches {self._chance:.3f}. The rate is too high: {self._remedy()}."
             )
+            yield "jumped back", text
         elif loss >= AT_CHANCE * self._chance and self._position >= self._patience:
-            yield (
-                "at chance",
-                (
-                    f"After {self._position:,} steps the loss is {loss:.3f}, and guessing reaches {self._chance:.3f}: "
-                    f"nothing is learned yet. If it stays there, {self._remedy()}."
-                ),
+            text = (
+                f"After {self._position:,} steps the loss is {loss:.3f}, and guessing reaches {self._chance:.3f}: "
+                f"nothing is learned yet. If it stays there, {self._remedy()}."
             )
+            yield "at chance", text
         for key in sorted(k for k in self._span[-1][1] if k.startswith("dead_")):
             share = min(r.get(key, 0.0) for _, r in self._span)
             if share >= MOST_DEAD:
-                yield (
-                    key,
-                    (
-                        f"{share:.0%} of the units of {key.removeprefix('dead_')} are dead: "
-                        f"no image of the last window switched them on, and they learn no more. "
-                        f"To mend it, {self._remedy()}."
-                    ),
+                text = (
+                    f"{share:.0%} of the units of {key.removeprefix('dead_')} are dead: no image of the last window "
+                    f"switched them on, and they learn no more. To mend it, {self._remedy()}."
                 )
+                yield key, text
 
     def _remedy(self) -> str:
         """What to do, by how the rate compares with the preset's."""

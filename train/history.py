@@ -1,6 +1,6 @@
-"""The folder of a run: who may write there, and what its metrics say.
+"""The history of a run in its folder: `config.json` and `metrics.jsonl`, and the lock of the one who writes them.
 
-`trainer.py` writes into it; `checkpoint.py` keeps its checkpoints. On a mesh only the first rank does.
+`trainer.py` writes it, on a mesh the first rank alone; `checkpoint.py` keeps the checkpoints beside it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ Record = dict[str, Any]
 
 
 class History:
-    """`config.json` and `metrics.jsonl` of a run; one that is not `kept` writes nothing."""
+    """Writes the history of a run; one that is not `kept`, as on most ranks of a mesh, writes nothing."""
 
     def __init__(self, folder: Path, kept: bool = True) -> None:
         self.folder, self.kept = folder, kept
 
     @contextmanager
     def opened(self, config: Config, epoch: int, step: int) -> Iterator[list[Record]]:
-        """Create and lock the folder, and keep of the metrics what lies up to this position, which is yielded: the
-        rest will be made again."""
+        """Create and lock the folder, and go back to this position; yields the records up to it.
+
+        UserError where another process writes there.
+        """
         if not self.kept:
             yield []
             return
@@ -37,13 +39,14 @@ class History:
             yield self.go_back(epoch, step)
 
     def go_back(self, epoch: int, step: int) -> list[Record]:
-        """Forget the records after a position; returns those up to it."""
+        """Delete the records after a position, which will be made again; returns those up to it."""
         path = self.folder / "metrics.jsonl"
         past = [r for r in _records(path) if (r["epoch"], r["step"]) <= (epoch, step)] if (epoch, step) > (0, 0) else []
         write_atomically(path, "".join(json.dumps(r) + "\n" for r in past).encode())
         return past
 
     def write(self, record: Record) -> None:
+        """Append a record to `metrics.jsonl`."""
         if self.kept:
             path = self.folder / "metrics.jsonl"
             with naming(path), path.open("a") as file:

@@ -1,4 +1,8 @@
-"""TODO"""
+"""Does a batch fit into a device's memory? Asked before anything is allocated, so that the answer can name one that
+does.
+
+From the shapes of `network/size.py`, and how a mesh shares them out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisat
 def check_memory(
     config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK, num_sharing: int = 1
 ) -> None:
-    """Refuse, before anything is allocated, a batch that cannot fit; the message says which would.
+    """UserError where a batch cannot fit; its message says which would.
 
     Parameters are held three times (weights, gradients, velocities) and every activation about
     `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs. On a mesh both are shared out, and
@@ -43,4 +47,5 @@ def check_memory(
 
 
 def available_bytes(device: torch.device) -> int:
+    """Free memory of a GPU; for the CPU what this process may still use."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else hardware.memory()[0]

@@ -1,6 +1,7 @@
 """What a window of training steps did: loss, error, images per second, and the share of time spent waiting.
 
-Sums stay on the device until the window is closed, so that no step waits for a number to be printed.
+`trainer.py` adds each step and writes the records into the run's history. Sums stay on the device until a window is
+closed, so that no step waits for a number to be printed.
 """
 
 from __future__ import annotations

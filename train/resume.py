@@ -1,6 +1,6 @@
-"""What a command needs before it can start: the checkpoint to go on from, the statistics, a classifier.
+"""Where a run writes and what it continues from: its folder, its checkpoint, its configuration.
 
-Between the command line, which knows paths and flags, and the trainer and the evaluation, which know neither.
+Between the command line, which knows paths and flags, and `trainer.py`, which gets what is found here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.files import can_write_into
-from ..train import checkpoint as checkpoints
+from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
 from .parallel.ranks import ALONE, RankInfo
@@ -24,7 +24,8 @@ NEWEST = "newest"  # --resume without a path
 def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, info: RankInfo = ALONE) -> Path:
     """The run folder: as given, else the one that is resumed, else a new one named by the time.
 
-    Ranks that were started elsewhere need its name: when they start again they must find it.
+    UserError where it cannot be written, and where ranks that torchrun or SLURM started give none: all must find it,
+    and again after a restart.
     """
     run_dir = given or _usual_run_dir(resume, preset, info)
     if info.rank == 0 and not can_write_into(run_dir):
@@ -47,8 +48,8 @@ def _usual_run_dir(resume: str | None, preset: str | None, info: RankInfo) -> Pa
 def find_checkpoint(resume: str | None, run_dir: Path, info: RankInfo = ALONE) -> Checkpoint | None:
     """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder. The first rank looks.
 
-    None is a fresh start; a folder that already holds a run then is an error, and so is a missing checkpoint. After a
-    restart by a launcher it is the newest there is, whatever the command said at first.
+    None means a fresh start. It is an error to start afresh where there is a run already, and to resume what is not
+    there. After a restart by a launcher the newest checkpoint is taken, whatever the command said at first.
     """
     path = info.from_main("checkpoint", lambda: str(_checkpoint_path(resume, run_dir, info.restarts) or ""))
     return checkpoints.load(Path(path)) if path else None
@@ -72,7 +73,8 @@ def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path |
 
 
 def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Checkpoint | None) -> Config:
-    """The preset with what was changed, or, on resuming, the checkpoint's, which nothing may contradict."""
+    """The preset with some values changed; on resuming the checkpoint's, and CheckpointError where these differ from
+    it."""
     if saved is None:
         return Config.from_preset(preset or "paper", **overrides)
     found = asdict(saved.config)

@@ -53,10 +53,10 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out. What changes pixels is the configuration's: of `settings` that part counts for nothing.
+    """How a run is carried out: what may differ when it is resumed.
 
-    Another device, mesh or `execution` reorders sums, and so changes last bits; nothing else here changes what a run
-    computes.
+    Another device, mesh or `execution` reorders sums and so changes last bits; nothing else here changes what a run
+    computes. `decode` and `max_pixels` would, so those of `settings` give way to the configuration's.
     """
 
     run_dir: Path

@@ -1,4 +1,8 @@
-"""TODO"""
+"""One axis of the mesh: what the ranks along it send each other, counted and timed.
+
+Over gloo or NCCL, by `torch.distributed`. `mesh.py` has one of these for each of its dims; `split.py` and
+`tower_loader.py` use them.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,12 @@ from torch import Tensor
 
 
 class TransportError(RuntimeError):
-    """What gloo or NCCL say when another rank does not answer."""
+    """What gloo or NCCL raise when another rank does not answer."""
 
 
 @contextmanager
 def _transport() -> Iterator[None]:
-    """Around all that is asked of them: what they raise may come when a message begins, or when it is waited for."""
+    """Around every call of gloo or NCCL, which may raise when a message starts or only when it is waited for."""
     try:
         yield
     except RuntimeError as error:
@@ -30,10 +34,10 @@ def _transport() -> Iterator[None]:
 
 @dataclass
 class Axis:
-    """One axis of the mesh as a rank sees it: the `size` ranks that differ in nothing else, itself at `index`.
+    """One axis of the mesh as a rank sees it: the `size` ranks along it, itself at `index`.
 
-    Alone on its axis a rank sends nothing. Tensors may lie on any device; with `via_host` those of a GPU go by way of
-    the CPU, where gloo finds them.
+    A rank that is alone on its axis sends nothing. Tensors may lie on any device; with `via_host` those of a GPU are
+    copied to the CPU first, for gloo.
     """
 
     size: int = 1
@@ -41,7 +45,7 @@ class Axis:
     group: Any = None
     via_host: bool = False
     bytes_sent: int = field(default=0, compare=False)
-    seconds_blocked: float = field(default=0.0, compare=False)  # until others had sent
+    seconds_blocked: float = field(default=0.0, compare=False)  # spent waiting until others had sent
 
     def start_gather(self, x: Tensor) -> Callable[[], Tensor]:
         """Begin to collect `x` from every rank; the function returned waits for (size, *x.shape).
@@ -107,18 +111,18 @@ class Axis:
             x.copy_(sent)
 
     def gather_rows(self, x: Tensor, num_rows: int) -> Tensor:
-        """All rows (num_rows, ...) of which `x` is this rank's part, by the rule of `own`."""
+        """All rows (num_rows, ...), of which `x` is this rank's part as `own` cuts it."""
         most = -(-num_rows // self.size)
         padded = torch.cat([x, x.new_zeros((most - len(x), *x.shape[1:]))])
         counts = [len(part) for part in torch.empty(num_rows, device="meta").tensor_split(self.size)]
         return torch.cat([part[:count] for part, count in zip(self.gather(padded), counts, strict=True)])
 
     def own(self, x: Tensor, dim: int = 0) -> Tensor:
-        """This rank's part of `x`: a view."""
+        """This rank's part of `x` along `dim`: a view, of the first ranks one longer where they do not share evenly."""
         return x.tensor_split(self.size, dim)[self.index]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """`value`, which JSON can hold, of every rank."""
+        """`value` of every rank; it must be what JSON can hold."""
         if self.size == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -128,9 +132,9 @@ class Axis:
         return [json.loads(row[:size].tobytes()) for row, size in rows]
 
     def _start_trade(self, sent: dict[int, Tensor], received: Any) -> Callable[[], None]:
-        """Begin to send rank i of the axis `sent[i]` and to receive `received[i]` from it.
+        """Begin to send `sent[i]` to rank i of the axis, for each i in it, and to receive `received[i]` from it.
 
-        Between two ranks that takes half the time of gloo's collectives.
+        Between two ranks this takes half the time of gloo's collectives.
         """
         ends = [
             dist.P2POp(way, tensors[i], group=self.group, group_peer=i)

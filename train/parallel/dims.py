@@ -1,4 +1,7 @@
-"""TODO"""
+"""The shape of a mesh of ranks, as `--mesh` says it.
+
+`devices.py` chooses one where the user does not, `mesh.py` builds the mesh, and `split.py` cuts the network to it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class ParallelDims:
 
     @classmethod
     def parse(cls, text: str) -> Self:
+        """From text such as 4x2; UserError where it is not of that form."""
         parts = text.lower().split("x")
         if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
             raise UserError(f"--mesh {text}: give data x model ranks, as in 1x2 (the paper's) or 4x2.")

@@ -1,14 +1,14 @@
-"""The mesh of devices, dp x mp, and how its ranks talk.
+"""The mesh of ranks, dp x mp, and which of them is missing when one is lost.
 
-`launch.py` starts the ranks; `parallel.py` splits the network over `mp` and sums gradients over `dp`. A mesh of one
-rank sends nothing, so what is written for a mesh works on one device as it is.
+`ranks.py` says who is there; `split.py` splits the network over `mp` and sums gradients over `dp`. A mesh of one rank
+sends nothing, so what is written for a mesh works on one device as it is.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,19 +18,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
 from ...pipeline.errors import UserError
 from .axis import Axis, TransportError
 from .dims import CPU, ONE_RANK, ParallelDims
 from .ranks import RankInfo, RankLost
 
+log = logging.getLogger("alexnet")
+
 SECONDS_FOR_WITNESSES = 3.0  # after a time-out, for the other ranks to say where they are
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """All ranks, and where this one stands. `world` is for control: small CPU tensors and objects, by gloo."""
+    """All ranks, and where this one stands. `world` is for control: small CPU tensors and objects, over gloo."""
 
     dims: ParallelDims = ONE_RANK
     device: torch.device = CPU
@@ -56,9 +57,9 @@ class Mesh:
 
     @contextmanager
     def watched(self, where: Callable[[], str]) -> Iterator[None]:
-        """Turn what the transport says of a rank that died or hangs into a `RankLost` that names it.
+        """Turn what the transport raises when a rank died or hangs into a `RankLost` that names the rank.
 
-        `where` says what this rank was doing, as in "step 12".
+        `where` returns what this rank was doing, as in "step 12".
         """
         try:
             yield
@@ -66,7 +67,7 @@ class Mesh:
             raise RankLost(self._explain(where(), bool(re.search("time(d )?out", str(error), re.I)))) from error
 
     def _explain(self, where: str, timed_out: bool) -> str:
-        """Who is missing: all ranks that meet an error leave their name in the store, one that hangs cannot."""
+        """Who is missing: every rank that meets an error leaves its name in the store; one that hangs cannot."""
         missing = self._ranks_without_word()
         names = ", ".join(f"rank {r} (dp {r // self.dims.mp}, mp {r % self.dims.mp})" for r in missing)
         if missing and timed_out:
@@ -74,7 +75,7 @@ class Mesh:
         return f"The connection to {names or 'another rank'} was lost in {where}."
 
     def _ranks_without_word(self) -> list[int]:
-        """Empty where the store has gone too."""
+        """The ranks that left no name in the store in time; empty where the store is lost too."""
         others = [rank for rank in range(self.world.size) if rank != self.world.index]
         deadline = time.monotonic() + SECONDS_FOR_WITNESSES
         try:
@@ -89,28 +90,28 @@ class Mesh:
 
 
 class Agreement:
-    """What the ranks say at each step, and the largest of it for all to act on at the same step.
+    """The largest of the numbers that the ranks give at each step, so that all act on them at the same step.
 
-    With several ranks that is what they said at the step before, so that nobody waits to hear it.
+    With several ranks it is that of the step before: no rank waits to hear the others.
     """
 
     def __init__(self, world: Axis) -> None:
         self._world = world
-        self._heard: Callable[[], Tensor] | None = None
+        self._wait: Callable[[], Tensor] | None = None  # for what was given at the step before: (ranks, numbers)
 
-    def __call__(self, *said: int) -> list[int]:
+    def __call__(self, *given: int) -> list[int]:
         if self._world.size == 1:
-            return list(said)
-        before, self._heard = self._heard, self._world.start_gather(torch.tensor(said))
-        return before().amax(0).tolist() if before else [0] * len(said)
+            return list(given)
+        wait, self._wait = self._wait, self._world.start_gather(torch.tensor(given))
+        return wait().amax(0).tolist() if wait else [0] * len(given)
 
 
 def build_mesh(dims: ParallelDims, info: RankInfo, devices: Sequence[torch.device], timeout_seconds: float) -> Mesh:
     """Join the ranks of `info` in a mesh; `devices` are those of this machine's ranks.
 
-    Ranks of a pair are neighbours, so a pair stays within a machine. NCCL on GPUs; gloo on CPUs, and where two
-    ranks share a GPU, which NCCL does not do. NCCL, which ends a process without a word, waits twice as long as
-    `world`, which names the rank that is missing.
+    Ranks that share the network are neighbours, and so on one machine. They talk over NCCL on GPUs; over gloo on CPUs,
+    and where two ranks share a GPU, which NCCL does not allow. NCCL ends a process without a word, so it waits twice as
+    long as `world`, which names the rank that is missing.
     """
     assert dims.num_ranks == info.size
     device = devices[info.local_rank]
@@ -118,25 +119,24 @@ def build_mesh(dims: ParallelDims, info: RankInfo, devices: Sequence[torch.devic
         return Mesh(dims, device, info=info)
     shared = device.type == "cuda" and len(set(devices)) < len(devices)
     if shared and info.rank == 0:
-        warnings.warn("Two ranks share a GPU: they talk through the host's memory, which is slow.", stacklevel=2)
+        log.warning("Two ranks share a GPU: they talk through the host's memory, which is slow.")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "gloo" if device.type == "cpu" or shared else "cpu:gloo,cuda:nccl"
     patience = timedelta(seconds=timeout_seconds)
     timeout = patience * (1 if backend == "gloo" else 2)
     dist.init_process_group(backend, store=info.store, rank=info.rank, world_size=info.size, timeout=timeout)
+    dp_index, mp_index = divmod(info.rank, dims.mp)
     ranks = torch.arange(info.size).view(dims.dp, dims.mp)
-    groups = [dist.new_subgroups_by_enumeration(rows.tolist(), timeout=timeout)[0] for rows in (ranks.T, ranks)]
-    mesh = DeviceMesh.from_group(groups, "cpu", mesh=ranks, mesh_dim_names=("dp", "mp"))
-    dp, mp = (
-        Axis(size, mesh.get_local_rank(name), mesh.get_group(name), shared)
-        for name, size in (("dp", dims.dp), ("mp", dims.mp))
-    )
+    dp_group, _ = dist.new_subgroups_by_enumeration(ranks.T.tolist(), timeout=timeout)
+    mp_group, _ = dist.new_subgroups_by_enumeration(ranks.tolist(), timeout=timeout)
+    dp = Axis(dims.dp, dp_index, dp_group, via_host=shared)
+    mp = Axis(dims.mp, mp_index, mp_group, via_host=shared)
     world = Axis(info.size, info.rank, dist.new_group(backend="gloo", timeout=patience))
     return Mesh(dims, device, dp, mp, world, info)
 
 
 def leave_mesh() -> None:
-    """End what `build_mesh` began; nothing where it had nothing to begin."""
+    """End what `build_mesh` began; does nothing for a rank that is alone."""
     if dist.is_initialized():
         dist.destroy_process_group()

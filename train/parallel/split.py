@@ -1,10 +1,10 @@
 """The split of the network over a mesh: the only place that knows both.
 
-    model.py (whole, on one device) -> `parallelize` -> this rank's part, which the trainer runs as if it were whole
+    model.py (whole, on one device) -> `parallelize` -> this rank's part, which `step.py` runs as if it were whole
 
 Of every parameter a rank keeps its part along dimension 0: with the paper's 1x2 that is one tower. The towers meet
-where the paper's GPUs do (s3.5): the inputs of conv3, fc6, fc7 and fc8 are gathered from both. The concatenation of
-the parts is the one-device network, and any mesh computes the same function as it.
+where the paper's GPUs do (s3.5): the inputs of conv3, fc6, fc7 and fc8 are gathered from both. The concatenation of the
+parts is the one-device network, and any mesh computes the same function as it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .mesh import Mesh
 
 
 def check_split(config: Config, num_classes: int, dims: ParallelDims) -> None:
-    """UserError where a network or its batch cannot be shared out over a mesh."""
+    """Raise UserError where a network or its batch cannot be shared out over a mesh."""
     if config.towers % dims.mp:
         raise UserError(
             f"--mesh {dims} splits the network in {dims.mp}, but preset {config.preset} has {config.towers} "
@@ -43,9 +43,10 @@ def check_split(config: Config, num_classes: int, dims: ParallelDims) -> None:
 
 
 def parallelize(model: AlexNet, mesh: Mesh) -> None:
-    """Make a whole network, in place, this rank's part of it; on a mesh of one rank nothing changes.
+    """Cut a whole network down, in place, to this rank's part of it; on a mesh of one rank nothing changes.
 
-    It then takes the images of its dp rank, the same ones in each of a pair, and gives the logits of all classes.
+    It then takes the images of its dp rank, which are the same for all of its mp ranks, and gives the logits of all
+    classes.
     """
     if mesh.mp.size > 1:
         _split_towers(model, mesh.mp)
@@ -79,10 +80,9 @@ def _gather_output(mp: Axis, num_classes: int, layer: nn.Module, inputs: tuple[T
 
 
 class _Exchange(torch.autograd.Function):
-    """(B, C, ...) of each tower -> (B, size x C, ...), tower after tower.
+    """(B, C, ...) of each tower -> (B, size x C, ...), tower after tower; channels last in memory, there and back.
 
-    Each tower uses all of it, so a channel's gradient is the sum of what every tower says of it. Channels are last in
-    memory, there and back.
+    Every tower uses every channel, so a channel's gradient is the sum of those that the towers compute.
     """
 
     @staticmethod
@@ -98,8 +98,10 @@ class _Exchange(torch.autograd.Function):
 
 
 class _GatherLogits(torch.autograd.Function):
-    """(B, a tower's classes) -> (B, num_classes). Each tower computes the same loss of all, so a gradient is whole
-    already: each takes its own part."""
+    """(B, a tower's classes) -> (B, num_classes).
+
+    Every tower computes the same loss from all logits, so the gradient is complete on each, which takes its own part.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, mp: Axis, num_classes: int) -> Tensor:
@@ -113,8 +115,8 @@ class _GatherLogits(torch.autograd.Function):
 
 
 class DropoutPart(Dropout):
-    """The part of a dropout layer whose images and units lie on one rank: its mask is cut from that of the whole batch
-    and layer, which every rank draws alike."""
+    """A dropout layer for the images and units of one rank: every rank draws the mask of the whole batch and layer
+    alike, and cuts its own part from it."""
 
     def __init__(self, whole: Dropout, batch_size: int, mesh: Mesh) -> None:
         super().__init__(1 - whole.keep, whole.inverted)
@@ -131,8 +133,8 @@ class DropoutPart(Dropout):
 class GradientSum:
     """Sums every gradient over the data-parallel ranks, each as soon as the backward pass has it.
 
-    A loss must be this rank's share of the batch's mean. The network has 16 parameters, and those of fc6..fc8, nearly
-    all of the bytes, come first: there is nothing to gain from buckets.
+    For losses that are this rank's share of the batch's mean. The network has 16 parameters, and those of fc6..fc8,
+    nearly all of the bytes, come first: buckets would gain nothing.
     """
 
     def __init__(self, model: nn.Module, dp: Axis) -> None:
@@ -147,7 +149,7 @@ class GradientSum:
         self._pending.append(self._dp.start_sum(parameter.grad))
 
     def finish(self) -> None:
-        """Wait for all; the optimizer may then step."""
+        """Wait for all sums; then the optimizer may step."""
         for wait in self._pending:
             wait()
         self._pending.clear()
@@ -155,18 +157,18 @@ class GradientSum:
 
 @torch.no_grad()
 def make_replicas_equal(model: nn.Module, dp: Axis) -> None:
-    """Give all data-parallel ranks the first one's parameters: different processors may draw different last bits."""
+    """Give all data-parallel ranks the first one's parameters: on other processors the last bits drawn may differ."""
     for parameter in model.parameters():
         dp.copy_first(parameter)
 
 
 def own_part(whole: Mapping[str, Tensor], mp: Axis) -> dict[str, Tensor]:
-    """This rank's part of whole parameters, or of their velocities, by name."""
+    """This rank's parts of whole parameters, or of their velocities, by name: views."""
     return {name: mp.own(tensor) for name, tensor in whole.items()}
 
 
 def whole_state(part: Mapping[str, Tensor], model: AlexNet, mp: Axis) -> dict[str, Tensor]:
-    """The one-device layout, on the CPU, of parameters of which each rank holds a part: the same on all of `mp`."""
+    """Whole parameters, or velocities, on the CPU, from the parts that the ranks of `mp` hold; all of them get it."""
     with torch.device("meta"):
         shapes = AlexNet(model.config, model.num_classes).state_dict()
     return {name: mp.gather_rows(tensor.detach().cpu(), len(shapes[name])) for name, tensor in part.items()}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, repeat
+from math import ceil
 from typing import TypeVar
 
 import numpy as np
@@ -81,52 +82,69 @@ class TowerLoader:
         return self.batches()
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
-        """As the source's, whole. A batch is asked for, and its exchange begun, one step ahead.
+        """As the source's, but whole; each is asked for, and its exchange begun, one step ahead.
 
         CPUs exchange grey levels, a quarter of the bytes, and treat them afterwards; GPUs what the network sees.
         """
         if self.mesh.mp.size == 1:
             return self.source.batches(epoch, step)
         if self.source.settings.on_gpu:
-            return _one_ahead(self.source.batches(epoch, step), self._start)
+            return _one_ahead(self.source.batches(epoch, step), self._start_batch)
         return self._treated(epoch, step)
 
     def _treated(self, epoch: int, step: int) -> Iterator[Batch]:
-        threads, how = self.source.settings.threads, self.source.treatment
+        """Batches of grey levels, treated once they are whole."""
+        threads, treatment = self.source.settings.threads, self.source.treatment
         with ExitStack() as stack:
-            resamplers = [
-                stack.enter_context(Resampler(CROP, threads, how.mean, how.divisor_when(on))) for on in (False, True)
-            ]
+            unlit, lit = (
+                stack.enter_context(Resampler(CROP, threads, treatment.mean, treatment.divisor_when(on)))
+                for on in (False, True)
+            )
 
             def start(part: tuple[Batch, NDArray[np.float32]]) -> Callable[[], Batch]:
-                shifts = self._start_rows(torch.from_numpy(part[1]))
-                treat = resamplers[self.source.lit(part[0].epoch)].treat
-                return self._start(part[0], lambda levels: torch.from_numpy(treat(levels.numpy(), shifts().numpy())))
+                batch, shifts = part
+                wait_shifts = self._start_rows(torch.from_numpy(shifts))
+                resampler = lit if self.source.lit(batch.epoch) else unlit
+
+                def treat(levels: Tensor) -> Tensor:
+                    return torch.from_numpy(resampler.treat(levels.numpy(), wait_shifts().numpy()))
+
+                return self._start_batch(batch, treat)
 
             yield from _one_ahead(self.source.levels(epoch, step), start)
 
-    def _start(self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images) -> Callable[[], Batch]:
-        images = self._start_rows(part.images.permute(0, 2, 3, 1))
-        labels, indices = self._start_rows(part.labels), self._start_rows(torch.from_numpy(part.indices))
-        return lambda: Batch(treat(images()).permute(0, 3, 1, 2), labels(), indices().numpy(), part.epoch, part.step)
+    def _start_batch(
+        self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images
+    ) -> Callable[[], Batch]:
+        """Begin to collect a batch, of which this rank has a part; `treat` takes and returns (B, 224, 224, 3)."""
+        wait_images = self._start_rows(part.images.permute(0, 2, 3, 1))
+        wait_labels = self._start_rows(part.labels)
+        wait_indices = self._start_rows(torch.from_numpy(part.indices))
+
+        def finish() -> Batch:
+            images = treat(wait_images()).permute(0, 3, 1, 2)
+            return Batch(images, wait_labels(), wait_indices().numpy(), part.epoch, part.step)
+
+        return finish
 
     def _start_rows(self, part: Tensor) -> Callable[[], Tensor]:
-        """Begin to collect the rows that the ranks of this pair have; their numbers differ by one at most."""
-        size, ranks, mp = self.source.batch_size, self.mesh.dims.num_ranks, self.mesh.mp
+        """Begin to collect the rows that the ranks along `mp` have; their numbers differ by one at most."""
+        size, num_ranks, mp = self.source.batch_size, self.mesh.dims.num_ranks, self.mesh.mp
         first = self.mesh.dp.index * mp.size
-        shares = [share(size, rank, ranks) for rank in range(first, first + mp.size)]
+        shares = [share(size, rank, num_ranks) for rank in range(first, first + mp.size)]
         counts = [rows.stop - rows.start for rows in shares]
-        missing = max(counts) - len(part)
-        wait = mp.start_gather(torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) if missing else part)
+        if missing := max(counts) - len(part):
+            part = torch.cat([part, part.new_zeros((missing, *part.shape[1:]))])
+        wait = mp.start_gather(part)
         if len(set(counts)) == 1:
             return lambda: wait().flatten(0, 1)
         return lambda: torch.cat([rows[:count] for rows, count in zip(wait(), counts, strict=True)])
 
 
 def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Collected]]) -> Iterator[Collected]:
-    """Begin with each item before the one before it is handed out.
+    """Start each item before yielding the one before it.
 
-    It is finished before the next item is asked for, which may then take the place of this one in memory.
+    An item is finished before the next one is asked for, which may then take its place in memory.
     """
     ready: list[Collected] = []
     for item in items:
@@ -139,19 +157,20 @@ def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Col
 def tower_squares(
     dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, bad: dict[int, str]
 ) -> Iterator[Decoded]:
-    """The central squares of this dp rank's share of a data set, every image once, as of `loader.squares`.
+    """The central squares of this dp rank's share of a data set, every image once, as `pipeline.squares` gives them.
 
-    `bad` collects what this rank could not decode, which is part of what its pair could not.
+    `bad` collects what this rank could not decode, which is a part of what its dp rank could not.
     """
     rows, mp = share(len(dataset), mesh.dp.index, mesh.dp.size), mesh.mp
     indices = np.arange(rows.start, rows.stop, dtype=np.int64)
-    part_size = -(-batch_size // mp.size)
+    part_size = ceil(batch_size / mp.size)
     starts = range(0, len(indices), part_size * mp.size)
-    mine = [indices[s + mp.index * part_size :][:part_size] for s in starts]
+    mine = [indices[start + mp.index * part_size :][:part_size] for start in starts]
     parts = squares(dataset, np.concatenate([indices[:0], *mine]), batch_size=part_size, settings=settings, bad=bad)
     if mp.size == 1:
         return parts
     nothing = Decoded(indices[:0], torch.empty((0, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8), [])
+    # As many parts as the other ranks have, the last perhaps empty; zip asks for one more, which ends the stream.
     in_step = (part for part, _ in zip(chain(parts, repeat(nothing)), starts, strict=False))
     return _one_ahead(in_step, lambda part: _start_squares(part, part_size, mesh))
 

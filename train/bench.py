@@ -35,7 +35,7 @@ class Traffic:
 
     exchange: int  # between the towers: inputs of conv3, fc6, fc7, fc8, their gradients, and logits
     gradients: int  # over the data-parallel ranks
-    images: int  # halves of the next batch, between the towers
+    images: int  # shares of the next batch, between the towers
 
 
 @dataclass(frozen=True)
@@ -141,23 +141,31 @@ class _Window:
 
 
 def expected_traffic(model: AlexNet, mesh: Mesh, element_size: int) -> Traffic:
-    """From the shapes alone: `element_size` bytes for a number, and a parameter's own for its gradient."""
-    config, mp, dp = model.config, mesh.mp, mesh.dp
-    rows = share(config.batch_size, dp.index, dp.size)
-    num_images = rows.stop - rows.start
-    with torch.device("meta"):
-        whole = AlexNet(config, model.num_classes)
-    shapes = {row.layer: row.output_shape for row in describe(config, model.num_classes)}
-    inputs = dict(zip(list(shapes)[1:], shapes.values(), strict=False))
-    met = [name for name in LAYERS[1:] if hasattr(whole, name) and getattr(whole, name).groups == 1]
-    units = sum(prod(inputs[name]) // mp.size for name in met)
-    each_way = num_images * element_size * (mp.size - 1)
-    logits = ceil(model.num_classes / mp.size)
-    decoded = max(len(range(num_images)[share(num_images, i, mp.size)]) for i in range(mp.size))
-    on_gpu = mesh.device.type == "cuda"
-    image = prod(IMAGE_SHAPE) * (element_size if on_gpu else 1) + 2 * 8  # its label and its index
-    image += 0 if on_gpu else 3 * 4  # grey levels have their lighting with them
-    gradients = [2 * p.nbytes * (dp.size - 1) // dp.size for p in model.parameters()]
+    """From the shapes alone: `element_size` bytes for an activation, and a parameter's own size for its gradient."""
+    rows = share(model.config.batch_size, mesh.dp.index, mesh.dp.size)
+    num_images, others = rows.stop - rows.start, mesh.mp.size - 1
+    there_and_back = 2 * _exchanged_units(model) // mesh.mp.size
+    logits = ceil(model.num_classes / mesh.mp.size)
+    most_decoded = max(len(range(num_images)[share(num_images, i, mesh.mp.size)]) for i in range(mesh.mp.size))
     return Traffic(
-        exchange=each_way * (2 * units + logits), gradients=sum(gradients), images=decoded * image * (mp.size - 1)
+        exchange=others * num_images * element_size * (there_and_back + logits),
+        gradients=sum(2 * p.nbytes * (mesh.dp.size - 1) // mesh.dp.size for p in model.parameters()),
+        images=others * most_decoded * _image_bytes(mesh.device, element_size),
     )
+
+
+def _exchanged_units(model: AlexNet) -> int:
+    """Inputs, of both towers together, of the layers where the towers meet: all but conv1 that are not grouped."""
+    with torch.device("meta"):
+        whole = AlexNet(model.config, model.num_classes)
+    shapes = {row.layer: row.output_shape for row in describe(model.config, model.num_classes)}
+    inputs = dict(zip(list(shapes)[1:], shapes.values(), strict=False))  # the output of what comes before
+    layers = [name for name in LAYERS[1:] if hasattr(whole, name)]
+    return sum(prod(inputs[name]) for name in layers if getattr(whole, name).groups == 1)
+
+
+def _image_bytes(device: torch.device, element_size: int) -> int:
+    """Of an image as it is exchanged, with its label and its index: treated on GPUs, else grey levels with lighting."""
+    if device.type == "cuda":
+        return prod(IMAGE_SHAPE) * element_size + 2 * 8
+    return prod(IMAGE_SHAPE) + 2 * 8 + 3 * 4

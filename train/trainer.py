@@ -44,7 +44,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 600, 60  # at any step, at the end of an epoch
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; its checkpoint is written."""
+    """A signal stopped the run, after its checkpoint was written."""
 
     def __init__(self, signal_number: int, path: Path) -> None:
         super().__init__(f"Stopped by signal {signal_number}; continue with --resume (checkpoint {path}).")
@@ -148,10 +148,11 @@ class Trainer:
         self._stop_signal = signal_number
 
     def classifier(self) -> Classifier:
+        """The network as it is now: it goes on learning where training goes on."""
         return Classifier(self.train_step.model, self.treatment, tuple(self.train_set.classes))
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state, which closing the window has found to be finite."""
+        """Write a checkpoint of the present state, after a last look that it is finite; returns its path."""
         self._log_window()
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
         if self.mesh.dp.index == 0:  # of equal replicas
@@ -167,7 +168,7 @@ class Trainer:
     def _log_window(self) -> None:
         if self.meter.is_empty:
             return
-        counts = self._count_bad()  # first: ranks that hang are found here, while on their devices all would wait
+        counts = self._count_bad()  # first: here a rank that hangs is noticed, which on the devices all would wait for
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
         record |= {"lr": self._rates(self.epoch).weights, **self.live_units.flush(), **counts}
         if not np.isfinite(record["loss"]):
@@ -178,7 +179,7 @@ class Trainer:
             self._tell(told)
 
     def _count_bad(self) -> Record:
-        """Of all ranks: each has met those of its share."""
+        """Bad images of all ranks, each of which has met those of its share; TooManyBadFiles where they are."""
         for met in self.mesh.world.gather_objects(dict(self.bad)):
             add_bad(self.train_set, self.bad, met, self.settings.max_bad)
         bad = dict(self.bad)  # readers add to it
@@ -187,7 +188,7 @@ class Trainer:
         return {"bad_images": len(bad)} | ({"new_bad_images": named} if named else {})
 
     def _leave_other_course(self) -> None:
-        """A restart must not find what came after the checkpoint that this run was resumed from."""
+        """Delete the checkpoints after the one that this run resumed from: a restart must not find them."""
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
         if self.mesh.is_main and path.exists():
             checkpoints.prune(path, self.options.keep)
@@ -202,7 +203,7 @@ class Trainer:
         return record
 
     def _validate(self) -> Record:
-        """Errors on the validation set, one view; the time it takes is not the meter's."""
+        """Errors on the validation set, one view, in time that the meter does not count."""
         o = self.options
         started = time.monotonic()
         result = evaluate(
@@ -254,7 +255,6 @@ class Trainer:
     # -- state ---------------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> Checkpoint:
-        arrays = {"mean": self.treatment.mean, "divisor": self.treatment.divisor}  # for evaluation alone
         return Checkpoint(
             config=self.config,
             classes=list(self.train_set.classes),
@@ -263,7 +263,7 @@ class Trainer:
             step=self._steps_taken,
             dataset_fingerprint=self.train_set.fingerprint,
             stats_fingerprint=self.stats.fingerprint if self.stats else "",
-            arrays=arrays,
+            arrays={"mean": self.treatment.mean, "divisor": self.treatment.divisor},  # for evaluation
             **self.train_step.state(),
         )
 

@@ -1,6 +1,6 @@
 """The colour statistics of a training set: mean image, covariance, eigenvectors, eigenvalues.
 
-Reading order: `moments.py` (exact integer sums), `stats.py` (what follows from them, and its file, with
-`checked.py`), `oracle.py` (scikit-learn's opinion, and other people's constants), `compute.py` (the pass over a
-data set, with `state.py`, what a killed pass goes on from), `figures.py`.
+Reading order: `moments.py` (exact integer sums), `oracle.py` (scikit-learn's PCA and published constants, to compare
+with), `checked.py` (a JSON file, checked as it is read), `stats.py` (what follows from the sums, and its file),
+`state.py` (how far a pass has come), `compute.py` (the pass over a data set), `figures.py` (all of it as a picture).
 """

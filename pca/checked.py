@@ -1,4 +1,4 @@
-"""JSON that is believed key by key: `stats.py` keeps its numbers with it."""
+"""A JSON file whose every value is checked as it is read: `stats.py` loads statistics with it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CheckedJson:
         return StatsError(f"{self.path}: {key}: expected {expected}, found {str(found)[:200]}")
 
     def value(self, key: str, *kinds: type) -> Any:
-        """What stands at `key`, which is exactly one of these types."""
+        """The value at `key`, whose type must be exactly one of these."""
         if key not in self._data:
             raise self.error(key, "a value", "none")
         value = self._data[key]
@@ -43,7 +43,7 @@ class CheckedJson:
         return value
 
     def expect(self, key: str, expected: object) -> None:
-        """Nothing else will do."""
+        """Raise StatsError unless the value at `key` is this one."""
         if (found := self.value(key)) != expected:
             raise self.error(key, repr(expected), repr(found))
 
@@ -58,7 +58,7 @@ class CheckedJson:
         return array
 
     def expect_close(self, key: str, expected: NDArray[np.float64]) -> None:
-        """Floats that follow from others."""
+        """Raise StatsError unless the floats at `key` are these, up to rounding."""
         found = self.floats(key, expected.shape)
         if np.abs(found - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
             raise self.error(key, f"{expected.tolist()}, as the sums say", found.tolist())

@@ -1,9 +1,10 @@
 """The pass over a data set: decode every image, add it up, survive kills and bad files.
 
-    loader.squares or loader.full_images -> RgbMoments -> RgbStats
+    `squares` or `full_images` -> RgbMoments -> RgbStats
 
-What has been added up is written down about once a second, so a pass that was killed goes on where it was.
-Sums are integers: resumed or not, by one process or by many, the result has the same bits.
+The sums are saved about once a second (`state.py`), so a pass that was killed goes on where it was. They are integers:
+resumed or not, by one process or by many, the result has the same bits. Training looks for the result where
+`stats.stats_path` says.
 """
 
 from __future__ import annotations
@@ -56,14 +57,13 @@ def compute_stats(
 ) -> RgbStats:
     """The statistics of a data set, or of the i-th of n contiguous slices of it (`shard`).
 
-    The state of the pass is kept in `work_dir`, also of a finished one, which is then returned at once; None keeps
-    nothing.
-    `progress` is told the number of images done. Raises `TooManyBadFiles` when more than `settings.max_bad`
-    of the data set cannot be used. `images` replaces the decoder.
+    The state of the pass is kept in `work_dir`, also that of a finished pass, which then need not be repeated; None
+    keeps nothing. `progress` is told the number of images done. `images` replaces the decoder. Raise `TooManyBadFiles`
+    when more than `settings.max_bad` of the data set cannot be used.
     """
     slice_ = _Slice(dataset, work_dir, region, settings or Settings(), shard)
     state = slice_.finish(images or slice_.decoder(batch_size), progress)
-    return _stats(slice_, state)
+    return _stats_of(slice_, state)
 
 
 def compute_stats_sharded(
@@ -81,8 +81,8 @@ def compute_stats_sharded(
 ) -> RgbStats | None:
     """`compute_stats` by processes that share `work_dir`: the same bits, on rank 0; None on the others.
 
-    Rank 0 does its slice, then waits for the others as long as any of them gets on; `StatsError` after
-    `timeout_seconds` in which none did. `progress` is told of this rank's images, at last of everybody's.
+    Rank 0 does its slice, then waits for the others as long as any of them makes progress; `StatsError` after
+    `timeout_seconds` in which none did. `progress` is told of this rank's images, and at the end of all ranks'.
     """
     slices = [
         _Slice(dataset, work_dir, region, settings or Settings(), (shard, world_size)) for shard in range(world_size)
@@ -90,21 +90,21 @@ def compute_stats_sharded(
     state = slices[rank].finish(images or slices[rank].decoder(batch_size), progress)
     if rank != 0:
         return None
-    _wait(slices, timeout_seconds, progress)
+    _wait_for_all(slices, timeout_seconds, progress)
     for other in slices[1:]:
         found = other.load()
         if found.position != other.stop:
             raise StatsError(f"{other.path}: it was damaged after it was finished. Start all ranks again.")
         state.merge(found)
-    return _stats(slices[0], state)
+    return _stats_of(slices[0], state)
 
 
 def merge_stats(paths: Sequence[Path]) -> RgbStats:
     """The statistics of the images of several files together, exactly as if they had been one pass.
 
     Checked: every file by itself (`RgbStats.load`), that all have the same region, decoding and image size,
-    and that no image of a data set, known by its fingerprint, is counted twice. Files that lie in two data
-    sets go unnoticed.
+    and that no image of a data set, known by its fingerprint, is counted twice. An image that is in two data
+    sets goes unnoticed.
     """
     if not paths:
         raise StatsError("nothing to merge: no files given")
@@ -125,7 +125,7 @@ def merge_stats(paths: Sequence[Path]) -> RgbStats:
     return RgbStats.from_moments(
         moments,
         decode=first.decode,
-        parts=_join([(p, path) for path, stats in zip(paths, all_stats, strict=True) for p in stats.parts]),
+        parts=_join_neighbours([(p, path) for path, stats in zip(paths, all_stats, strict=True) for p in stats.parts]),
         bad_files=tuple(bad for stats in all_stats for bad in stats.bad_files),
         versions={name: ", ".join(sorted(found)) for name, found in versions.items()},
     )
@@ -174,7 +174,7 @@ class _Slice:
         return lambda indices: decode(self.dataset, indices, batch_size=batch_size, settings=settings)
 
     def finish(self, images: ImageSource, progress: Callable[[int], None]) -> PassState:
-        """Adds up what is not yet. Files that were bad are tried again, unless the pass is complete."""
+        """Add up what is missing. Files that were bad are tried again, unless the pass is complete."""
         state = self.load()
         complete = state.position == self.stop and len(state.bad) <= self.limit
         again = [] if complete else sorted(state.bad)
@@ -184,7 +184,7 @@ class _Slice:
         batches = images(todo)
         with closing(batches) if isinstance(batches, Generator) else nullcontext():
             while taken < len(todo):
-                taken += self._take(state, next(batches, None), todo[taken:])
+                taken += self._add_batch(state, next(batches, None), todo[taken:])
                 untried = max(0, len(again) - taken)
                 too_many = len(state.bad) - untried > self.limit
                 seconds = time.monotonic() - saved_at
@@ -197,8 +197,8 @@ class _Slice:
                 progress(state.position - self.start - untried)
         return state
 
-    def _take(self, state: PassState, batch: Decoded | None, expected: NDArray[np.int64]) -> int:
-        """Adds a batch; returns how many images it accounts for, which must be the first expected."""
+    def _add_batch(self, state: PassState, batch: Decoded | None, expected: NDArray[np.int64]) -> int:
+        """Add a batch; return how many images it accounts for, which must be the first of those expected."""
         if batch is None:
             raise RuntimeError(f"the image source ended before image {expected[0]}")
         found = sorted([*batch.indices.tolist(), *(index for index, _ in batch.bad)])
@@ -221,13 +221,13 @@ class _Slice:
 
 
 def _sample(index: int, image: Any) -> NDArray[np.uint8]:
-    """(32, 3): random pixels of an image (H, W, 3), numpy or torch, the same ones whoever asks."""
+    """(32, 3): random pixels of an image (H, W, 3), numpy or torch, chosen by its index alone."""
     pixels = np.asarray(image.cpu() if hasattr(image, "cpu") else image).reshape(-1, 3)
     return pixels[np.random.default_rng([index]).integers(len(pixels), size=SAMPLE_PER_IMAGE)]
 
 
-def _stats(slice_: _Slice, state: PassState) -> RgbStats:
-    """What the sums say, and what scikit-learn says of a sample of the same pixels."""
+def _stats_of(slice_: _Slice, state: PassState) -> RgbStats:
+    """The statistics of these sums, checked with scikit-learn on a sample of the same pixels."""
     dataset = slice_.dataset
     if len(state.bad) > slice_.limit:
         raise TooManyBadFiles(describe_bad(dataset, state.bad, slice_.settings.max_bad))
@@ -246,8 +246,8 @@ def _stats(slice_: _Slice, state: PassState) -> RgbStats:
     return replace(stats, self_check=check)
 
 
-def _wait(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[int], None]) -> None:
-    """Until every slice is finished."""
+def _wait_for_all(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[int], None]) -> None:
+    """Return when every slice is finished; see `compute_stats_sharded`."""
     last, deadline = -1, 0.0
     while True:
         left = [part.stop - part.saved_position() for part in slices]
@@ -266,7 +266,7 @@ def _wait(slices: Sequence[_Slice], timeout_seconds: float, progress: Callable[[
         time.sleep(POLL_SECONDS)
 
 
-def _join(parts: Sequence[tuple[Part, Path]]) -> tuple[Part, ...]:
+def _join_neighbours(parts: Sequence[tuple[Part, Path]]) -> tuple[Part, ...]:
     """Neighbouring parts as one; an image that is in two of them is an error."""
     joined: list[tuple[Part, Path]] = []
     for part, path in sorted(parts):

@@ -1,6 +1,6 @@
 """The statistics as one picture: mean image, spectrum, axes, and what lighting does to an image.
 
-After `compute.py`; for people's eyes only.
+After `compute.py`; nothing is computed from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INK, MUTED, OURS, THEIRS = "#222222", "#767676", "#33638d", ("#a9a9a9", "#d6d6d6
 
 
 def plot_stats(stats: RgbStats, path: Path, example: NDArray[np.uint8] | None = None) -> None:
-    """Draws the statistics into `path`, PNG or PDF by its name.
+    """Draw the statistics into `path`, PNG or PDF by its name.
 
     `example`, uint8 (256, 256, 3) RGB 0..255, is the image that lighting is shown on; without it the mean image,
     or, of whole images, a ramp of greys.

@@ -47,7 +47,7 @@ class RgbMoments:
         return cls(0, 0, np.zeros(3, np.int64), np.zeros((3, 3), np.int64), image)
 
     def update(self, images: NDArray[np.uint8]) -> None:
-        """Adds squares, uint8 (B, S, S, 3)."""
+        """Add squares, uint8 (B, S, S, 3)."""
         if self.sum_image is None:
             raise ValueError("these sums are of whole images: use update_image")
         shape = self.sum_image.shape
@@ -60,7 +60,7 @@ class RgbMoments:
         self.products += _products(images.reshape(-1))
 
     def update_on_device(self, images: torch.Tensor) -> None:
-        """Adds squares, uint8 (B, S, S, 3), where they are. Integers: the same bits as `update`."""
+        """Add squares, uint8 (B, S, S, 3), on the device where they are; the same bits as `update`."""
         wide, shape = images.int(), tuple(images.shape)
         if self.sum_image is None or images.element_size() != 1 or shape[1:] != self.sum_image.shape:
             raise ValueError(f"expected uint8 squares like {self._image_shape}, found {images.dtype} {shape}")
@@ -73,7 +73,7 @@ class RgbMoments:
             self.products[j, i] = self.products[i, j]
 
     def update_image(self, image: NDArray[np.uint8]) -> None:
-        """Adds one image of any shape, uint8 (H, W, 3)."""
+        """Add one image of any shape, uint8 (H, W, 3)."""
         if self.sum_image is not None:
             raise ValueError("these sums are of squares: use update")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -83,7 +83,7 @@ class RgbMoments:
         self.products += _products(image.reshape(-1))
 
     def merge(self, other: RgbMoments) -> None:
-        """Adds the sums of other images; they must be of the same kind and size."""
+        """Add the sums of other images, which must be of the same kind and size."""
         if self._image_shape != other._image_shape:
             mine, theirs = self._image_shape or "whole images", other._image_shape or "whole images"
             raise ValueError(f"cannot add sums over {theirs} to sums over {mine}")

@@ -40,7 +40,7 @@ class PassState:
         return cls(start, start, RgbMoments.zero(size))
 
     def merge(self, other: PassState) -> None:
-        """Adds the slice that follows this one."""
+        """Add the slice that follows this one."""
         assert other.start == self.position
         self.position = other.position
         self.moments.merge(other.moments)
@@ -48,7 +48,7 @@ class PassState:
         self.sample |= other.sample
 
     def save(self, path: Path, key: str) -> None:
-        """Replaces the state at `path`; `key` says of what."""
+        """Replace the state at `path`; `key` says which pass it belongs to."""
         m, buffer = self.moments, io.BytesIO()
         np.savez(
             buffer,
@@ -104,7 +104,7 @@ class PassState:
 
 
 def saved_position(path: Path, key: str, start: int) -> int:
-    """Cheaply, how far the pass that saves to `path` has come; `start` where nothing can be read."""
+    """How far the pass that saves to `path` has come, at little cost; `start` where nothing can be read."""
     try:
         with np.load(path, allow_pickle=False) as saved:
             return int(saved["position"]) if str(saved["key"]) == key else start

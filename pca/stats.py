@@ -1,7 +1,7 @@
 """What follows from the sums: mean, covariance, eigenvectors; and the file they are kept in.
 
-`moments.py` comes before; `compute.py` makes these from a data set; `train` takes the mean image and the
-lighting basis from here. `oracle.py` sets them beside scikit-learn's and other people's.
+`moments.py` comes before; `compute.py` makes these from a data set; training takes the mean image and the lighting
+basis from here. `oracle.py` compares them with scikit-learn's and with published constants.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class RgbStats:
     parts of a data set add exactly.
     """
 
-    region: Region  # "centre": shorter side 256, central square; "full": whole images
+    region: Region  # "centre": the central square once the shorter side is 256; "full": whole images
     decode: str  # how the JPEGs were decoded, in compute.py's words
     num_images: int
     num_pixels: int
@@ -169,9 +169,9 @@ class RgbStats:
         }
 
     def save(self, path: Path) -> None:
-        """Writes `path`, JSON with a line for each key, and the mean image beside it as .npy.
+        """Write `path`, JSON with a line for each key, and the mean image beside it as .npy.
 
-        Killed in between, a new image lies beside an old JSON, which `load` notices.
+        A kill in between leaves a new image beside an old JSON, which `load` notices.
         """
         if self.mean_image is not None:
             buffer = io.BytesIO()
@@ -182,7 +182,7 @@ class RgbStats:
 
     @classmethod
     def load(cls, path: Path) -> RgbStats:
-        """Reads what `save` wrote, checking it against the sums in it; raises `StatsError`.
+        """Read what `save` wrote and check it against the sums in it; raise `StatsError` where it does not fit.
 
         The stored eigenvectors are used, not computed anew, so that all machines have the same bits.
         """
@@ -289,7 +289,7 @@ def _read_eigen(read: CheckedJson, covariance: NDArray[np.float64]) -> tuple[NDA
     return values, vectors
 
 
-def stats_path(dataset: Dataset, region: Literal["centre", "full"] = "centre") -> Path | None:
+def stats_path(dataset: Dataset, region: Region = "centre") -> Path | None:
     """Where `pca-stats` leaves the statistics of a data set for `train` to find; None without a cache folder."""
     folder = cache_folder()
     return folder and folder / "stats" / f"{dataset.fingerprint}-{region}.json"

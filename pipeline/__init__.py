@@ -1,15 +1,16 @@
-"""From files to batches.
+"""From files on disk to batches of training images.
 
-Reading order: `dataset.py` (what an image is: an extent of bytes), `layouts.py`, `splits.py`, `names.py`, `walk.py`,
-`archive.py`, `shards.py`, `classes.py` and `val_labels.py` (where they are found; `regular.py` opens them), `index.py`
-(the list of them, kept), `plan.py` (which come next and how each is disturbed), `geometry.py` (which part of a source
-image a crop is), `augment.py` (all of it in plain numpy: the reference), `graph.py` (the same in DALI), `encoded.py`
-(an image's bytes, before they are decoded: `jpeg.py` and `containers.py` by format, `formats.py` names the others),
-`stream.py` and `judge.py` (bytes into a graph, tensors out, bad files survived), `resample.py` (on CPUs, what DALI
-leaves to be done; `compiled.py` finds its other half), `loader.py` (batches for the trainer), `pack.py` (a data set
-down-sampled once).
+Reading order:
 
-Beside the flow: `bench/` (how fast the loader is, and why), `generate.py` and `draw.py` (data sets
-made of nothing), `doctor.py` and `hardware.py` (what the machine has), `files.py` (files that are whole or absent),
-`cache.py` (where what can be made again is kept).
+1. `errors.py`, `files.py`, `cache.py`, `compiled.py`: what all rooms use, to be looked up rather than read.
+2. `dataset/`: which images there are, and where their bytes lie.
+3. `plan.py`: the order of an epoch, and each image's random crop, flip and lighting.
+4. `geometry.py`: which rectangle of the source a crop is.
+5. `augment.py`: the whole treatment in plain numpy, the reference that everything faster is tested against.
+6. `decode/`: from bytes to pixels with DALI, surviving bad images.
+7. `treatment.py`: from pixels to what the network sees; `squares.py`: images without augmentation; `loader.py`:
+   batches to train on.
+8. `pack.py`: a data set down-sampled once, into shards.
+
+Beside the flow: `bench/` measures the loader, `machine/` says what the hardware has, `synthetic/` draws data sets.
 """

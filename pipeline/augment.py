@@ -1,7 +1,7 @@
-"""The data treatment in plain numpy, step by step as the paper tells it.
+"""Augmentation and treatment in plain numpy, step by step as the paper describes them.
 
-Nothing in production calls this module: it is the reference that the DALI graphs are tested against, and the
-place to read what they compute. Images are uint8 (H, W, 3), RGB, 0..255, unless said otherwise.
+Nothing in production calls this module: it is the reference that the DALI graphs and `resample.c` are tested against,
+and the place to read what they compute. Images are uint8 (H, W, 3), RGB, 0..255, unless said otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The folder of what can be made again: lists of images, statistics, passes half done, generated JPEGs.
+"""The cache folder, for what can be made again: lists of images, statistics, half-done passes, generated JPEGs.
 
-Where there is none that can be written, nothing is kept: everything works, but is made anew each time. What cannot do
-without it asks for it before the work begins.
+Without one that can be written nothing is kept: everything works, but is made anew each time. Work that cannot do
+without it asks before it begins.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The compiled half of a module: plain C beside it, built when alexnet is installed, called through ctypes."""
+"""The compiled half of a module: C code beside it, built when alexnet is installed and called through ctypes."""
 
 import ctypes
 from pathlib import Path
@@ -11,7 +11,7 @@ class NotBuilt(UserError):
 
 
 def load(source: Path) -> ctypes.CDLL:
-    """What was built of a C file. Any interpreter's build will do: there is no Python in it."""
+    """The library built from a C file. A build for any interpreter will do: the code does not use Python's API."""
     found = next(source.parent.glob(f"_{source.stem}*.so"), None)
     if found is None:
         raise NotBuilt(f"{source.name} was not compiled. Install gcc, then install alexnet again.")

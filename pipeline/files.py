@@ -1,4 +1,7 @@
-"""Files that are whole or not there, and folders with one writer."""
+"""Files that are whole or absent, and folders that have one writer at a time.
+
+Whatever must survive a kill or a power cut is written by `whole_file`: checkpoints, statistics, indexes, packs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import BinaryIO
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of a file that is open, too, say which it is."""
+    """Name the file in an OSError that does not: those of an open file carry no name."""
     try:
         yield
     except OSError as error:
@@ -24,9 +27,9 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
-    """A file to write that appears at `path` once it is complete and on disk; after an error what was there stays.
+    """A file to write that appears at `path` once it is complete and on disk; after an error the old one stays.
 
-    OSError at once where the disk has no room for `needed_bytes`.
+    Raise OSError at once where the disk has no room for `needed_bytes`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < needed_bytes:
@@ -40,11 +43,11 @@ def whole_file(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk; what is in the files was synced with them."""
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to disk; this says nothing of the contents of its files."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -56,21 +59,21 @@ def _sync_folder(folder: Path) -> None:
 
 
 def can_write_into(folder: Path) -> bool:
-    """Whether a folder is there, or could be made, to write files into, as far as permissions tell."""
+    """Whether permissions allow files to be written into a folder, which may still have to be made."""
     levels = (folder, *folder.absolute().parents)
     there = next(level for level in levels if os.path.exists(level))  # noqa: PTH110  # Path's raises where it may not look
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """All of `content` at `path`, or what was there before."""
+    """Put all of `content` at `path`, or leave what was there before."""
     with naming(path), whole_file(path) as file:
         file.write(content)
 
 
 @contextmanager
 def only_writer(folder: Path, otherwise: Exception) -> Iterator[None]:
-    """Holds the folder's lock; raises `otherwise` where another process does. A killed process holds nothing."""
+    """Hold the folder's lock; raise `otherwise` where another process holds it. A killed process holds nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:

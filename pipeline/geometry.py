@@ -3,6 +3,8 @@
 The paper (section 2) rescales an image until its shorter side is 256 and keeps the central 256x256; training
 (section 4.1) takes a 224x224 crop of that. Rescaling and cropping commute, so a crop is one resampling of one
 rectangle of the source. Here is that rectangle, and the pixels that must be decoded for it.
+
+After `plan.py`, which draws the crops; `decode/stream.py` asks for the regions of a batch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Batches for the trainer, and decoded squares for everything else.
+"""Batches to train on.
 
-    plan -> requests -> `ImageStream` (DALI) -> `Resampler`, on CPUs -> torch tensors, without a host copy
+    plan -> requests -> `ImageStream` (DALI) -> `resampled`, on CPUs -> torch tensors, without a copy on the host
 
-`Loader` is what training iterates; `SyntheticLoader` looks the same and repeats one batch, to show what a
-training step costs when data is free. `squares` and `full_images` decode images without augmentation.
+`Loader` is what training iterates; `SyntheticLoader` looks the same and repeats one batch, to show what a training step
+costs when data is free. `squares.py` decodes images without augmentation.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from .dataset.images import Dataset
-from .decode.graph import (
-    REGION_INPUTS,
-    TRAIN_INPUTS,
-    region_graph,
-    train_graph,
-)
+from .decode.graph import REGION_INPUTS, TRAIN_INPUTS, region_graph, train_graph
 from .decode.settings import Settings
 from .decode.stream import Feed, ImageStream, Request
-from .decode.tensors import decoding, resampled
+from .decode.tensors import decoder_arguments, resampled
 from .errors import DatasetError, UserError
 from .geometry import CROP
 from .plan import draw_ahead, draw_epoch, share
@@ -103,18 +98,22 @@ class Loader:
         return self.batches()
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
+        """Every batch from this step of this epoch to the end of the last epoch; a resumed run goes on so."""
         for stream, divisor in self._streams(epoch, step):
             for output, feed in resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
                 yield self._batch(output.half() if self.half else output, feed)
 
     def levels(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
-        """The same on the CPU before the treatment: images are uint8, beside them the lighting of each, (B, 3)."""
+        """The same on the CPU before the treatment: uint8 images, and each one's lighting, (B, 3)."""
         for stream, _ in self._streams(epoch, step):
             for output, feed in resampled(stream, CROP, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
 
     def _streams(self, epoch: int, step: int) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:
-        """One pipeline serves all epochs alike in lighting, so an epoch's end costs no refill."""
+        """A stream, and the treatment's divisor, for each run of epochs with the same lighting.
+
+        One pipeline serves all of them, so that it is not refilled at the end of each epoch.
+        """
         for lighting_on, group in groupby(range(epoch, self.num_epochs), key=self.lit):
             epochs = list(group)
             stream = self.stream(epochs, step if epochs[0] == epoch else 0, lighting_on)
@@ -125,13 +124,18 @@ class Loader:
         return Batch(images.permute(0, 3, 1, 2), labels, feed.indices, feed.request.epoch, feed.request.step)
 
     def stream(self, epochs: Sequence[int], step: int, lit: bool) -> ImageStream:
-        """From `step` of the first epoch to the end of the last; outputs inside DALI: float (B, 224, 224, 3) on a GPU,
-        regions on the CPU."""
-        train = partial(train_graph, mean=self.treatment.mean, divisor=self.treatment.divisor_when(lit), half=self.half)
-        build: Any
-        build, inputs = (train, TRAIN_INPUTS) if self.settings.on_gpu else (region_graph, REGION_INPUTS)
-        rows = share(self.batch_size, self.rank, self.num_ranks)
-        build = partial(build, **decoding(self.dataset, self.settings))
+        """From `step` of the first epoch to the end of the last, as DALI outputs.
+
+        They are float (B, 224, 224, 3) on a GPU, and on the CPU the regions that crops need.
+        """
+        build: Any = region_graph
+        inputs: tuple[str, ...] = REGION_INPUTS
+        if self.settings.on_gpu:
+            divisor = self.treatment.divisor_when(lit)
+            build = partial(train_graph, mean=self.treatment.mean, divisor=divisor, half=self.half)
+            inputs = TRAIN_INPUTS
+        build = partial(build, **decoder_arguments(self.dataset, self.settings))
+        rows = self._rows
         return ImageStream(
             self.dataset,
             self.requests(epochs, step, lit),
@@ -146,8 +150,9 @@ class Loader:
 
     def requests(self, epochs: Sequence[int], first_step: int, lit: bool) -> Iterator[Request]:
         """The plan of these epochs, batch by batch, for this rank."""
-        rows = share(self.batch_size, self.rank, self.num_ranks)
-        basis = self.treatment.basis if lit and self.treatment.basis is not None else np.zeros((3, 3), np.float32)
+        rows, basis = self._rows, self.treatment.basis
+        if basis is None or not lit:
+            basis = np.zeros((3, 3), np.float32)
         draw = partial(
             draw_epoch,
             len(self.dataset),
@@ -160,12 +165,15 @@ class Loader:
             for step in range(first_step if epoch == epochs[0] else 0, len(self)):
                 begin = step * self.batch_size
                 draws = plan[begin + rows.start : begin + rows.stop]
-                shifts = (draws.lighting[:, None] * basis).sum(axis=2)  # a matrix product rounds by its rows
-                inputs = {
-                    "mirror": draws.flips.astype(np.int32),
-                    "shift": shifts.astype(np.float32),
-                }
+                # not a matrix product, whose rounding of a row depends on how many rows there are
+                shifts = (draws.lighting[:, None] * basis).sum(axis=2)
+                inputs = {"mirror": draws.flips.astype(np.int32), "shift": shifts.astype(np.float32)}
                 yield Request(draws.order, draws.crops, inputs, epoch, step)
+
+    @property
+    def _rows(self) -> slice:
+        """This rank's rows of a global batch."""
+        return share(self.batch_size, self.rank, self.num_ranks)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
     any data set -> `squares` -> JPEG, or uint8 as it is -> train-000000.tar, train-000001.tar, ... + an index
 
 A pack decodes several times faster than the originals and fits in memory. Samples are `<key>.jpg` (or `.npy`) and
-`<key>.cls`; the training split's lie in one fixed random order, for readers that go through shards from front to back.
-Beside each shard stands its index in DALI's format, beside all of them one that opens the pack without reading it. A
-shard appears when it is whole, so an interrupted pass goes on with the missing ones, and ends with the same bytes.
+`<key>.cls`; those of the training split are in one fixed random order, for readers that go through shards from front to
+back. Each shard has an index in DALI's format beside it, and the split one with which `open_dataset` opens the pack
+without reading it. A shard appears when it is whole, so an interrupted pass goes on with the missing ones, and ends
+with the same bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Encoded = tuple[int, bytes | str]  # image, and its encoded square or why there 
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """What is written; a pack is continued only as it was begun."""
+    """What is written; a pack can only be continued with the options that it was begun with."""
 
     raw: bool = False  # pixels, not JPEGs
     quality: int = 90  # of the JPEGs
@@ -57,7 +58,7 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class Packed:
-    """What one split came to."""
+    """What was written of one split."""
 
     split: str
     num_images: int
@@ -75,7 +76,7 @@ def pack(
 ) -> Packed:
     """Write one split as shards into the folder `out`, or go on where an earlier call was interrupted.
 
-    Raises DatasetError where `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
+    Raise DatasetError where `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
     """
     with only_writer(out, DatasetError(f"Another process is packing into {out}. Wait for it, or use another folder.")):
         record = _Record(dataset, out, options, settings)
@@ -115,7 +116,7 @@ class _Record:
         self.save({})
 
     def save(self, bad: dict[int, str]) -> None:
-        """Before the shard that lacks them appears: what is not in a complete shard can be read here."""
+        """Add bad images; called before the shard that lacks them appears, so that the record is never behind."""
         self.bad |= bad
         self._all["bad"][self._dataset.split] = {str(i): why for i, why in sorted(self.bad.items())}
         write_atomically(self._path, json.dumps(self._all, indent=1).encode())
@@ -138,7 +139,7 @@ def _plan(dataset: Dataset, out: Path, options: PackOptions) -> dict[Path, NDArr
 def _encode(
     dataset: Dataset, images: NDArray[np.int64], options: PackOptions, settings: Settings, pool: ThreadPoolExecutor
 ) -> Iterator[Encoded]:
-    """These images in this order, several at a time. How many of them may be bad is not decided here."""
+    """Encode these images in this order, several at a time. `_Record.check` limits how many may be bad."""
 
     def encoded(pixels: NDArray[np.uint8]) -> bytes:
         buffer = io.BytesIO()
@@ -165,7 +166,7 @@ def _write_shard(
     done: int,
     progress: Callable[[int], None],
 ) -> int:
-    """One shard, its index and the images it lacks; returns how many are done."""
+    """Write one shard and its index, and record the images it lacks; return how many are done."""
     bad, index = dict[int, str](), list[str]()
     with whole_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for image, content in images:
@@ -183,13 +184,13 @@ def _write_shard(
 
 
 def _key(dataset: Dataset, image: int) -> str:
-    """The image's place in its data set, and of its name what every reader of archives takes."""
+    """The image's index in its data set, and of its name what every reader of archives accepts."""
     stem = Path(dataset.names[image]).stem.encode("ascii", "replace").decode()
     return f"{image:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:60]}"
 
 
 def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> str:
-    """Append a member; returns what DALI's index says of it."""
+    """Append a member; return its line for DALI's index."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     offset = file.tell() + tarfile.BLOCKSIZE
@@ -198,7 +199,7 @@ def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> str
 
 
 def _finish(dataset: Dataset, out: Path, shards: list[Path], record: _Record, raw: bool) -> Packed:
-    """The index of the whole split."""
+    """Write the index of the whole split."""
     listing = Listing()
     header = _raw_header_size() if raw else 0
     for number, shard in enumerate(shards):
@@ -213,5 +214,7 @@ def _finish(dataset: Dataset, out: Path, shards: list[Path], record: _Record, ra
 
 
 def _raw_header_size() -> int:
-    np.save(buffer := io.BytesIO(), square := np.empty(RAW_SHAPE, np.uint8))
+    """Bytes before the pixels of a square in numpy's format."""
+    buffer, square = io.BytesIO(), np.empty(RAW_SHAPE, np.uint8)
+    np.save(buffer, square)
     return buffer.tell() - square.nbytes

@@ -1,10 +1,12 @@
-"""Which images come next, and how each of them is disturbed.
+"""The plan of an epoch: the order of its images, and the random crop, flip and lighting of each.
 
 Everything random about an epoch follows from the seed and the epoch's number alone. Its order is a permutation,
 drawn as a whole; the crop, flip and lighting of a position are drawn when asked for, from a generator that counts
-positions. A batch is a slice of the plan, a rank's share a slice of that, so what an image meets depends neither on
-the number of threads, ranks and machines nor on where the run was interrupted: the loader's whole state is
-(seed, epoch, step), and fifteen million images cost no more than their order.
+positions. A batch is a slice of the plan, and a rank's share a slice of that, so the augmentation of an image depends
+neither on the number of threads, ranks and machines nor on where the run was interrupted. The loader's whole state is
+(seed, epoch, step), and fifteen million images take no more memory than their order.
+
+`loader.py` takes batches from it; `geometry.py` turns crops into rectangles of the source images.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ WORDS = 8  # 32-bit words that Philox4x64 gives at each count: crop 0 and 1, fli
 
 @dataclass(frozen=True)
 class Draws:
-    """What b consecutive positions of an epoch hold."""
+    """What was drawn for b consecutive positions of an epoch."""
 
     order: NDArray[np.int64]  # (b,): images
     crops: NDArray[np.uint8]  # (b, 2): the crop's top and left within the 256-square, 0..32
@@ -38,7 +40,7 @@ class Plan:
 
     order: NDArray[np.int32]  # (n,): a permutation of the images
     key: NDArray[np.unsignedinteger]  # (2,): Philox's, for all the rest
-    images_per_crop: int
+    images_per_crop: int  # positions in a row that share a crop and a flip
     random_crop: bool
     random_flip: bool
 
@@ -80,8 +82,8 @@ def draw_epoch(
     """Draw the plan of one epoch.
 
     `images_per_crop` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
-    convdata.py), 1 is the usual choice. Without `random_crop` every crop is the centre, (16, 16). A switch that
-    silences one draw leaves the others as they were.
+    convdata.py), 1 is usual. Without `random_crop` every crop is the centre, (16, 16). Turning one kind of draw off
+    leaves the others as they were.
     """
     if num_images < 1 or images_per_crop < 1:
         raise ValueError(

@@ -1,4 +1,9 @@
-"""TODO"""
+"""Decoded images without augmentation: 256-squares for evaluation, statistics and packs, or whole images.
+
+    indices -> requests -> `ImageStream` (DALI) -> `resampled`, on CPUs -> uint8 (b, 256, 256, 3)
+
+`loader.py` does the same for training, with the plan's crops, flips and lighting.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from .dataset.images import Dataset
 from .decode.graph import IMAGE_INPUTS, REGION_INPUTS, SQUARE_INPUTS, image_graph, region_graph, square_graph
 from .decode.settings import Settings
 from .decode.stream import ImageStream, Request
-from .decode.tensors import decoding, resampled
+from .decode.tensors import decoder_arguments, resampled
 from .geometry import SHORT_SIDE
 
 
@@ -41,7 +46,7 @@ def squares(
     """
     build: Any
     build, inputs = (square_graph, SQUARE_INPUTS) if settings.on_gpu else (region_graph, REGION_INPUTS)
-    build = partial(build, **decoding(dataset, settings))
+    build = partial(build, **decoder_arguments(dataset, settings))
     stream = _in_order(dataset, indices, build, inputs, SHORT_SIDE, batch_size, settings, bad)
     for pixels, feed in resampled(stream, SHORT_SIDE, settings):
         yield Decoded(feed.indices, pixels, feed.bad)
@@ -56,7 +61,7 @@ def full_images(
     bad: dict[int, str] | None = None,
 ) -> Iterator[Decoded]:
     """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
-    build = partial(image_graph, **decoding(dataset, settings))
+    build = partial(image_graph, **decoder_arguments(dataset, settings))
     with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
         for output, feed in stream:
             images = output if isinstance(output, list) else [] if output is None else output.as_cpu()

@@ -360,7 +360,7 @@ def test_the_wait_is_as_long_as_a_rank_gets_on(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(compute, "time", clock)
     position = iter([0, 0, 20, 20, 40, 40, COUNT]).__next__
     late: Any = SimpleNamespace(dataset=FakeDataset(), work_dir=None, stop=COUNT, saved_position=position)
-    compute._wait([late], 10.0, done.append)
+    compute._wait_for_all([late], 10.0, done.append)
     assert done == [0, 0, 20, 20, 40, 40, COUNT]
 
 

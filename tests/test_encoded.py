@@ -19,7 +19,7 @@ from decoded import assert_pillows, whole_and_region
 
 from alexnet.pipeline.dataset.open import from_files
 from alexnet.pipeline.decode.bad_images import BadImage
-from alexnet.pipeline.decode.judge import why
+from alexnet.pipeline.decode.probe import describe_damage
 from alexnet.pipeline.decode.read import read_image
 from alexnet.pipeline.decode.settings import MAX_PIXELS
 
@@ -74,7 +74,7 @@ def test_damaged_inks_are_bad(tmp_path: Path) -> None:
 )
 def test_a_reason_is_the_same_for_the_same_bytes(image: bytes) -> None:
     """No place in memory is in it: a pack keeps it."""
-    first, second = (why(np.frombuffer(image, np.uint8)) for _ in range(2))
+    first, second = (describe_damage(np.frombuffer(image, np.uint8)) for _ in range(2))
     assert first == second
     assert " at 0x" not in first
     assert "\n" not in first

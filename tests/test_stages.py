@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from alexnet.pipeline.bench import stages
 from alexnet.pipeline.bench.conditions import Bench
 from alexnet.pipeline.bench.stages import (
     COLD_STAGES,
@@ -16,9 +15,9 @@ from alexnet.pipeline.bench.stages import (
     measure_cold,
     measure_warm,
     processor_shares,
-    symptoms,
     verdict,
 )
+from alexnet.pipeline.bench.symptoms import symptoms
 from alexnet.pipeline.bench.windows import Figures, Window, summarise
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
@@ -92,7 +91,8 @@ def present(
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "usable_cores", lambda: 4)
+    for module in ("stages", "symptoms"):
+        monkeypatch.setattr(f"alexnet.pipeline.bench.{module}.usable_cores", lambda: 4)
 
 
 def test_each_symptom_leads_to_its_options() -> None:

@@ -1,7 +1,7 @@
 """The conditions under which a loader is measured: which images, which settings, from memory or from the disk.
 
-After `windows.py` and `page_cache.py`; before what is measured so: the loader's parts (`stages.py`), another loader
-(`compare.py`), training with it (`bottleneck.py`), other settings (`sweep.py`).
+After `windows.py` and `page_cache.py`; before the measurements under them: the loader's parts (`stages.py`), another
+loader (`compare.py`), training (`bottleneck.py`), other settings (`sweep.py`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bench:
         fill(self.warm_sample, self.settings.readers)
 
     def loader(self, dataset: Dataset, settings: Settings) -> Loader:
-        """With a mean image and lighting as in training; what the numbers are makes no difference to speed."""
+        """A loader with a mean image and lighting, as in training; their values make no difference to speed."""
         treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
         return Loader(
             dataset,

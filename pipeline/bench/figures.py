@@ -24,7 +24,7 @@ Entry = tuple[str, Figures, str]  # label, figures, colour
 
 
 def plot_bench(result: BenchResult, path: Path) -> None:
-    """Draws the result into `path`, PNG, PDF or SVG by its name; what was not measured takes no room."""
+    """Draw the result into `path`, PNG, PDF or SVG by its name; what was not measured takes no room."""
     rows: list[Callable[[SubFigure], None]] = [lambda row: _plot_stages(row, result)]
     if result.comparison or result.bottleneck:
         rows.append(lambda row: _plot_beside(row, result))

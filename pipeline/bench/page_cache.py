@@ -2,8 +2,8 @@
 
 `conditions.py` measures cold and warm with it. `posix_fadvise` asks the kernel to forget pages; it keeps those that are
 dirty or that a process has mapped, and file systems with memory of their own (tmpfs, ZFS, a network's server) keep
-theirs. So `mincore` is asked what stayed. What nobody without root can empty, and nobody can look into: the names
-and inodes that the kernel remembers, the disk's own cache, and a hypervisor's.
+theirs. So `mincore` is asked what stayed. Three caches remain that cannot be emptied without root, nor looked into: the
+kernel's names and inodes, the disk's own cache, and a hypervisor's.
 """
 
 from __future__ import annotations

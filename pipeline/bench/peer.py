@@ -1,6 +1,7 @@
 """The loader that most people have, given our plan: torch's DataLoader with Pillow.
 
-`compare.py` measures it beside ours. Its worker processes import this module, which therefore knows nothing of DALI.
+`compare.py` and `benchmarks/with_pillow.py` measure it beside ours. Its worker processes import this module, so it must
+not import DALI.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ PillowBatches = Generator[tuple[torch.Tensor, NDArray[np.int64]], None, None]
 EPOCHS = 1000  # more than any measurement uses
 
 
-class PillowImages(torch.utils.data.Dataset[tuple[NDArray[np.float32], int]]):
-    """Position by position of the plan, epoch after epoch: float32 (224, 224, 3), mean subtracted, and the image's
-    index.
+class PillowImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Each position of the plan, epoch after epoch: float32 (224, 224, 3), the mean subtracted, and the image's index.
 
     `mean` is float32 (224, 224, 3), 0..255. `region` resamples only what the crop shows, in one call; otherwise the
     whole image is resized and then cropped, as torchvision's transforms do.
@@ -33,22 +33,22 @@ class PillowImages(torch.utils.data.Dataset[tuple[NDArray[np.float32], int]]):
 
     def __init__(self, dataset: Dataset, mean: NDArray[np.float32], batch_size: int, seed: int, region: bool) -> None:
         self.images = replace(dataset, _descriptors={})  # another process opens its archives itself
-        self.mean, self.seed, self.region = mean, seed, region
+        self.mean, self.seed, self.region = torch.from_numpy(mean), seed, region
         self.length = len(dataset) // batch_size * batch_size
         self.epoch = -1
 
     def __len__(self) -> int:
         return self.length * EPOCHS
 
-    def __getitem__(self, position: int) -> tuple[NDArray[np.float32], int]:
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
         epoch, row = divmod(position, self.length)
         if epoch != self.epoch:
             self.epoch, self.plan = epoch, draw_epoch(len(self.images), self.seed, epoch)[:]
         index = int(self.plan.order[row])
         with self.decode(self.images.read(index)) as image:
             crop = self.resample(image.convert("RGB"), *self.plan.crops[row].tolist())
-        pixels = np.asarray(crop)[:, ::-1] if self.plan.flips[row] else np.asarray(crop)
-        return pixels - self.mean, index
+        pixels = torch.from_numpy(np.array(crop))  # torch subtracts faster than numpy
+        return (pixels.flip(1) if self.plan.flips[row] else pixels) - self.mean, index
 
     def decode(self, content: NDArray[np.uint8]) -> Image.Image:
         if self.images.raw:
@@ -76,7 +76,7 @@ def pillow_batches(
     region: bool = False,
     device_id: int | None = None,
 ) -> PillowBatches:
-    """Float32 (B, 3, 224, 224), channels last like ours, and indices (B,), epoch after epoch of the plan.
+    """Batches, float32 (B, 3, 224, 224), channels last like ours, and their indices (B,), epoch after epoch.
 
     As in PyTorch's own ImageNet example: `workers` processes, or none, and pinned memory on the way to a GPU.
     """

@@ -1,6 +1,6 @@
 """Everything that `alexnet bench-loader` finds out, as one result.
 
-Puts together `stages.py`, `compare.py`, `bottleneck.py` and `sweep.py`; `figures.py` draws it.
+Puts together `stages.py`, `symptoms.py`, `compare.py`, `bottleneck.py` and `sweep.py`; `figures.py` draws it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 from .bottleneck import Bottleneck, TrainStep, measure_bottleneck
 from .compare import Comparison, compare_torch
 from .conditions import Bench, Progress, machine
-from .stages import PageCache, Symptom, describe_dataset, measure_cold, measure_warm, symptoms, verdict
+from .stages import PageCache, describe_dataset, measure_cold, measure_warm, verdict
 from .sweep import Sweep, sweep
+from .symptoms import Symptom, symptoms
 from .windows import Figures
 
 

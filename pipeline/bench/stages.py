@@ -6,12 +6,13 @@
                regions that crops need, decoded
     loader     what training iterates: batches as torch tensors on the trainer's device, on a CPU now resampled
 
-Warm, every image is in the page cache; cold, none is. What else holds for every window is in `conditions.py`.
+Warm, every image is in the page cache; cold, none is. All windows are measured as `conditions.py` says; `result.py`
+puts these beside the other measurements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from ..decode.bad_images import BadImage
 from ..decode.graph import IMAGE_INPUTS, image_graph
 from ..decode.read import read_image
 from ..decode.stream import ImageStream
-from ..decode.tensors import decoding
+from ..decode.tensors import decoder_arguments
 from ..loader import Loader
 from ..machine.hardware import memory
 from .conditions import Bench, Progress, usable_cores
@@ -34,8 +35,6 @@ from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_tur
 SIZED_IMAGES = 256  # as many are looked at for the mean size
 NEAR = 0.9  # rates closer than this count as alike
 UNQUIET = 0.3  # windows so far apart, as a share of the median, or so many cores in use, are worth a warning
-PACKED_MEGAPIXELS = 0.07  # more than the 256-squares that `alexnet pack` makes
-UNEVEN = 3  # times the median: how late the latest of a hundred batches may be
 
 Limit = Literal["reading", "decoding", "resampling", "hand-off"]
 LIMITS: dict[Limit, str] = {
@@ -58,17 +57,6 @@ class PageCache:
     fits: bool  # can epochs after the first read from memory?
 
 
-@dataclass(frozen=True)
-class Symptom:
-    """What would show that something holds the loader back, whether it does, and which options help."""
-
-    where: str
-    sign: str
-    measured: str
-    present: bool
-    options: str
-
-
 def read_stage(loader: Loader) -> Batches:
     with loader.stream(range(loader.num_epochs), 0, lit=True) as stream:
         for feed in iter(stream.take, None):
@@ -77,7 +65,7 @@ def read_stage(loader: Loader) -> Batches:
 
 def decode_stage(loader: Loader) -> Batches:
     requests = loader.requests(range(loader.num_epochs), 0, lit=True)
-    build = partial(image_graph, **decoding(loader.dataset, loader.settings))
+    build = partial(image_graph, **decoder_arguments(loader.dataset, loader.settings))
     with ImageStream(
         loader.dataset,
         requests,
@@ -146,8 +134,10 @@ def measure_cold(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...],
 
 
 def limit(stages: Sequence[Figures], on_gpu: bool) -> Limit:
-    """What holds the loader back, from memory: on a GPU the first part that is no faster than the whole, on a CPU the
-    part that takes the most of its time."""
+    """What holds the loader back when it reads from memory.
+
+    On a GPU that is the first part that is no faster than the whole, on a CPU the part that takes most of its time.
+    """
     speed = {s.name: s.images_per_second for s in stages}
     if speed["loader"] > NEAR * speed["read"]:
         return "reading"
@@ -171,7 +161,7 @@ def processor_shares(stages: Sequence[Figures]) -> dict[Limit, float]:
 
 
 def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
-    """The limit in plain words; `load` is the number of other processes that wanted a core before the start."""
+    """The limit in words; `load` is how many other processes wanted a core before the start."""
     words, spread = LIMITS[limit(stages, on_gpu)], max(stage.spread for stage in stages)
     if not on_gpu:
         shares = (f"{part} {share:.0%}" for part, share in processor_shares(stages).items())
@@ -182,75 +172,6 @@ def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
             f"windows of one stage up to {spread:.0%} apart"
         )
     return words + "."
-
-
-def symptoms(
-    stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool, data: Mapping[str, Any]
-) -> tuple[Symptom, ...]:
-    """From what was measured to the options that change it: disk, CPU, GPU, hand-off; `data` by `describe_dataset`."""
-    warm, disk = {s.name: s for s in stages}, {s.name: s for s in cold}
-    loader, read, held_by = warm["loader"], disk["read"], limit(stages, on_gpu)
-    cores, idle = usable_cores(), max(min(loader.idle_cores, usable_cores() - loader.cores), 0)
-    waits_idle = held_by in ("decoding", "resampling") and idle > (1 - NEAR) * cores
-    large = data["image_megapixels"] > PACKED_MEGAPIXELS
-    less_decoding = () if data["raw"] else ("`alexnet pack`" if large else "`alexnet pack --raw`", "--decode fast")
-    rate = f"{loader.images_per_second:,.0f}"
-    again = "later epochs are in memory" if cache.fits else "in every epoch, as memory is too small"
-    return (
-        Symptom(
-            "disk",
-            "reading from the disk is no faster than the loader",
-            f"{read.images_per_second:,.0f} against {rate} images/s; {again}",
-            read.images_per_second < loader.images_per_second / NEAR,
-            _options("more --readers", "`alexnet pack`" if large else "", "" if cache.fits else "more memory"),
-        ),
-        Symptom(
-            "disk",
-            "reading from memory is no faster than the loader",
-            f"{warm['read'].images_per_second:,.0f} against {rate} images/s",
-            held_by == "reading",
-            "other --readers, by --sweep",
-        ),
-        Symptom(
-            "CPU",
-            "no core is idle",
-            f"{idle:.1f} of {cores:g} cores idle, the loader uses {loader.cores:.1f}",
-            idle <= (1 - NEAR) * cores,
-            _options(*less_decoding, "more --hw-decoder-load" if on_gpu else "--device gpu"),
-        ),
-        Symptom(
-            "CPU",
-            "cores are idle, and no GPU decodes",
-            f"{idle:.1f} of {cores:g} cores idle",
-            waits_idle and not on_gpu,
-            "more --threads",
-        ),
-        Symptom(
-            "GPU",
-            "cores are idle, so it waits for the GPU",
-            f"{idle:.1f} of {cores:g} cores idle" if on_gpu else "no GPU in use",
-            waits_idle and on_gpu,
-            "other --hw-decoder-load, by --sweep; more --threads",
-        ),
-        Symptom(
-            "hand-off",
-            "DALI alone is faster than the loader",
-            f"{warm['pipeline'].images_per_second:,.0f} against {rate} images/s" if on_gpu else "no GPU in use",
-            held_by == "hand-off",
-            "more --prefetch; a larger --batch-size",
-        ),
-        Symptom(
-            "hand-off",
-            f"one batch in a hundred takes over {UNEVEN} times as long as most",
-            f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
-            loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50,
-            "more --prefetch",
-        ),
-    )
-
-
-def _options(*options: str) -> str:
-    return "; ".join(option for option in options if option)
 
 
 def describe_dataset(bench: Bench) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Measuring: windows over batches, and contestants that take turns.
 
-Contestants always alternate, so whatever else the machine does meets all of them; figures are medians over rounds,
-ratios medians of each round's ratio. `conditions.py` has those under which a loader is measured so.
+Contestants always alternate, so whatever else the machine does affects all of them alike. Figures are medians over
+rounds, ratios medians of each round's ratio. `conditions.py` says under which conditions a loader is measured.
 """
 
 from __future__ import annotations

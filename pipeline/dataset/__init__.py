@@ -1,1 +1,8 @@
-"""Which images there are."""
+"""Which images a data set holds, and where their bytes lie: from a folder to a `Dataset`.
+
+Reading order: `images.py` (the `Dataset` itself), `regular.py` (only regular files are opened), `names.py` (what file
+names say), `classes.py` (class names and their order), `labels.py` (labels of a validation set without class folders),
+`archive.py` (members of tar archives), `walk.py` (images below a folder), `index.py` (the list of images, kept in a
+file), `shards.py` (WebDataset), `splits.py` (where the two splits are), `layouts.py` (which of the known layouts it
+is), `open.py` (all of it together: `open_dataset`).
+"""

@@ -1,7 +1,7 @@
-"""The members of tar archives, where they lie, and nothing of them believed.
+"""The members of tar archives and where they lie, with every header checked.
 
-Between `layouts.py`, which knows what the members mean, and Python's `tarfile`, which a damaged header can lead to
-read gigabytes, go backwards, or take the damage for the end of the archive.
+Between `layouts.py` and `shards.py`, which know what members mean, and Python's `tarfile`, which a damaged header can
+make read gigabytes, go backwards, or take the damage for the end of the archive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_HEADER = 1 << 20  # bytes of a long name or of extended headers; true ones h
 
 
 class _HeaderFile(io.BufferedReader):
-    """A file of which `tarfile` may read headers only."""
+    """A file from which `tarfile` can read headers, but nothing large."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER:
@@ -28,7 +28,7 @@ class _HeaderFile(io.BufferedReader):
 
 
 def open_archive(path: Path) -> int:
-    """A descriptor of it, to read from."""
+    """A descriptor to read the archive from."""
     try:
         return open_regular(path)
     except NotRegular as error:
@@ -46,7 +46,7 @@ def archive_size(path: Path) -> int:
 def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
     """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute.
 
-    Raises `DatasetError` at whatever is not a whole, plain tar.
+    Raise `DatasetError` where it is not a complete, uncompressed tar.
     """
     end = archive_size(path) if end is None else end
     with _HeaderFile(io.FileIO(open_archive(path))) as file:

@@ -1,8 +1,8 @@
 """Class names: their order, the file that lists them, and how the lists of two sources fit together.
 
 A label is a position in a list of names. Two lists meet where a validation split meets its training split, and where a
-data set meets a checkpoint: then names are matched, never counts. Numbers, which is all that many shards know, match
-numbers only; what they stand for is said by a `classes.txt`.
+data set meets a checkpoint: names are matched, never counts. Many shards have only numbers for classes; those match
+numbers alone, and a `classes.txt` says what they stand for.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Labels:
 
 
 def named(dataset: Dataset, file: Path | None) -> Dataset:
-    """Shards with the names that a `classes.txt` gives their numbers; names come into its order, or their own."""
+    """Shards with the class names of a `classes.txt`, in its order; without one, their own names, sorted."""
     if file is None:
         return relabelled(dataset, sorted_classes(dataset.classes), "", "")
     classes = read_classes(file)
@@ -127,14 +127,15 @@ def named(dataset: Dataset, file: Path | None) -> Dataset:
 
 def in_training_classes(dataset: Dataset, trained: Sequence[str]) -> Dataset:
     """A validation split, its labels counted in the classes of the training split."""
-    remedy = _naming(dataset.root) if is_numbered(trained) else "Remove them, or add them to the training split."
+    remedy = _how_to_name(dataset.root) if is_numbered(trained) else "Remove them, or add them to the training split."
     return relabelled(dataset, trained, "the training split", remedy)
 
 
 def relabelled(dataset: Dataset, classes: Sequence[str], owner: str, remedy: str) -> Dataset:
     """The data set with its labels counted in `classes`, matched by name.
 
-    Raises DatasetError where it has classes that are not among them: `owner` is whose they are, `remedy` what to do.
+    Raise DatasetError where it has classes that are not among them; the message says whose they are (`owner`) and what
+    to do (`remedy`).
     """
     if dataset.classes == tuple(classes):
         return dataset
@@ -154,18 +155,18 @@ def _places(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
 
 
 def _misfit(dataset: Dataset, classes: Sequence[str], unknown: Sequence[str], owner: str, remedy: str) -> str:
-    where, theirs = f"The {dataset.split} split of {dataset.root}", _some(classes)
+    where, theirs = f"The {dataset.split} split of {dataset.root}", _first_few(classes)
     if is_numbered(dataset.classes) and not is_numbered(classes):
-        remedy = _naming(dataset.root) if dataset.containers else "Rename its class folders."
+        remedy = _how_to_name(dataset.root) if dataset.containers else "Rename its class folders."
         return f"{where} numbers its classes, {owner} names them ({theirs}). {remedy}"
-    return f"{where} has the classes {_some(unknown)}, which {owner} does not have (it has {theirs}). {remedy}"
+    return f"{where} has the classes {_first_few(unknown)}, which {owner} does not have (it has {theirs}). {remedy}"
 
 
-def _naming(root: Path) -> str:
+def _how_to_name(root: Path) -> str:
     return f"Say what the numbers are in {root / CLASS_FILE}: one name a line, in their order."
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
 
@@ -178,7 +179,7 @@ def is_imagenet(classes: Sequence[str]) -> bool:
 
 
 def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
-    """Of two lists that differ, for people: the first class that does, in both."""
+    """The first class in which two lists differ, as a phrase for a message."""
     pairs = enumerate(zip_longest(map(repr, ours), map(repr, theirs), fillvalue="missing"))
     label, (one, other) = next((label, pair) for label, pair in pairs if pair[0] != pair[1])
     return f"class {label}: {one} and {other}"

@@ -1,9 +1,9 @@
-"""Where the images of a data set are.
+"""A data set in memory: where the bytes of each image lie, and its label.
 
-A `Dataset` is a list of extents (container, offset, length, label) and the class names. A plain file is a
-container of its own; a member of a tar archive is a stretch of bytes inside one, read in place. Nothing is
-decoded and nothing is unpacked here. `layouts.py` finds the extents, `index.py` keeps a list of them, `plan.py`
-decides their order. What should be an image and is no file that can be read has a length of 0, and is not opened.
+A `Dataset` is a list of extents (container, offset, length, label) and the class names. An image is a plain file, or a
+stretch of bytes inside a tar archive, read in place: nothing is decoded or unpacked here. An entry that should be an
+image but is no readable file has a length of 0. `layouts.py` fills these in, `index.py` keeps them in a file,
+`open.py` does both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,12 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from .regular import open_regular, read_regular
 
-if TYPE_CHECKING:
-    pass
-
 Split = Literal["train", "val"]
 
 
 @dataclass(frozen=True, eq=False)
 class StringTable:
-    """Many strings in two arrays, so that fifteen million names cost their bytes and little more."""
+    """Many strings in two arrays, so that fifteen million names cost little more than their bytes."""
 
     blob: NDArray[np.uint8]  # every string in UTF-8, end to end
     ends: NDArray[np.int64]  # (n,): where each ends
@@ -73,7 +70,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits over class names, image names, lengths and labels: what the images are, not where."""
+        """32 hex digits over class names, image names, lengths and labels: what the images are, not where they lie."""
         digest = hashlib.blake2b(digest_size=16)
         classes = "\n".join(self.classes).encode("utf-8", "surrogateescape")
         for part in (classes, self.names.blob, self.names.ends, self.lengths, self.labels):
@@ -89,8 +86,8 @@ class Dataset:
     def read(self, i: int) -> NDArray[np.uint8]:
         """The encoded bytes of image i, uint8 (length,). Safe to call from many threads.
 
-        Raises OSError when the file is gone, `NotRegular` when it is something else, `DatasetError` when its size is no
-        longer what was listed.
+        Raise OSError when the file is gone, `NotRegular` when it is something else, `DatasetError` when its size is no
+        longer the one listed.
         """
         where, length = int(self.container[i]), int(self.lengths[i])
         if where < 0:
@@ -126,7 +123,7 @@ class Dataset:
 
 
 class Listing:
-    """Grows a `Dataset` one image at a time without a Python object an image."""
+    """A `Dataset` in the making, one image at a time, without a Python object for each."""
 
     def __init__(self) -> None:
         self._blob = bytearray()

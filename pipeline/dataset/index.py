@@ -1,4 +1,4 @@
-"""The list of a data set's images in a file, so that it is made once: in the cache folder, or beside a pack.
+"""A `Dataset` in a file, so that its images are listed once: in the cache folder, or beside a pack.
 
     a checksum of all that follows | a JSON text: stamp, root, classes, containers, fingerprint | the arrays
 
@@ -39,13 +39,15 @@ def index_path(root: Path, split: Split) -> Path | None:
 
 
 def stamp_of(root: Path, split: Split, description: str, files: list[list[Any]]) -> str:
-    """Digest of what a listing depends on besides the folders that were read for it: a layout's description and the
-    [path, modification time, size] of the files that `Layout.stamp` gives."""
+    """A digest of what a listing depends on besides the folders that were read for it.
+
+    `description` is the layout's; `files` are the [path, modification time, size] that `Layout.stamp` gives.
+    """
     return _digest(json.dumps([VERSION, LISTING, str(root), split, description, files]).encode())
 
 
 def keep_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
-    """Save it, or say that it cannot be saved."""
+    """Save the index, or warn that it cannot be saved."""
     try:
         save_index(path, stamp, dataset, folders)
     except OSError as error:
@@ -53,9 +55,9 @@ def keep_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int]
 
 
 def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
-    """Raises OSError where it cannot be written; what was there before stays.
+    """Write the index; raise OSError where that fails, and leave what was there before.
 
-    `folders` are those that were read, with the times of their last change: files that come or go change one of them.
+    `folders` are those that were read, with the times of their last change: a file that comes or goes changes one.
     """
     facts = {
         "stamp": stamp,
@@ -70,7 +72,8 @@ def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int]
     with whole_file(path) as file:
         np.save(file, np.uint32(0))
         start = file.tell()
-        for array in (text, dataset.names.blob, dataset.names.ends, *(getattr(dataset, key) for key in ARRAYS)):
+        arrays = [getattr(dataset, key) for key in ARRAYS]
+        for array in (text, dataset.names.blob, dataset.names.ends, *arrays):
             np.save(file, array)
         checksum = _checksum(file, start)
         file.seek(0)
@@ -78,8 +81,7 @@ def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int]
 
 
 def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
-    """The data set as it was saved, or None where there is none of this stamp, a damaged one, or where a folder has
-    changed."""
+    """The data set as it was saved; None where there is none of this stamp, or a folder has changed."""
     try:
         with open(open_regular(path), "rb") as file:  # noqa: PTH123 (a descriptor)
             expected = int(np.load(file))
@@ -110,7 +112,7 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
 
 
 def _changed(folders: dict[str, int]) -> bool:
-    """Whether files have come or gone since these folders were read: a look at each, not at what is in them."""
+    """Whether files have come or gone since these folders were read; only the folders themselves are looked at."""
     try:
         return any(os.stat(folder).st_mtime_ns != time for folder, time in folders.items())  # noqa: PTH116
     except OSError:
@@ -118,7 +120,7 @@ def _changed(folders: dict[str, int]) -> bool:
 
 
 def _check(dataset: Dataset) -> None:
-    """Packs come with an index, from anyone: it must not lead out of them, nor name a class that is not there."""
+    """Raise ValueError at what cannot be. A pack's index may come from anyone: it must not point outside the pack."""
     limits = {
         "labels": (0, len(dataset.classes) - 1),
         "container": (0, len(dataset.containers) - 1) if dataset.containers else (-1, -1),
@@ -132,7 +134,7 @@ def _check(dataset: Dataset) -> None:
 
 
 def _map_array(file: BufferedReader) -> NDArray[Any]:
-    """The array that `np.save` wrote at the present position, read-only; the position is moved behind it."""
+    """The array that `np.save` wrote at the present position, mapped read-only; move the position behind it."""
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     start = file.tell()

@@ -1,4 +1,8 @@
-"""The labels of a validation set without class folders: from Tiny ImageNet's, Kaggle's or the devkit's files."""
+"""The labels of a validation set without class folders, from Tiny ImageNet's, Kaggle's or the devkit's files; and what
+people call the classes.
+
+`layouts.py` lists the images, and takes their labels from here.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ def val_labels(root: Path, folder: Path | None, names: Sequence[str]) -> list[st
 
 
 def label_files(root: Path, folder: Path | None) -> list[Path]:
-    """Those there of the files that `val_labels` may read."""
+    """The files that `val_labels` may read, as far as they exist."""
     devkit = [place / name for place in _devkit_folders(root) for name in (GROUND_TRUTH, "meta.mat")]
     solutions = [above / SOLUTION for above in (root, *root.parents[:3])]  # Kaggle's lies above its folders
     files = [*([folder / ANNOTATIONS] if folder else []), *solutions, *devkit, root / f"{DEVKIT}.tar.gz"]

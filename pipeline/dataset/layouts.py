@@ -1,7 +1,7 @@
 """The layouts in which data sets are found: class folders, the original ILSVRC archives, WebDataset shards.
 
-Each layout knows how to say whether it is there (`find_layout`), a cheap stamp that changes when files come or
-go, and how to list its images into a `Dataset`. Archives are never unpacked; member names are only labels.
+`find_layout` says which of them a split has; the `Layout` can list its images into a `Dataset`, and has a cheap stamp
+that changes when files come or go. `open.py` keeps the list under that stamp.
 """
 
 from __future__ import annotations
@@ -45,20 +45,22 @@ class Layout:
     """One way in which a split lies on disk. Listing its images fills `folders` and `left_out`."""
 
     describe: str
-    list_images: Callable[[bool], Dataset]  # whether to believe no index that lies beside archives
+    list_images: Callable[[bool], Dataset]  # True: ignore an index that lies beside archives
     stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of what would change
-    list_classes: Callable[[], list[str]] | None = None  # where that takes less than to list the images
+    list_classes: Callable[[], list[str]] | None = None  # where that takes less time than listing the images
     folders: dict[str, int] = field(default_factory=dict)  # that were read, and when each had changed, in ns
     left_out: Counter[str] = field(default_factory=Counter)  # files that are no images, by extension
-    remark: str = ""  # what a person should know of the choice
+    remark: str = ""  # what the user should know about the choice
 
     def describe_left_out(self) -> str:
         return describe_left_out(self.left_out)
 
 
 def find_layout(root: Path, split: Split) -> Layout:
-    """The first layout that is there, folders with images before archives; raises `NoSplit` that says what was looked
-    for and what is there."""
+    """The first layout that is there, folders with images before archives.
+
+    Raise `NoSplit`, with what was looked for and what is there instead, where there is none.
+    """
     root = kaggle_root(root)
     folder = split_folder(root, split)
     inside, beside = archives_in(folder) if folder else [], archives_of_split(root, split)
@@ -83,7 +85,7 @@ def _hold_images(folders: Iterable[Path]) -> bool:
 
 
 def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], beside: list[Path]) -> Layout:
-    """`inside` and `beside` are archives, which are left aside."""
+    """`inside` and `beside` are archives, which are ignored with a remark."""
     labels, classes = label_files(root, folder), _class_folders(folder)
     walk = Walk([*inside, *labels])
     layout = partial(
@@ -107,7 +109,7 @@ def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], b
 
 
 def _is_test(folder: Path) -> bool:
-    """It may be the images of a competition, which have no labels."""
+    """A test/ may hold the images of a competition, which have no labels."""
     return folder.name.lower() == TEST
 
 
@@ -157,7 +159,7 @@ def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
 
 
 def _stamp(paths: Sequence[Path]) -> list[list[Any]]:
-    """Of archives, and of what labels follow from."""
+    """[path, modification time in ns, size] of those that exist."""
     stamps = []
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -201,7 +203,7 @@ def _list_flat(root: Path, folder: Path, walk: Walk) -> Dataset:
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Classes, and of each image its class's number, from its class's name."""
+    """The sorted classes, and each image's position among them, from its class's name."""
     classes = sorted_classes(set(names))
     label_of = {name: label for label, name in enumerate(classes)}
     return classes, [label_of[name] for name in names]
@@ -211,7 +213,7 @@ def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def _class_tars(tar: Path) -> dict[str, tarfile.TarInfo]:
-    """What ILSVRC2012_img_train.tar holds: a tar a class."""
+    """What ILSVRC2012_img_train.tar holds: one tar for each class."""
     inner: dict[str, tarfile.TarInfo] = {}
     for m in members(tar):
         if m.name.endswith(".tar") and not is_hidden(m.name) and inner.setdefault(Path(m.name).stem, m) is not m:

@@ -1,4 +1,7 @@
-"""What the name of a file says: whether it is an image, whether it is hidden, which split it belongs to."""
+"""What the name of a file says: whether it is an image, whether it is hidden, and which split it belongs to.
+
+`walk.py`, `splits.py` and `shards.py` ask.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from collections.abc import Iterable
 
 from .images import Split
 
-# Of what the decoders decode, the one to take first of several in a sample. They decode TIFF too, but a damaged one can
-# crash nvimgcodec's.
+# In order of preference, where a sample of a shard has several. The decoders know TIFF too, but a damaged one can crash
+# nvimgcodec's.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
-# macOS's, with a ._NAME for each NAME; a Synology's thumbnails; what a file system found again
+# macOS's, with a ._NAME for each NAME; the thumbnails of a Synology; what fsck recovered
 FOREIGN_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found"})
 SIDE_FILES = re.compile(r".*_boxes\.txt|val_annotations\.txt|Thumbs\.db|desktop\.ini")  # Tiny ImageNet's, Windows'
 KINDS_NAMED = 5
@@ -27,14 +30,14 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file, or a member of an archive, is none of the user's: `.NAME`, or what systems add."""
+    """Whether a file or a member of an archive is not the user's own: `.NAME`, or what systems add."""
     return path[path.rfind("/") + 1 :].startswith(".") or not FOREIGN_FOLDERS.isdisjoint(path.split("/"))
 
 
 def split_word(name: str) -> str | None:
-    """The word of a file's name that says its split: `validation` of x-validation-03.tar, none of x-trainval-03.tar.
+    """The word of a file's name that says its split: `validation` in x-validation-03.tar, none in x-trainval-03.tar.
 
-    Words are runs of letters. The last one counts: in test-of-imagenet-train-03.tar the split stands by the number.
+    Words are runs of letters. The last one counts: in test-of-imagenet-train-03.tar it is the one beside the number.
     """
     words = [word for word in _words(name) if any(word in names for names in SPLIT_NAMES.values())]
     return words[-1] if words else None
@@ -50,7 +53,7 @@ def _words(name: str) -> list[str]:
 
 
 def count_left_out(left_out: Counter[str], names: Iterable[str]) -> None:
-    """Counts by extension the files that are no images, but for those that belong beside images."""
+    """Count files that are no images by extension, except those that belong beside images."""
     for name in names:
         base = name[name.rfind("/") + 1 :]
         if not SIDE_FILES.fullmatch(base):

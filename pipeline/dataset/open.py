@@ -1,4 +1,7 @@
-"""TODO"""
+"""Open a data set: find it, list its images or take the cached list, and match its labels.
+
+This is where `dataset/` is entered from outside: the result is a `Dataset`, which `loader.py` and `squares.py` read.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,7 @@ from .regular import NotRegular, check_regular
 
 log = logging.getLogger("alexnet")
 
-
 DEFAULT_DATA = Path("/data/imagenet")
-
-
 CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
 
 
@@ -42,7 +42,7 @@ def locate(data: Path | None) -> Path:
 
 
 def from_files(paths: Sequence[Path]) -> Dataset:
-    """Images named one by one, without labels, as a data set."""
+    """A data set of single image files, without labels."""
     listing = Listing()
     for path in paths:
         try:
@@ -56,10 +56,11 @@ def from_files(paths: Sequence[Path]) -> Dataset:
 
 
 def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Dataset:
-    """The images of one split, from any layout in `layouts.py`; large data sets are listed once and cached.
+    """Open one split, in any layout of `layouts.py`; large data sets are listed once and cached.
 
-    The labels of a validation split count in the classes of the training split, where there is one. `rescan` lists
-    anew, as is needed when a file was replaced in place. Raises `NoSplit` where there is nothing of the split.
+    The labels of a validation split are positions in the classes of the training split, where there is one. `rescan`
+    lists anew, which is needed after a file was replaced in place. Raise `NoSplit` where nothing of the split is there,
+    `DatasetError` where something is wrong with it.
     """
     root = locate(data)
     layout = find_layout(root, split)
@@ -82,7 +83,7 @@ def _training_classes(root: Path) -> Sequence[str] | None:
 
 
 def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False) -> Dataset:
-    """A split with classes of its own."""
+    """A split whose labels are positions in its own classes."""
     path, stamp = index_path(root, split), stamp_of(root, split, layout.describe, layout.stamp())
     if path and not rescan and (cached := load_index(path, stamp, split)) is not None:
         return cached
@@ -96,7 +97,7 @@ def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False)
 
 
 def open_splits(data: Path | None, splits: Sequence[Split], *, rescan: bool = False) -> list[Dataset]:
-    """These splits; where none is named those that there are, with a word of one that is missing."""
+    """Open these splits; without any, those that are there, and warn of one that is missing."""
     if splits:
         return [open_dataset(data, split, rescan=rescan) for split in splits]
     found, missing = list[Dataset](), list[NoSplit]()

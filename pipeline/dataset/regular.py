@@ -1,4 +1,7 @@
-"""Regular files alone are opened: to open a FIFO can wait for ever, to open a device can do something."""
+"""Open regular files only: opening a FIFO can wait for ever, and opening a device can have effects.
+
+`images.py` and `archive.py` read with this.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class NotRegular(ValueError):
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises `NotRegular` with what is at `path` instead, OSError where nothing is or nothing can be seen."""
+    """Raise `NotRegular` with what is at `path` instead, OSError where nothing is there or it cannot be looked at."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except OSError as error:
@@ -43,7 +46,7 @@ def open_regular(path: str | Path) -> int:
 
 
 def read_regular(path: str, *, listed_as_such: bool) -> bytes:
-    """The file's bytes; raises as `check_regular` does, which is not asked about what is known to have been regular."""
+    """The file's bytes; raise as `check_regular` does, which is skipped for a file that was `listed_as_such`."""
     if not listed_as_such:
         check_regular(path)
     with io.FileIO(_open(path)) as file:

@@ -1,7 +1,7 @@
-"""The samples of WebDataset shards.
+"""The samples of WebDataset shards, as a `Dataset`.
 
-A sample's image is encoded, or, from `pack.py`, the pixels of a 256-square in numpy's format. Archives are never
-unpacked; member names are only labels.
+A sample's image is an encoded file, or, from `alexnet pack --raw`, the pixels of a 256-square in numpy's format.
+Archives are read in place: nothing is unpacked, and member names are never used as paths.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
 def open_shards(
     root: Path, split: Split, shards: Sequence[Path], class_file: Path | None, left_out: Counter[str], rescan: bool
 ) -> Dataset:
-    """The samples of WebDataset shards, from a pack's index where one fits them; `rescan` makes that anew. Numbers are
-    named by the file."""
+    """The samples of WebDataset shards, from the index beside them where one fits; `rescan` makes it anew.
+
+    `class_file` names numbered classes; `left_out` counts, by extension, what samples without an image have.
+    """
     index, stamp = root / f"{split}.index", shard_stamp(shards)
     if not rescan and (packed := load_index(index, stamp, split)) is not None:
         packed = replace(packed, root=root, containers=tuple(shards), _descriptors={})
@@ -45,7 +47,7 @@ def open_shards(
 
 
 def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Counter[str]) -> Dataset:
-    """With classes as the labels say them; `left_out` counts what samples without an image have."""
+    """List the samples; their classes are the names, or numbers, that their labels give."""
     listing, labels = Listing(), Labels()
     encodings = set()
     for number, shard in enumerate(shards):
@@ -85,8 +87,10 @@ def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Neighbouring members that share a name up to the first dot of its last part are one sample; without a dot, or
-    with one in front, they are none."""
+    """(key, members by extension) of each sample: neighbours whose names agree up to the first dot of the file's name.
+
+    Names without a dot, or with one in front, belong to no sample.
+    """
     key, parts = "", dict[str, tarfile.TarInfo]()
     for member in members(shard):
         folder, _, base = member.name.rpartition("/")

@@ -1,6 +1,6 @@
-"""Where in a data set's folder the two splits lie: in folders and archives, told by their names.
+"""Which folders and archives of a data set hold which split, by their names.
 
-Before `layouts.py`, which looks into them.
+`layouts.py` comes next, and looks into them.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ def archives_of_split(root: Path, split: Split) -> list[Path]:
 
 
 def nothing_found(root: Path, split: Split) -> str:
-    entries = sorted(_described(path) for path in root.iterdir() if not is_hidden(path.name))
+    """The message for a split that is missing: what was looked for, what is there, what to do."""
+    entries = sorted(_entry_name(path) for path in root.iterdir() if not is_hidden(path.name))
     found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
     wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or shards such as x-{split}-0.tar"
     message = f"No {split} images in {root}. Looked for {wanted}; found: {found or 'an empty folder'}."
     if split_word(root.name) == root.name.lower():
         return f"{message} Did you mean its parent, {root.parent}?"
-    if inner := _holds(root, split):
+    if inner := _subfolder_with(root, split):
         return f"{message} Did you mean {inner}?"
     return f"{message} {how_to_get(root, split)}".strip()
 
 
-def _described(path: Path) -> str:
-    """A folder ends in a slash, what is packed again has its remedy, and a link may lead nowhere."""
+def _entry_name(path: Path) -> str:
+    """A folder ends in a slash; compressed archives and dead links say what they are."""
     if path.is_dir():
         return f"{path.name}/"
     if path.name.endswith((".tar.gz", ".tgz")) and split_word(path.name):
@@ -60,14 +61,14 @@ def _described(path: Path) -> str:
     return path.name if path.exists() else f"{path.name} (a link that leads nowhere)"
 
 
-def _holds(root: Path, split: Split) -> Path | None:
-    """A folder right below that has the split, and is none of another."""
+def _subfolder_with(root: Path, split: Split) -> Path | None:
+    """A folder right below that holds the split, and is not itself a split's."""
     folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not split_word(path.name))
     return next((path for path in folders if split_folder(path, split) or archives_of_split(path, split)), None)
 
 
 def how_to_get(root: Path, split: Split) -> str:
-    """What to do for a validation set where there are images to train on."""
+    """How to make a validation set where there are only images to train on; empty where that is not the case."""
     folder = split_folder(root, "train")
     archives = [*(archives_in(folder) if folder else []), *archives_of_split(root, "train")]
     if split == "train" or not (folder or archives):

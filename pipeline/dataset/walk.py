@@ -1,8 +1,7 @@
 """The image files below a folder: which are there, what was left out, and which folders say when that changes.
 
-Between `layouts.py`, which knows what folders mean, and the file system, where a link can lead to nothing or round in a
-circle. What should be an image and cannot be read is listed like the others, with no bytes: it is a bad image, and
-found to be one when it is read.
+Between `layouts.py`, which knows what folders mean, and the file system, where a link can lead nowhere or in a circle.
+What should be an image but cannot be read is listed with a size of 0, and reported as a bad image when it is read.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Entry = os.DirEntry[str]
 
 
 class Walk:
-    """Finds images, and remembers what it met; `known` are files to pass by without a word."""
+    """Finds images and remembers what it met; files in `known` are not counted as left out."""
 
     def __init__(self, known: Iterable[Path] = ()) -> None:
         self.folders: dict[str, int] = {}  # that were read, and when each had changed, in ns
@@ -97,7 +96,7 @@ class Walk:
             return "lost"
 
     def _folders_around(self, entry: Entry) -> set[str]:
-        """Real paths of all folders that hold it, by whatever links it was come to."""
+        """Real paths of all folders that hold it, through whatever links it was reached."""
         folder = Path(entry.path).parent
         if folder not in self._around:
             real = [Path(os.path.realpath(above)) for above in (folder, *folder.parents)]

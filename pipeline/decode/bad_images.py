@@ -1,4 +1,7 @@
-"""TODO"""
+"""Images that cannot be used: how they are counted, limited and named.
+
+`read.py` and `stream.py` find them; whoever reads images keeps a `bad` of index and reason.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ class BadImage(ValueError):
 
 
 def add_bad(dataset: Dataset, bad: dict[int, str], met: Mapping[int, str], max_bad: float) -> None:
-    """Adds to a rank's bad images what another has met, so that the limit is one for all of them.
+    """Add the images in `met` to `bad`; a reason that is already there stays.
 
-    Raises `TooManyBadFiles` where together they are too many.
+    Raise `TooManyBadFiles` where they now exceed the share `max_bad` of the data set.
     """
     bad |= {index: reason for index, reason in met.items() if index not in bad}
     if len(bad) > max_bad * len(dataset):

@@ -1,7 +1,7 @@
-"""PNG, WebP and BMP before they are decoded: their sizes, whether they are whole, and what of their bytes is needed.
+"""PNG, WebP and BMP before they are decoded: their sizes, whether they are whole, and which of their bytes are needed.
 
-What describes an image (EXIF, colour profiles, text) is not used, and has more damage than pixels have: it goes before
-a decoder can stumble over it.
+Metadata (EXIF, colour profiles, text) is not used, and is damaged more often than pixels are: it is removed before a
+decoder can stumble over it. `read.py` calls these, as it calls `jpeg.py`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: 
 
 
 def read_png(data: Bytes) -> Picture:
+    """Check the structure of a PNG and the checksums of what a decoder needs; raise `BadImage`."""
     view, at, parts, name = data.data, len(PNG), [data[: len(PNG)]], b""
     try:
         while name != b"IEND":
@@ -65,7 +66,7 @@ _ALPHA, _ANIMATION = 0x10, 0x02  # flags of VP8X; the others announce metadata
 
 
 def read_webp(data: Bytes) -> Picture:
-    """Of an animation the first picture counts: DALI decodes no other."""
+    """Check the structure of a WebP; raise `BadImage`. Of an animation DALI decodes the first picture."""
     chunks = [(name, chunk) for name, chunk in _webp_chunks(data) if name in _WEBP_NEEDED]
     pictures = [(name, chunk) for name, chunk in chunks if name in (b"VP8 ", b"VP8L", b"ANMF")]
     try:
@@ -126,7 +127,8 @@ _BGRX = Struct("<III").pack(0xFF0000, 0xFF00, 0xFF)  # the masks of 32 bits that
 
 
 def read_bmp(data: Bytes) -> Picture:
-    """Plain rows of 1, 4, 8, 24 or 32 bits a pixel. DALI decodes some others, some of the time."""
+    """Check a BMP of plain rows, 1, 4, 8, 24 or 32 bits a pixel; raise `BadImage`, also for other kinds, of which DALI
+    decodes some, sometimes."""
     view = data.data
     try:
         offset, size = _BMP_FILE.unpack_from(view)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: for messages about files that are no image, or none that can be decoded here."""
+"""What a file is, by its first bytes, for messages about files that are no image or not a supported one."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""The DALI graphs. Every input is an argument; a graph knows neither files nor ranks nor epochs.
+"""The DALI graphs. A graph knows neither files nor ranks nor epochs: all that it needs comes in as arguments.
 
     encoded bytes -> decode the region -> resample once -> mirror, subtract, light -> float (224, 224, 3)   training
     encoded bytes -> decode the region -> resample once -> uint8 (256, 256, 3)                              evaluation
     encoded bytes -> decode the region -> uint8 (h, w, 3)                                       either, on the CPU
     encoded bytes -> decode -> uint8 (H, W, 3)                                                  whole images
 
-Where DALI decodes on the CPU (libjpeg-turbo) it stops there, and `resample.py` goes on; on a GPU (the JPEG engines and
-CUDA, `mixed`) it does all. The graphs build for both, which is how one is held against the other. Inputs come from
-`source`, a function that returns the next batch of each of the `*_INPUTS`, in that order; `stream.py` has it.
+On the CPU DALI only decodes (libjpeg-turbo), and `resample.py` does the rest; on a GPU (`mixed`: the JPEG engines and
+CUDA) DALI does everything. Every graph builds for both devices, so that tests can compare them. Inputs come from
+`source`, a function of `stream.py` that returns the next batch of each of the `*_INPUTS`, in that order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .settings import HW_DECODER_LOAD, Decode
 
-# We say ourselves what is wrong with an image. Both are read when DALI is loaded; its own decoders keep their errors.
+# Bad images are named by `stream.py`, so the decoders' own messages are silenced; both are read when DALI is loaded.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("DALI_NVIMGCODEC_LOG_LEVEL", "1")
 
@@ -60,7 +60,7 @@ def train_graph(
     half: bool,
     hw_decoder_load: float = HW_DECODER_LOAD,
 ) -> None:
-    """Outputs images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
+    """Output images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
 
     `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift`
     (3,) is the image's own lighting: it rides on the normalisation, so it costs no pass of its own. `mirror` is
@@ -87,7 +87,7 @@ def train_graph(
 def square_graph(
     pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
 ) -> None:
-    """Outputs the central squares, uint8 (256, 256, 3)."""
+    """Output the central squares, uint8 (256, 256, 3)."""
     inputs = _inputs(SQUARE_INPUTS, source)
     region = _decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load)
     pipeline.set_outputs(_resample(region, inputs, SHORT_SIDE))
@@ -96,32 +96,34 @@ def square_graph(
 def image_graph(
     pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
 ) -> None:
-    """Outputs whole images, uint8 (H, W, 3)."""
+    """Output whole images, uint8 (H, W, 3)."""
     (encoded,) = _inputs(IMAGE_INPUTS, source).values()
     if decode != "raw":
-        encoded = fn.decoders.image(encoded, **_how(decode, pipeline.device_id is not None, hw_decoder_load))
+        encoded = fn.decoders.image(
+            encoded, **_decoder_options(decode, pipeline.device_id is not None, hw_decoder_load)
+        )
     pipeline.set_outputs(encoded)
 
 
 def region_graph(
     pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
 ) -> None:
-    """Outputs what is decoded of each image for a crop, uint8 (h, w, 3)."""
+    """Output what is decoded of each image for a crop, uint8 (h, w, 3)."""
     inputs = _inputs(REGION_INPUTS, source)
     pipeline.set_outputs(_decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load))
 
 
 def _inputs(names: tuple[str, ...], source: Source) -> dict[str, Any]:
-    """The arrays a source returns must stay as they are until their batch is out: nothing copies them."""
+    """The graph's inputs by name. Nothing copies the source's arrays: they must not change until their batch is out."""
     nodes = fn.external_source(source=source, num_outputs=len(names), no_copy=True)
     return dict(zip(names, nodes, strict=True))
 
 
-def _how(decode: Decode, on_gpu: bool, hw_decoder_load: float) -> dict[str, Any]:
+def _decoder_options(decode: Decode, on_gpu: bool, hw_decoder_load: float) -> dict[str, Any]:
     """`exact` decodes as libjpeg, Pillow and torchvision do. EXIF rotation is ignored, as by the authors."""
     exact = decode == "exact"
-    how = {"adjust_orientation": False, "jpeg_fancy_upsampling": exact, "use_fast_idct": not exact}
-    return how | ({"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"})
+    options: dict[str, Any] = {"adjust_orientation": False, "jpeg_fancy_upsampling": exact, "use_fast_idct": not exact}
+    return options | ({"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"})
 
 
 def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool, hw_decoder_load: float) -> Any:
@@ -133,7 +135,7 @@ def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool, hw_deco
         start=inputs["start"],
         end=inputs["end"],
         axes=[0, 1],
-        **_how(decode, on_gpu, hw_decoder_load),
+        **_decoder_options(decode, on_gpu, hw_decoder_load),
     )
 
 

@@ -1,9 +1,9 @@
 """Where the first image of a JPEG ends, and what of its bytes a decoder needs.
 
 A file may go on after its image (a film, a second picture, zeros), hold another one inside (a thumbnail), and have junk
-between the parts of its header. libjpeg, and Pillow with it, forgives nearly all of that; the parser in front of DALI's
-decoders does not. So `jpeg.c` walks through the parts as libjpeg does: a JPEG whose own end is not found is truncated,
-whatever crop of it could be decoded, and one that is not plain is handed on without what no decoder needs.
+between the parts of its header. libjpeg, and so Pillow, forgives nearly all of that; the parser in front of DALI's
+decoders does not. So `jpeg.c` walks through the parts as libjpeg does. A JPEG without an end of its own is truncated,
+even where some crop of it could be decoded; from one that is not plain, what no decoder needs is removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Jpeg(NamedTuple):
 
 
 class _Jpeg(ctypes.Structure):
-    """What `jpeg.c` says of one."""
+    """What `jpeg.c` finds out about a JPEG: its `struct jpeg`."""
 
     _fields_ = (
         ("end", ctypes.c_int64),
@@ -55,9 +55,9 @@ class _Jpeg(ctypes.Structure):
 
 
 def read_jpeg(data: NDArray[np.uint8]) -> Jpeg:
-    """The first image in bytes that begin with a JPEG's signature, copied only where something before its end must go.
+    """The first image in bytes that begin with a JPEG's signature; a view of them, unless something must be left out.
 
-    Raises `BadImage` where it is not whole, or of a kind that is not decoded here.
+    Raise `BadImage` where it is not whole, or of a kind that is not supported.
     """
     found, address = _Jpeg(), data.ctypes.data
     if status := _library()(address, len(data), ctypes.byref(found), None):

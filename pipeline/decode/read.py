@@ -1,7 +1,7 @@
-"""One image as it is stored, made sure of before any decoder sees it.
+"""Read one image as it is stored, and check it before any decoder sees it.
 
-`stream.py` reads images with this; what passes here is whole by its structure (`jpeg.py`, `containers.py`), and goes to
-DALI, which has its own opinion (`judge.py`).
+`stream.py` reads images with this. What passes is structurally whole (`jpeg.py`, `containers.py`); DALI may still
+refuse it (`probe.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from .jpeg import read_jpeg
 
 
 def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Encoded bytes and (height, width) of one image, as DALI decodes it; raises `BadImage` with the reason."""
+    """The encoded bytes of one image, uint8 (n,), and its (height, width); of a raw data set the pixels.
+
+    Raise `BadImage` with the reason where it cannot be used.
+    """
     try:
         data = dataset.read(index)
     except OSError as error:
@@ -35,12 +38,12 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
         jpeg = read_jpeg(data)
         _check_size(jpeg.height, jpeg.width, max_pixels)
         return jpeg.data if jpeg.components < 4 else _without_inks(jpeg.data), (jpeg.height, jpeg.width)
-    picture = _other(head, data)
+    picture = _read_picture(head, data)
     _check_size(picture.height, picture.width, max_pixels)
     return picture.data, (picture.height, picture.width)
 
 
-def _other(head: bytes, data: NDArray[np.uint8]) -> Picture:
+def _read_picture(head: bytes, data: NDArray[np.uint8]) -> Picture:
     if head.startswith(PNG):
         return read_png(data)
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
@@ -58,8 +61,10 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
 
 
 def _without_inks(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A JPEG of four components (CMYK, YCCK) as the BMP of what Pillow makes of it: each decoder has its own idea of
-    which inks are inverted, and of what colours they are. ImageNet has some twenty."""
+    """A JPEG of four components (CMYK, YCCK) as a BMP of what Pillow makes of it.
+
+    Decoders differ in which inks they take as inverted, and in their colours. ImageNet has some twenty of these.
+    """
     bmp = io.BytesIO()
     try:
         with JpegImageFile(io.BytesIO(jpeg.tobytes())) as image:

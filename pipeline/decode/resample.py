@@ -1,7 +1,7 @@
-"""Decoded rectangles to what is asked for, on the processor: resample, round, mirror, light, subtract, in one pass.
+"""From decoded rectangles to crops, on the CPU: resample, round, mirror, light and subtract in one pass.
 
-Comes after decoding, where that is done on the CPU; on a GPU DALI resamples (`graph.py`). The work is done by
-`resample.c`, on threads of its own: DALI's antialiased resize takes five times as long, nearly as long as decoding.
+After decoding on the CPU; on a GPU DALI resamples (`graph.py`). `resample.c` does the work, on threads of its own:
+DALI's antialiased resize takes five times as long, nearly as long as decoding. `tensors.py` calls this.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..compiled import load
 from ..plan import share
 
+# What `resample.c` takes of each image, and as which type.
 _INPUTS = {"shape": np.int32, "low": np.float32, "high": np.float32, "mirror": np.int32, "shift": np.float32}
 
 
@@ -39,7 +40,8 @@ class Resampler:
         divisor: NDArray[np.float32] | None = None,
     ) -> None:
         shape = (size, size, 3)
-        self._run, self._size, self._threads = _library(), size, threads
+        self._size, self._threads = size, threads
+        self._resample_in_c = _library()
         self._mean = None if mean is None else np.ascontiguousarray(np.broadcast_to(mean, shape), np.float32)
         self._divisor = np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
         self._memory = _Memory(shape, np.dtype(np.uint8 if mean is None else np.float32))
@@ -52,31 +54,44 @@ class Resampler:
         in their image, so h and w), `low` and `high` (what of them is wanted), and for training `mirror` and `shift`.
         """
         count = len(images)
-        out = self._memory.take(count)
-        plain = {"mirror": np.zeros(count), "shift": np.zeros((count, 3)), "shape": inputs["end"] - inputs["start"]}
-        given = {name: np.ascontiguousarray((plain | inputs)[name], dtype) for name, dtype in _INPUTS.items()}
+        defaults = {"mirror": np.zeros(count), "shift": np.zeros((count, 3))}  # evaluation has neither
+        values = defaults | inputs | {"shape": inputs["end"] - inputs["start"]}
+        given = {name: np.ascontiguousarray(values[name], dtype) for name, dtype in _INPUTS.items()}
         given["image"] = np.array([_address(image) for image in images], np.uint64)
+        out = self._memory.take(count)
         parts = [share(count, thread, self._threads) for thread in range(self._threads)]
         futures = [self._pool.submit(self._resample, given, out, part) for part in parts]
 
-        def finished(_kept: Sequence[Any] = images) -> NDArray[Any]:
+        def finish(_kept: Sequence[Any] = images) -> NDArray[Any]:  # the images must outlive the addresses
             for future in futures:
                 future.result()
             return out
 
-        return finished
+        return finish
 
     def treat(self, levels: NDArray[np.uint8], shifts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Squares that are resampled and mirrored already, (b, size, size, 3), lit by shifts (b, 3)."""
+        """Treat squares that are resampled and mirrored already, (b, size, size, 3), lit by `shifts` (b, 3)."""
         corner = np.zeros((len(levels), 2))
         whole = {"start": corner, "end": corner + self._size, "low": corner, "high": corner + self._size}
         return self.start(list(levels), whole | {"shift": shifts})()
 
     def _resample(self, given: dict[str, NDArray[Any]], out: NDArray[Any], part: slice) -> None:
+        """One thread's rows of a batch."""
         begin = {name: values[part].ctypes for name, values in given.items()}
-        treatment = (None if self._mean is None else self._mean.ctypes, begin["shift"], self._divisor.ctypes)
-        rectangles = (begin[name] for name in ("image", "shape", "low", "high", "mirror"))
-        if self._run(part.stop - part.start, *rectangles, self._size, *treatment, out[part].ctypes):
+        failed = self._resample_in_c(
+            part.stop - part.start,
+            begin["image"],
+            begin["shape"],
+            begin["low"],
+            begin["high"],
+            begin["mirror"],
+            self._size,
+            None if self._mean is None else self._mean.ctypes,
+            begin["shift"],
+            self._divisor.ctypes,
+            out[part].ctypes,
+        )
+        if failed:
             raise MemoryError("There is no memory left to resample an image.")
 
     def close(self) -> None:
@@ -90,8 +105,8 @@ class Resampler:
 
 
 class _Memory:
-    """Batches of one shape. Memory that nobody looks at any more is used again: fresh pages would cost as much time as
-    filling them."""
+    """Batches of one shape. Memory that is no longer in use is used again: fresh pages cost as much time as filling
+    them."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._shape, self._dtype = shape, dtype
@@ -114,6 +129,7 @@ def _address(image: Any) -> int:
 
 @cache
 def _library() -> Any:
-    function, pointer = load(Path(__file__).with_name("resample.c")).resample, ctypes.c_void_p
-    function.argtypes = [ctypes.c_int64, *[pointer] * 5, ctypes.c_int64, *[pointer] * 4]
+    function = load(Path(__file__).with_name("resample.c")).resample
+    images, treatment = [ctypes.c_void_p] * 5, [ctypes.c_void_p] * 4
+    function.argtypes = [ctypes.c_int64, *images, ctypes.c_int64, *treatment]
     return function

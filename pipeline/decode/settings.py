@@ -1,6 +1,6 @@
-"""How images are decoded, and with how many threads: what every stream of images is told.
+"""How images are decoded, and with how many threads.
 
-`graph.py` and `stream.py` do as these say; `console/options.py` fills them in from the command line.
+`graph.py` and `stream.py` follow these settings; the command line fills them in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ MAX_BAD = 0.01
 
 @dataclass(frozen=True)
 class Settings:
-    """`decode`, `max_pixels` and the kind of device decide which pixels come out; the others only how fast."""
+    """What every stream of images is told.
+
+    `decode`, `max_pixels` and the kind of device decide what comes out; the others decide how fast.
+    """
 
     threads: int = field(default_factory=num_cores)  # DALI's, and those that resample
     readers: int = field(default_factory=lambda: max(4, num_cores()))  # threads that read files
@@ -28,7 +31,7 @@ class Settings:
     hw_decoder_load: float = HW_DECODER_LOAD  # of a GPU
     max_pixels: int = MAX_PIXELS  # images that claim more are refused unopened
     max_bad: float = MAX_BAD  # the share of images that may be unusable before it is an error
-    decode: Decode = "exact"  # as libjpeg, to the bit; "fast" is a few grey levels off. Raw data sets need neither
+    decode: Decode = "exact"  # to the bit as libjpeg; "fast": a few grey levels off. Not for raw data sets
 
     @property
     def on_gpu(self) -> bool:

@@ -1,10 +1,10 @@
-"""Bytes into a DALI graph, tensors out, and images that cannot be decoded survived.
+"""Bytes into a DALI graph, its outputs out, whatever images cannot be decoded.
 
-Reader threads fetch encoded images and look at their headers; DALI's own threads decode and resample; the
-consumer takes finished batches. A bad image is named, counted and either replaced by the next good one in the
-data set (training) or dropped from its batch (statistics, evaluation). DALI itself knows no such thing: one
-undecodable sample ends its pipeline. So when that happens the culprit is searched for among the batches in
-flight, the pipeline is built anew, and the same batches are fed again.
+Reader threads fetch encoded images and check them (`read.py`); DALI's own threads decode; the consumer takes finished
+batches. A bad image is named, counted and either replaced by the next good one in the data set (training) or dropped
+from its batch (statistics, evaluation). DALI has nothing like that: one image that it cannot decode ends its pipeline.
+Then the culprit is searched for among the batches in flight (`probe.py`), the pipeline is built anew, and the same
+batches are fed again. `tensors.py` makes torch tensors of what comes out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from ..errors import TooManyBadFiles
 from ..geometry import region_of_square, source_region
 from .bad_images import BadImage, add_bad, describe_bad
 from .graph import Source, new_pipeline
-from .judge import Judge, why
+from .probe import DecodeProbe, describe_damage
 from .read import read_image
 from .settings import Settings
 
 log = logging.getLogger("alexnet")
-
 
 _Loaded = tuple[int, NDArray[np.uint8], tuple[int, int]]  # image, encoded bytes, (height, width)
 
@@ -49,8 +48,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Feed:
-    """A request with its bytes: `indices` (k,) are the images really used, `crops` (k, 2) theirs, `bad` those dropped,
-    with reasons."""
+    """A request with its bytes.
+
+    `indices` (k,) are the images really used, `crops` (k, 2) theirs, `bad` the (image, reason) of those dropped.
+    """
 
     request: Request
     indices: NDArray[np.int64]
@@ -63,10 +64,11 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
 
     `build` fills a pipeline; `inputs` names what it takes; `crop` is the output size for `source_region`, or None
-    where the graph decodes whole images. Raw pixels need no decoding: on the CPU they leave as they were read. `bad`
-    maps every unusable image met so far to the reason; streams that drop do not try those again. Streams that replace
-    do, since what an image is replaced by must follow from the plan alone, not from what a run has met before: a
-    resumed run has met less.
+    where the graph decodes whole images. Raw pixels need no decoding: on the CPU they come out as they were read.
+
+    `bad` maps every unusable image met so far to the reason. A stream that drops bad images does not try those again.
+    One that replaces them does: the replacement must follow from the plan alone, not from what a run has met before,
+    since a resumed run has met less.
     """
 
     def __init__(
@@ -83,8 +85,9 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         bad: dict[int, str] | None = None,
     ) -> None:
         self.bad: dict[int, str] = {} if bad is None else bad
-        self._dataset, self._build, self._names, self._crop = dataset, build, inputs, crop
-        self._batch_size, self._replace, self._settings = batch_size, on_bad == "replace", settings
+        self._dataset, self._settings, self._batch_size = dataset, settings, batch_size
+        self._build, self._names, self._crop = build, inputs, crop
+        self._replace = on_bad == "replace"
         self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read")
         self._read: queue.Queue[Feed | BaseException | None] = queue.Queue(settings.prefetch)
         self._again: deque[Feed] = deque()  # to be fed anew to a new pipeline
@@ -150,7 +153,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
             try:
                 request = next(requests, None)
                 item = None if request is None else self._fill(request)
-            except BaseException as error:  # (it is raised again where the batches are taken)
+            except BaseException as error:  # raised again by `take`, in the consumer's thread
                 item = error
             self._read.put(item)
             if not isinstance(item, Feed):
@@ -193,7 +196,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         return None
 
     def _record(self, index: int, reason: str) -> None:
-        with self._recording:  # two readers may have met it at once
+        with self._recording:  # two readers may meet the same image at once
             if index in self.bad:
                 return
             log.warning("Bad image %s: %s", self._dataset.name(index), reason)
@@ -212,7 +215,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     def _feed(self) -> tuple[Any, ...]:
         """The pipeline's source: the next batch that is not empty."""
         while (feed := self._again.popleft() if self._again else self.take()) is not None:
-            if not self._refused.isdisjoint(_places(feed)):  # found out since it was read
+            if not self._refused.isdisjoint(_places(feed)):  # DALI has refused one since the feed was read
                 feed = self._fill(feed.request)
             self._in_flight.append(feed)
             if len(feed.indices):
@@ -220,7 +223,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         raise StopIteration
 
     def take(self) -> Feed | None:
-        """The next batch as read, not decoded; None for ever after the last."""
+        """The next batch as it was read, before decoding; None after the last, however often it is asked for."""
         item = None if self._ended else self._read.get()
         self._ended = not isinstance(item, Feed)
         if isinstance(item, BaseException):
@@ -228,24 +231,24 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         return item
 
     def _finish_empty(self) -> None:
-        """Empty batches never enter the pipeline; they leave in their turn."""
+        """Pass on empty batches, which never enter the pipeline, when it is their turn."""
         while self._in_flight and not len(self._in_flight[0].indices):
             self._done.append((None, self._in_flight.popleft()))
 
     def _recover(self, error: RuntimeError) -> None:
         """Find what cannot be decoded among the batches in flight, and feed them again without it."""
-        judge = Judge(self._settings.device_id, whole=self._crop is None)
+        probe = DecodeProbe(self._settings.device_id, whole=self._crop is None)
         culprits = {
             place: feed.inputs["encoded"][row]
             for feed in self._in_flight
             for row, place in enumerate(_places(feed))
-            if not judge.decodes(feed.inputs, row)
+            if not probe.decodes(feed.inputs, row)
         }
         if not culprits:
             raise error
         self._refused |= culprits.keys()
         for (index, _, _), data in culprits.items():
-            self._record(index, why(data))
+            self._record(index, describe_damage(data))
         self._again.extendleft(reversed([self._fill(feed.request) for feed in self._in_flight]))
         self._in_flight.clear()
         self._pipeline = self._new_pipeline()

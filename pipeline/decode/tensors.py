@@ -1,4 +1,7 @@
-"""TODO"""
+"""The batches of a stream as torch tensors, finished: resampled where DALI has not done it, and not copied.
+
+Last of `decode/`: `loader.py` and `squares.py` build a stream and take their batches from here.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .settings import Settings
 from .stream import Feed, ImageStream
 
 
-def decoding(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+def decoder_arguments(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """The arguments that tell a graph how to decode this data set."""
     return {"decode": "raw" if dataset.raw else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
 
@@ -28,9 +31,12 @@ def resampled(
     mean: NDArray[np.float32] | None = None,
     divisor: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[torch.Tensor, Feed]]:
-    """What a stream comes to, (b, size, size, 3). On the CPU each batch is resampled while the one before is used."""
+    """The batches of a stream, (b, size, size, 3): uint8, or with `mean` and `divisor` float32, treated.
+
+    On the CPU the next batch is resampled while this one is in use; on a GPU the graph has done everything.
+    """
     if settings.on_gpu:
-        yield from _in_use(stream, size)
+        yield from _held_while_in_use(stream, size)
         return
     begun: deque[tuple[Callable[[], NDArray[Any]], Feed]] = deque()
     with stream, Resampler(size, settings.threads, mean, divisor) as resampler:
@@ -46,8 +52,8 @@ def _finished(wait: Callable[[], NDArray[Any]], feed: Feed) -> tuple[torch.Tenso
     return torch.from_numpy(wait()), feed
 
 
-def _in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.Tensor, Feed]]:
-    """A GPU's batches lie in DALI's memory, which gets it back when what was begun with a batch is done."""
+def _held_while_in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.Tensor, Feed]]:
+    """The batches of a GPU. They lie in DALI's memory, which DALI gets back once the work begun on a batch is done."""
     kept: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
     with stream:
         for output, feed in stream:

@@ -1,16 +1,13 @@
 """What this machine has, what it lacks, what that costs and how to get it: `alexnet doctor`.
 
-Every probe stands alone and may fail alone: `diagnose` never raises. DALI is tried in a process of its own,
-since native code that meets the wrong driver or processor can end a process rather than raise.
+Every probe stands alone and may fail alone: `diagnose` never raises. A package is imported by the probe that needs it,
+so that one that is missing or broken becomes a finding.
 """
 
-import io
 import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +16,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Literal
 
+from ..cache import cache_folder, cache_problem
 from ..compiled import NotBuilt, load
+from .dali_trial import dali_decodes
 from .hardware import core_quota, driver_version, jpeg_engines, memory, num_cores, query_gpus
 
 Status = Literal["ok", "warn", "missing"]
@@ -42,7 +41,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Examines everything; a probe that fails becomes a finding itself."""
+    """Examine everything; a probe that fails becomes a finding itself."""
     return [_examine(area, probe) for area, probe in PROBES.items()]
 
 
@@ -108,8 +107,6 @@ def _open_files() -> Outcome:
 
 
 def _cache() -> Outcome:
-    from ..cache import cache_folder, cache_problem
-
     folder, problem = cache_folder(), cache_problem()
     if folder is None or problem:
         cost = "lists of images and statistics are made anew each time; mesh training and `bench-loader` may need it"
@@ -123,7 +120,7 @@ def _cache() -> Outcome:
 
 
 def _data() -> Outcome:
-    from ..dataset.layouts import find_layout
+    from ..dataset.layouts import find_layout  # these need numpy, and the doctor must start without it
     from ..dataset.open import locate
     from ..errors import DatasetError
 
@@ -220,13 +217,13 @@ def _distributed() -> Outcome:
 
 
 def _dali() -> Outcome:
-    decoded, found = _dali_decodes("cpu")
+    decoded, found = dali_decodes("cpu")
     if not decoded:
         return "missing", found, "no image can be decoded", REINSTALL
     found += ", decodes on the CPU"
     if driver_version() is None:
         return _ok(found)
-    decoded, why = _dali_decodes("mixed")
+    decoded, why = dali_decodes("mixed")
     if not decoded:
         remedy = "a newer driver, or the nvJPEG, NPP and cuFFT packages for DALI's version of CUDA"
         return "warn", f"{found}, but not on the GPU: {why}", "decoding needs --device cpu", remedy
@@ -238,35 +235,6 @@ def _compiled() -> Outcome:
     for part in parts:
         load(Path(__file__).parents[2] / part)
     return _ok(", ".join(parts))
-
-
-def _dali_decodes(device: str) -> tuple[bool, str]:
-    """Whether `try_dali` works in a process of its own, and its version or what went wrong."""
-    trial = f"from {__name__} import try_dali; try_dali({device!r})"
-    answer = subprocess.run([sys.executable, "-c", trial], capture_output=True, text=True, timeout=300)
-    said = (answer.stderr if answer.returncode else answer.stdout).strip().splitlines()
-    return answer.returncode == 0, said[-1] if said else f"the process ended with code {answer.returncode}"
-
-
-def try_dali(device: str) -> None:
-    """Decodes a JPEG on the "cpu", or GPU 0 for "mixed"; prints its version, or exits with what is wrong."""
-    try:
-        import numpy as np
-        from nvidia.dali import __cuda_version__, __version__, fn
-        from nvidia.dali.pipeline import Pipeline
-        from PIL import Image
-
-        Image.new("RGB", (32, 24)).save(encoded := io.BytesIO(), "JPEG")
-        jpeg = np.frombuffer(encoded.getvalue(), np.uint8)
-        graph = Pipeline(batch_size=1, num_threads=1, device_id=None if device == "cpu" else 0)
-        with graph:
-            graph.set_outputs(fn.decoders.image(fn.external_source([[jpeg]], cycle=True), device=device))
-        graph.build()
-        (images,) = graph.run()
-        assert images.shape() == [(24, 32, 3)]
-        sys.stdout.write(f"{__version__} for CUDA {__cuda_version__ // 1000}\n")
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 
 
 def _pillow() -> Outcome:

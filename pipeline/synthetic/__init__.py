@@ -1,1 +1,1 @@
-"""Data sets made of nothing."""
+"""Data sets for those who have none: `draw.py` draws one picture, `generate.py` makes a folder of them."""

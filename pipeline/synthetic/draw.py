@@ -1,6 +1,6 @@
-"""One drawn picture: a size, a cluttered backdrop, perhaps a thing of a class, light, JPEG bytes.
+"""One drawn picture: a size, a cluttered backdrop, perhaps an object of a class, light, JPEG bytes.
 
-`generate.py` makes data sets of these. Pictures cost as much to decode as ImageNet's: sizes, bytes per pixel,
+`generate.py` makes data sets of these. They cost as much to decode as ImageNet's: sizes, bytes per pixel,
 chroma subsampling and the share of greyscale files are those of a sample of it. Scenes are float32 (H, W, 3),
 RGB, about 0..255, and changed in place.
 """
@@ -156,7 +156,7 @@ def _cut(texture: Pixels, rng: np.random.Generator, height: int, width: int) -> 
 
 
 def _paste(scene: Pixels, rng: np.random.Generator, kind: Kind) -> None:
-    """Draws the thing of a class, of any size and angle, into the central square that the trainer sees."""
+    """Draw the object of a class, of any size and angle, into the central square that the trainer sees."""
     height, width, _ = scene.shape
     short = min(height, width)
     radius = short * rng.uniform(0.36, 0.47)
@@ -180,7 +180,7 @@ def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> 
 
 
 def _surface(rng: np.random.Generator, kind: Kind, radius: float, side: int) -> Pixels:
-    """What a thing is made of, (side, side, 3): two colours in a turned texture, 3 to 4 periods across it."""
+    """What an object is made of, (side, side, 3): two colours in a turned texture, 3 to 4 periods across it."""
     hue = _HUES[kind.colour] + rng.uniform(-0.03, 0.03) if kind.colour else rng.random()
     first = _rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1))
     pale, dark = _rgb(rng.random(), rng.uniform(0, 0.3), 1), _rgb(rng.random(), rng.uniform(0, 1), 0.15)

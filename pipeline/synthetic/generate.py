@@ -1,8 +1,7 @@
-"""Data sets made of nothing: ten classes of drawn pictures, and photograph-like JPEGs to time loaders with.
+"""Generated data sets: ten classes of drawn pictures to train on, and photograph-like JPEGs to time loaders with.
 
-Comes before everything else where there is no ImageNet: `draw.py` makes the pictures, `dataset.py` finds the
-files like any others. A picture has a random stream of its own, so its bytes do not depend on the number of
-processes.
+`draw.py` makes the pictures; `dataset/` finds the files like any others. Each picture has a random stream of its own,
+so its bytes do not depend on the number of processes.
 """
 
 import fcntl
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 from ..cache import cache_folder, needed_cache
 from ..dataset.images import Dataset
 from ..dataset.open import open_dataset
+from ..files import sync_folder
 from ..machine.hardware import num_cores
 from .draw import KINDS, Kind, draw_jpeg
 
@@ -54,7 +54,7 @@ def generate_tree(
     """Ten drawn classes as `root/train/<class>/*.JPEG` and `root/val/<class>/*.JPEG`; returns `root`.
 
     The tree appears complete or not at all, and one with the same parameters is reused. `processes` defaults
-    to the number of cores; as they are spawned, a script that calls this needs the usual `__main__` guard.
+    to the number of cores; they are spawned, so a script that calls this needs the usual `__main__` guard.
     `progress(done, total)` is called after each picture.
     """
     counts = {"train": train_per_class, "val": val_per_class}
@@ -70,9 +70,10 @@ def generate_tree(
 def generate_flat(
     root: Path, count: int, seed: int = 0, *, processes: int | None = None, progress: Progress | None = None
 ) -> Path:
-    """`count` photograph-like JPEGs of nothing as `root/train/<number>/*.JPEG`, 100 a folder; returns `root`.
+    """`count` photograph-like JPEGs as `root/train/<number>/*.JPEG`, 100 a folder; returns `root`.
 
-    For measuring loaders without a data set. Complete or absent, and reused, like that of `generate_tree`.
+    They show nothing, and are for measuring loaders without a data set. The tree is complete or absent, and
+    reused, like that of `generate_tree`.
     """
     jobs = [_Job(f"train/{i // 100:04d}/{i:06d}.JPEG", (seed, i), None) for i in range(count)]
     return _build(root, {"kind": "flat", "train": count, "seed": seed}, jobs, processes, progress)
@@ -89,7 +90,7 @@ def generated_dataset(count: int, seed: int = 0, *, progress: Progress | None = 
 def _build(
     root: Path, facts: dict[str, Any], jobs: list[_Job], processes: int | None, progress: Progress | None
 ) -> Path:
-    """Draws `jobs` into a sibling of `root` and renames it when complete; a second process waits for the first."""
+    """Draw `jobs` into a sibling of `root` and renames it when complete; a second process waits for the first."""
     facts = {"generator": GENERATOR, **facts}
     if _is_generated(root, facts):
         return root
@@ -110,6 +111,7 @@ def _build(
             os.sync()  # thousands of files at once, before their folder has its name
             try:
                 draft.rename(root)  # an empty folder in the way is replaced
+                sync_folder(root.parent)
             except OSError:
                 if ours or not _is_generated(root, facts):  # without locks another process may have been faster
                     raise
@@ -152,7 +154,7 @@ def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
 
 
 def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
-    """Draws every job, yielding after each; in several processes where there is work enough for them."""
+    """Draw every job, yielding after each; in several processes where there is work enough for them."""
     draw = partial(_draw, root)
     processes = min(processes, len(jobs) // 200)
     if processes < 2:

@@ -141,6 +141,21 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and no data set from the environment."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ALEXNET_CACHE", str(cache))
+    monkeypatch.delenv("ALEXNET_DATA", raising=False)
+    return cache
+
+
+@pytest.fixture
+def caching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of images are kept, however short."""
+    monkeypatch.setattr("alexnet.pipeline.dataset.open.CACHE_FROM_IMAGES", 1)
+
+
+@pytest.fixture
 def quiet_machine(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cache of our own, no data set but those given, one thread for torch (two would wait for each other on a
     busy machine), and the logger afterwards as it was before a command set it up."""

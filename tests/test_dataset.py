@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planting import TREE, Tree, listed, plant
 
-from alexnet.pipeline.dataset import index as index_module
 from alexnet.pipeline.dataset import open as module
-from alexnet.pipeline.dataset.images import Dataset, Listing, StringTable
+from alexnet.pipeline.dataset.images import Listing, StringTable
 from alexnet.pipeline.dataset.open import locate, open_dataset
 from alexnet.pipeline.errors import DatasetError
 
-Tree = dict[str, bytes]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("ALEXNET_CACHE", str(cache))
-    monkeypatch.delenv("ALEXNET_DATA", raising=False)
-    return cache
-
-
-@pytest.fixture
-def caching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CACHE_FROM_IMAGES", 1)
-
-
-TREE: Tree = {
-    "train/b/2.JPEG": b"two",
-    "train/b/10.jpg": b"ten!",
-    "train/a/x.png": b"x",
-    "train/a/notes.txt": b"not an image",
-    "train/a/.hidden.JPEG": b"hidden",
-    "val/a/v.JPEG": b"va",
-    "val/b/w.JPEG": b"wb",
-}
-
-
-def plant(root: Path, tree: Tree) -> Path:
-    for name, content in tree.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-def listed(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
-    """Name -> (class, bytes)."""
-    images = {
-        dataset.name(i): (dataset.classes[dataset.labels[i]], dataset.read(i).tobytes()) for i in range(len(dataset))
-    }
-    assert len(images) == len(dataset)
-    return images
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_class_folders_are_listed_in_sorted_order_with_their_bytes(tmp_path: Path) -> None:
@@ -223,115 +180,6 @@ def test_labels_are_part_of_the_fingerprint() -> None:
     others = [fingerprint(name="c"), fingerprint(label=0), fingerprint(length=4), fingerprint(classes="ac")]
     assert len({fingerprint(), *others}) == 5
     assert fingerprint() == fingerprint()
-
-
-# -- the cached index --------------------------------------------------------------------------------------
-
-
-def count_listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows by one each time that a data set is really listed and saved."""
-    listings: list[str] = []
-    save = index_module.save_index
-
-    def counted(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
-        listings.append(stamp)
-        save(path, stamp, dataset, folders)
-
-    monkeypatch.setattr(index_module, "save_index", counted)
-    return listings
-
-
-def test_the_index_is_read_back_equal(tmp_path: Path, caching: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    listings = count_listings(monkeypatch)
-    first, second = open_dataset(plant(tmp_path, TREE), "train"), open_dataset(tmp_path, "train")
-    assert len(listings) == 1
-    assert listed(first) == listed(second)
-    assert first.fingerprint == second.fingerprint
-    assert replace(second).fingerprint == first.fingerprint  # worked out from the arrays read back
-    assert (first.classes, first.root, first.split) == (second.classes, second.root, second.split)
-    assert listed(open_dataset(tmp_path, "val")).keys() == {"val/a/v.JPEG", "val/b/w.JPEG"}
-    assert len(listings) == 2
-
-
-def test_small_data_sets_leave_no_index(tmp_path: Path, own_cache: Path) -> None:
-    open_dataset(plant(tmp_path, TREE), "train")
-    assert list(own_cache.rglob("*")) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"train/b/new.JPEG": b"added"}, {"train/c/z.JPEG": b"another class"}, {"train/a/images/deep.JPEG": b"deeper"}],
-)
-def test_the_index_is_made_anew_when_files_come_or_go(tmp_path: Path, caching: None, change: Tree) -> None:
-    plant(tmp_path, {**TREE, "train/a/images/first.JPEG": b"first"})
-    before = listed(open_dataset(tmp_path, "train"))
-    after = listed(open_dataset(plant(tmp_path, change), "train"))
-    assert after.keys() - before.keys() == change.keys()
-    for name in change:
-        (tmp_path / name).unlink()
-    shutil.rmtree(tmp_path / "train/c", ignore_errors=True)
-    assert listed(open_dataset(tmp_path, "train")) == before
-
-
-def test_cached_validation_labels_follow_a_new_training_class(tmp_path: Path, caching: None) -> None:
-    assert open_dataset(plant(tmp_path, TREE), "val").labels.tolist() == [0, 1]
-    dataset = open_dataset(plant(tmp_path, {"train/0first/y.JPEG": b"y"}), "val")
-    assert dataset.classes == ("0first", "a", "b")
-    assert dataset.labels.tolist() == [1, 2]
-
-
-def test_cached_validation_labels_follow_a_corrected_label_file(tmp_path: Path, caching: None) -> None:
-    tree = {k: v for k, v in TREE.items() if not k.startswith("val/")}
-    plant(tmp_path, {**tree, "val/v.JPEG": b"v", "val/val_annotations.txt": b"v.JPEG\ta\n"})
-    assert open_dataset(tmp_path, "val").labels.tolist() == [0]
-    (tmp_path / "val/val_annotations.txt").write_bytes(b"v.JPEG\tb\n# corrected\n")
-    assert open_dataset(tmp_path, "val").labels.tolist() == [1]
-
-
-def test_a_damaged_index_is_named_and_replaced(
-    tmp_path: Path, own_cache: Path, caching: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = listed(open_dataset(plant(tmp_path, TREE), "train"))
-    (index,) = own_cache.rglob("*.index")
-    intact = index.read_bytes()
-    rng = np.random.default_rng(0)
-    listings = count_listings(monkeypatch)
-    for trial in range(150):
-        damaged = bytearray(intact[: rng.integers(len(intact))]) if trial % 3 == 0 else bytearray(intact)
-        for _ in range(rng.integers(1, 4) if trial % 3 else 0):
-            damaged[rng.integers(len(damaged))] = rng.integers(256)
-        index.write_bytes(damaged)
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            assert listed(open_dataset(tmp_path, "train")) == expected, trial
-        if trial % 3 == 0:
-            assert str(index) in caplog.text
-            assert "damaged" in caplog.text
-            assert index.read_bytes() == intact
-    assert len(listings) >= 50
-
-
-@pytest.mark.parametrize(("written", "instead"), [(b"<i4", b"<f4"), (b"<i8", b"<u8"), (b'["a", "b"]', b'["b", "a"]')])
-def test_an_index_that_still_reads_but_says_something_else(
-    tmp_path: Path, own_cache: Path, caching: None, caplog: pytest.LogCaptureFixture, written: bytes, instead: bytes
-) -> None:
-    expected = listed(open_dataset(plant(tmp_path, TREE), "train"))
-    (index,) = own_cache.rglob("*.index")
-    assert written in index.read_bytes()
-    index.write_bytes(index.read_bytes().replace(written, instead))
-    with caplog.at_level(logging.WARNING):
-        assert listed(open_dataset(tmp_path, "train")) == expected
-    assert "checksum is wrong" in caplog.text
-
-
-def test_a_cache_that_cannot_be_written_is_only_a_warning(
-    tmp_path: Path, caching: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "file"))
-    plant(tmp_path / "data", TREE)
-    assert len(open_dataset(tmp_path / "data", "train")) == 3
-    assert f"The cache folder {tmp_path / 'file'} cannot be written, so nothing is kept" in caplog.text
 
 
 # -- where -------------------------------------------------------------------------------------------------

@@ -8,10 +8,7 @@ once, the reference in float64). Decoding: none with decode="exact". Normalisati
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,175 +16,38 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
-from nvidia.dali import ops
+
+import graphs
+from graphs import (
+    CORNERS,
+    DIVISORS,
+    FORMS,
+    MEANS,
+    Pixels,
+    assert_same_picture,
+    batch_of,
+    corpus,
+    decode,
+    differences,
+    encode,
+    photo,
+    pillow,
+    plain_crops,
+    reference_square,
+    squares,
+    train,
+    tree_images,
+)
 
 from alexnet.pipeline import augment
-from alexnet.pipeline.decode.graph import (
-    IMAGE_INPUTS,
-    REGION_INPUTS,
-    SQUARE_INPUTS,
-    TRAIN_INPUTS,
-    image_graph,
-    new_pipeline,
-    region_graph,
-    square_graph,
-    train_graph,
-)
-from alexnet.pipeline.decode.resample import Resampler
-from alexnet.pipeline.decode.settings import Decode
-from alexnet.pipeline.geometry import CROP, SHORT_SIDE, region_of_square, source_region
-
-Pixels = NDArray[np.uint8]
-ZERO, ONE = np.zeros(3, np.float32), np.ones(3, np.float32)
-CORNERS = ((0, 0), (0, 32), (32, 0), (32, 32))
-
-
-# -- running a graph ---------------------------------------------------------------------------------------
-
-chain = "dali"
 
 
 @pytest.fixture(autouse=True, params=["dali", "compiled"])
-def _chain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "chain", request.param)
-
-
-def run_graph(
-    build: Callable[..., None], names: Sequence[str], feed: dict[str, Any], device_id: int | None = None
-) -> list[Any]:
-    """One batch through a graph, as numpy arrays."""
-    pipeline = new_pipeline(len(feed["encoded"]), 2, device_id, prefetch=1)
-    with pipeline:
-        build(pipeline, lambda: tuple(feed[name] for name in names))
-    (output,) = pipeline.run()
-    return [np.array(image) for image in output.as_cpu()]
-
-
-def bytes_of(images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
-    return [np.frombuffer(image, np.uint8) for image in images]
-
-
-def region_feed(images: Sequence[bytes], crops: Sequence[tuple[int, int]], size: int) -> dict[str, Any]:
-    shapes = np.array([pillow(image).shape[:2] for image in images])
-    return {"encoded": bytes_of(images)} | source_region(shapes, np.array(crops), size)._asdict()
-
-
-def decode(images: Sequence[bytes], how: Decode = "exact", device_id: int | None = None) -> list[Pixels]:
-    return run_graph(partial(image_graph, decode=how), IMAGE_INPUTS, {"encoded": bytes_of(images)}, device_id)
-
-
-def squares(images: Sequence[bytes], how: Decode = "exact", device_id: int | None = None) -> list[Pixels]:
-    feed = region_feed(images, [(0, 0)] * len(images), SHORT_SIDE)
-    if chain == "compiled" and device_id is None:
-        return resampled(feed, how, Resampler(SHORT_SIDE, 2))
-    return run_graph(partial(square_graph, decode=how), SQUARE_INPUTS, feed, device_id)
-
-
-def resampled(feed: dict[str, Any], how: Decode, resampler: Resampler) -> list[Any]:
-    with resampler:
-        regions = run_graph(partial(region_graph, decode=how), REGION_INPUTS, feed)
-        return list(resampler.start(regions, feed)())
-
-
-def train(
-    images: Sequence[bytes],
-    crops: Sequence[tuple[int, int]],
-    flips: Sequence[bool],
-    shift: NDArray[np.float32] | None = None,
-    *,
-    mean: NDArray[np.float32] = ZERO,
-    divisor: NDArray[np.float32] = ONE,
-    half: bool = False,
-    how: Decode = "exact",
-    device_id: int | None = None,
-) -> list[NDArray[np.floating]]:
-    feed = region_feed(images, crops, CROP)
-    feed["mirror"] = np.array(flips, np.int32)
-    feed["shift"] = np.zeros((len(images), 3), np.float32) if shift is None else shift
-    if chain == "compiled" and device_id is None and not half:
-        return resampled(feed, how, Resampler(CROP, 2, mean, divisor))
-    build = partial(train_graph, decode=how, mean=mean, divisor=divisor, half=half)
-    return run_graph(build, TRAIN_INPUTS, feed, device_id)
-
-
-# -- images ------------------------------------------------------------------------------------------------
-
-
-@cache
-def pillow(image: bytes) -> Pixels:
-    """As torchvision's loader would: Pillow, converted to RGB, EXIF ignored."""
-    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-
-
-@cache
-def reference_square(image: bytes) -> Pixels:
-    return augment.centre_square(pillow(image))
-
-
-def encode(pixels: Pixels, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(stream, kind, **options)
-    return stream.getvalue()
-
-
-@cache
-def photo(seed: int, height: int, width: int) -> Pixels:
-    """Smooth areas, edges and grain, like a photograph."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    soft = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
-    blocks = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST), np.int16)
-    grain = rng.normal(0, 6, (height, width, 3))
-    return np.clip((soft * 2 + blocks) / 3 + grain, 0, 255).astype(np.uint8)
-
-
-FORMS: dict[str, dict[str, Any]] = {
-    "baseline 4:2:0": {"quality": 85, "subsampling": "4:2:0"},
-    "baseline 4:2:2": {"quality": 85, "subsampling": "4:2:2"},
-    "baseline 4:4:4": {"quality": 95, "subsampling": "4:4:4"},
-    "quality 5": {"quality": 5},
-    "optimised, restarts": {"optimize": True, "restart_marker_blocks": 3},
-    "progressive": {"progressive": True},
-    "progressive 4:4:4": {"progressive": True, "subsampling": "4:4:4"},
-    "greyscale": {"mode": "L"},
-    "greyscale progressive": {"mode": "L", "progressive": True},
-    "CMYK": {"mode": "CMYK"},
-    "PNG": {"kind": "PNG"},
-    "PNG palette": {"kind": "PNG", "mode": "P"},
-    "PNG grey": {"kind": "PNG", "mode": "L"},
-    "BMP": {"kind": "BMP"},
-}
-
-
-@cache
-def corpus() -> tuple[bytes, ...]:
-    """Every form in an odd size and shape of its own."""
-    sizes = [(375, 500), (500, 333), (301, 299), (113, 171), (700, 260), (257, 256), (256, 256), (90, 400)]
-    return tuple(encode(photo(i, *sizes[i % len(sizes)]), **form) for i, form in enumerate(FORMS.values()))
-
-
-def tree_images(root: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(root.rglob("*.JPEG"))]
-
-
-def differences(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> list[NDArray[np.float64]]:
-    assert [a.shape for a in ours] == [b.shape for b in theirs]
-    return [np.abs(a.astype(np.float64) - b.astype(np.float64)) for a, b in zip(ours, theirs, strict=True)]
-
-
-def assert_same_picture(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> None:
-    off = differences(ours, theirs)
-    assert max(o.max() for o in off) <= 1
-    assert np.mean([o.mean() for o in off]) < 0.05
-
-
-def plain_crops(images: Sequence[bytes], crops: Sequence[tuple[int, int]], flips: Sequence[bool]) -> list[Pixels]:
-    """The paper's two steps: the 256-square, then the crop."""
-    return [augment.crop_and_flip(reference_square(i), *c, f) for i, c, f in zip(images, crops, flips, strict=True)]
+def both_chains(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "chain", request.param)
 
 
 # -- decoding ----------------------------------------------------------------------------------------------
@@ -308,20 +168,6 @@ def test_an_extreme_panorama_that_shrinks() -> None:
 # -- normalisation and lighting ----------------------------------------------------------------------------
 
 
-def batch_of(n: int, seed: int = 0) -> tuple[list[bytes], list[tuple[int, int]], list[bool], NDArray[np.float32]]:
-    rng = np.random.default_rng(seed)
-    images = [corpus()[i % len(corpus())] for i in range(n)]
-    crops = [(int(y), int(x)) for y, x in rng.integers(0, 33, (n, 2))]
-    return images, crops, [bool(f) for f in rng.integers(0, 2, n)], rng.normal(0, 20, (n, 3)).astype(np.float32)
-
-
-MEANS = {
-    "colour": np.array([122.7, 116.1, 103.9], np.float32),
-    "image": np.random.default_rng(3).uniform(80, 160, (224, 224, 3)).astype(np.float32),
-}
-DIVISORS = {"1": ONE, "1.1": np.full(3, 1.1, np.float32), "std": np.array([58.4, 57.1, 57.4], np.float32)}
-
-
 @pytest.mark.parametrize("divisor", DIVISORS)
 @pytest.mark.parametrize("mean", MEANS)
 def test_normalisation_and_lighting(mean: str, divisor: str) -> None:
@@ -337,7 +183,7 @@ def test_normalisation_and_lighting(mean: str, divisor: str) -> None:
 
 @pytest.mark.parametrize("mean", MEANS)
 def test_float16_is_the_same_rounded(mean: str) -> None:
-    if chain == "compiled":
+    if graphs.chain == "compiled":
         pytest.skip("half precision is for GPUs")
     images, crops, flips, shift = batch_of(4)
     how: dict[str, Any] = {"mean": MEANS[mean], "divisor": DIVISORS["std"]}
@@ -401,122 +247,3 @@ def test_real_images_decoded_fast(sample_dir: Path) -> None:
     print(f"fast: mean {np.mean([o.mean() for o in off]):.2f}, worst {max(o.max() for o in off)}")
     assert 0 < np.mean([o.mean() for o in off]) < 1.5
     assert max(o.max() for o in off) < 40
-
-
-# -- GPUs --------------------------------------------------------------------------------------------------
-
-
-def build_train(pipeline: Any, source: Any, *, mean: NDArray[np.float32], half: bool, decode: Decode = "exact") -> None:
-    train_graph(pipeline, source, decode=decode, mean=mean, divisor=ONE, half=half)
-
-
-GRAPHS: dict[str, Callable[..., None]] = {
-    "train, colour": partial(build_train, mean=MEANS["colour"], half=False),
-    "train, colour, half": partial(build_train, mean=MEANS["colour"], half=True),
-    "train, mean image": partial(build_train, mean=MEANS["image"], half=False),
-    "train, mean image, half": partial(build_train, mean=MEANS["image"], half=True),
-    "train, raw": partial(build_train, mean=MEANS["image"], half=True, decode="raw"),
-    "squares": partial(square_graph, decode="exact"),
-    "squares, raw": partial(square_graph, decode="raw"),
-    "images": partial(image_graph, decode="fast"),
-}
-
-
-class _PretendGpu:
-    """A pipeline without a device that says it has one: DALI traces a GPU graph in it but need not run it."""
-
-    device_id = 0
-
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
-
-    def set_outputs(self, *outputs: Any) -> None:
-        self._pipeline.set_outputs(*outputs)
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if data[at - 1] < 128:
-            return value, at
-
-
-def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of the length-delimited fields of a protocol buffer."""
-    at = 0
-    while at < len(data):
-        tag, at = varint(data, at)
-        if tag & 7 == 2:
-            length, at = varint(data, at)
-            yield tag >> 3, data[at : at + length]
-            at += length
-        elif tag & 7 == 0:
-            _, at = varint(data, at)
-        else:
-            at += {1: 8, 5: 4}[tag & 7]
-
-
-def operators(serialized: bytes) -> list[tuple[str, str]]:
-    """(operator, device) of a DALI pipeline: dali.proto's PipelineDef.op = 5, OpDef.name = 1, OpDef.args = 4."""
-    found = []
-    for definition in (list(fields(content)) for number, content in fields(serialized) if number == 5):
-        arguments = [list(fields(content)) for number, content in definition if number == 4]
-        devices = [a[2][1].decode() for a in arguments if a[0] == (1, b"device")]
-        found.append((dict(definition)[1].decode(), devices[0]))
-    return found
-
-
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_every_operator_of_a_gpu_graph_exists_there(graph: str) -> None:
-    exists = {device: getattr(ops, f"{device}_ops")() for device in ("cpu", "gpu", "mixed")}
-    traced = {}
-    for place in ("cpu", "gpu"):
-        pipeline = new_pipeline(4, 1, None, prefetch=1)
-        with pipeline:
-            GRAPHS[graph](pipeline if place == "cpu" else _PretendGpu(pipeline), lambda: ())
-        traced[place] = operators(pipeline.serialize())
-        for name, device in traced[place]:
-            assert name in exists[device] or name == "ExternalSource", f"{name} has no {device} operator"
-    assert {device for _, device in traced["cpu"]} == {"cpu"}
-    assert {name for name, _ in traced["cpu"]} == {name for name, _ in traced["gpu"]} - {"_TensorToGpu"}
-    pixels = {name: device for name, device in traced["gpu"] if name != "ExternalSource"}
-    decoders = [d for name, d in pixels.items() if name.startswith("decoders__")]
-    assert decoders == ([] if "raw" in graph else ["mixed"])
-    assert {d for name, d in pixels.items() if name in ("Resize", "CropMirrorNormalize", "Cast")} <= {"gpu"}
-    assert ("Resize" in pixels) == (graph != "images")
-
-
-def test_raw_squares_are_cropped_as_they_are() -> None:
-    rng, count = np.random.default_rng(0), 6
-    raw = [rng.integers(0, 256, (SHORT_SIDE, SHORT_SIDE, 3), dtype=np.uint8) for _ in range(count)]
-    crops, flips = rng.integers(0, 33, (count, 2)), rng.integers(0, 2, count)
-    feed = {"encoded": raw, "mirror": flips.astype(np.int32), "shift": np.zeros((count, 3), np.float32)}
-    feed |= region_of_square(crops, CROP)._asdict()
-    build = partial(train_graph, decode="raw", mean=ZERO, divisor=ONE, half=False)
-    for ours, image, (y, x), flip in zip(run_graph(build, TRAIN_INPUTS, feed), raw, crops, flips, strict=True):
-        np.testing.assert_array_equal(ours, augment.crop_and_flip(image, y, x, bool(flip)))
-    feed |= region_of_square(0 * crops, SHORT_SIDE)._asdict()
-    for ours, image in zip(run_graph(partial(square_graph, decode="raw"), SQUARE_INPUTS, feed), raw, strict=True):
-        np.testing.assert_array_equal(ours, image)
-
-
-@pytest.mark.gpu
-def test_the_gpu_computes_what_the_cpu_does() -> None:
-    """nvJPEG's transform and upsampling differ from libjpeg's by a few levels; the resampling is alike."""
-    images, crops, flips, shift = batch_of(14, seed=5)
-    how: dict[str, Any] = {"mean": MEANS["image"], "divisor": DIVISORS["1.1"]}
-    jpegs = [i for i in images if i[:2] == b"\xff\xd8"]
-    cpu: list[NDArray[Any]] = [*decode(images), *squares(jpegs)]
-    gpu: list[NDArray[Any]] = [*decode(images, device_id=0), *squares(jpegs, device_id=0)]
-    for half in (False, True):
-        cpu += train(images, crops, flips, shift, **how, half=half)
-        gpu += train(images, crops, flips, shift, **how, half=half, device_id=0)
-    for off in differences(cpu, gpu):
-        assert off.mean() < 1
-        assert np.quantile(off, 0.99) < 6
-    lossless = [encode(photo(5, 300, 400), "PNG")] * 2
-    where: Any = ([(0, 0), (32, 9)], [True, False])
-    for off in differences(train(lossless, *where), train(lossless, *where, device_id=0)):
-        assert off.max() <= 1

@@ -1,0 +1,156 @@
+"""The graphs as GPUs run them: operator by operator here, compared with the CPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("nvidia.dali")
+from graphs import (
+    DIVISORS,
+    MEANS,
+    ONE,
+    ZERO,
+    batch_of,
+    decode,
+    differences,
+    encode,
+    photo,
+    run_graph,
+    squares,
+    train,
+)
+from nvidia.dali import ops
+
+from alexnet.pipeline import augment
+from alexnet.pipeline.decode.graph import (
+    SQUARE_INPUTS,
+    TRAIN_INPUTS,
+    image_graph,
+    new_pipeline,
+    square_graph,
+    train_graph,
+)
+from alexnet.pipeline.decode.settings import Decode
+from alexnet.pipeline.geometry import CROP, SHORT_SIDE, region_of_square
+
+
+def build_train(pipeline: Any, source: Any, *, mean: NDArray[np.float32], half: bool, decode: Decode = "exact") -> None:
+    train_graph(pipeline, source, decode=decode, mean=mean, divisor=ONE, half=half)
+
+
+GRAPHS: dict[str, Callable[..., None]] = {
+    "train, colour": partial(build_train, mean=MEANS["colour"], half=False),
+    "train, colour, half": partial(build_train, mean=MEANS["colour"], half=True),
+    "train, mean image": partial(build_train, mean=MEANS["image"], half=False),
+    "train, mean image, half": partial(build_train, mean=MEANS["image"], half=True),
+    "train, raw": partial(build_train, mean=MEANS["image"], half=True, decode="raw"),
+    "squares": partial(square_graph, decode="exact"),
+    "squares, raw": partial(square_graph, decode="raw"),
+    "images": partial(image_graph, decode="fast"),
+}
+
+
+class _PretendGpu:
+    """A pipeline without a device that says it has one: DALI traces a GPU graph in it but need not run it."""
+
+    device_id = 0
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+
+    def set_outputs(self, *outputs: Any) -> None:
+        self._pipeline.set_outputs(*outputs)
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 128:
+            return value, at
+
+
+def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, content) of the length-delimited fields of a protocol buffer."""
+    at = 0
+    while at < len(data):
+        tag, at = varint(data, at)
+        if tag & 7 == 2:
+            length, at = varint(data, at)
+            yield tag >> 3, data[at : at + length]
+            at += length
+        elif tag & 7 == 0:
+            _, at = varint(data, at)
+        else:
+            at += {1: 8, 5: 4}[tag & 7]
+
+
+def operators(serialized: bytes) -> list[tuple[str, str]]:
+    """(operator, device) of a DALI pipeline: dali.proto's PipelineDef.op = 5, OpDef.name = 1, OpDef.args = 4."""
+    found = []
+    for definition in (list(fields(content)) for number, content in fields(serialized) if number == 5):
+        arguments = [list(fields(content)) for number, content in definition if number == 4]
+        devices = [a[2][1].decode() for a in arguments if a[0] == (1, b"device")]
+        found.append((dict(definition)[1].decode(), devices[0]))
+    return found
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_operator_of_a_gpu_graph_exists_there(graph: str) -> None:
+    exists = {device: getattr(ops, f"{device}_ops")() for device in ("cpu", "gpu", "mixed")}
+    traced = {}
+    for place in ("cpu", "gpu"):
+        pipeline = new_pipeline(4, 1, None, prefetch=1)
+        with pipeline:
+            GRAPHS[graph](pipeline if place == "cpu" else _PretendGpu(pipeline), lambda: ())
+        traced[place] = operators(pipeline.serialize())
+        for name, device in traced[place]:
+            assert name in exists[device] or name == "ExternalSource", f"{name} has no {device} operator"
+    assert {device for _, device in traced["cpu"]} == {"cpu"}
+    assert {name for name, _ in traced["cpu"]} == {name for name, _ in traced["gpu"]} - {"_TensorToGpu"}
+    pixels = {name: device for name, device in traced["gpu"] if name != "ExternalSource"}
+    decoders = [d for name, d in pixels.items() if name.startswith("decoders__")]
+    assert decoders == ([] if "raw" in graph else ["mixed"])
+    assert {d for name, d in pixels.items() if name in ("Resize", "CropMirrorNormalize", "Cast")} <= {"gpu"}
+    assert ("Resize" in pixels) == (graph != "images")
+
+
+def test_raw_squares_are_cropped_as_they_are() -> None:
+    rng, count = np.random.default_rng(0), 6
+    raw = [rng.integers(0, 256, (SHORT_SIDE, SHORT_SIDE, 3), dtype=np.uint8) for _ in range(count)]
+    crops, flips = rng.integers(0, 33, (count, 2)), rng.integers(0, 2, count)
+    feed = {"encoded": raw, "mirror": flips.astype(np.int32), "shift": np.zeros((count, 3), np.float32)}
+    feed |= region_of_square(crops, CROP)._asdict()
+    build = partial(train_graph, decode="raw", mean=ZERO, divisor=ONE, half=False)
+    for ours, image, (y, x), flip in zip(run_graph(build, TRAIN_INPUTS, feed), raw, crops, flips, strict=True):
+        np.testing.assert_array_equal(ours, augment.crop_and_flip(image, y, x, bool(flip)))
+    feed |= region_of_square(0 * crops, SHORT_SIDE)._asdict()
+    for ours, image in zip(run_graph(partial(square_graph, decode="raw"), SQUARE_INPUTS, feed), raw, strict=True):
+        np.testing.assert_array_equal(ours, image)
+
+
+@pytest.mark.gpu
+def test_the_gpu_computes_what_the_cpu_does() -> None:
+    """nvJPEG's transform and upsampling differ from libjpeg's by a few levels; the resampling is alike."""
+    images, crops, flips, shift = batch_of(14, seed=5)
+    how: dict[str, Any] = {"mean": MEANS["image"], "divisor": DIVISORS["1.1"]}
+    jpegs = [i for i in images if i[:2] == b"\xff\xd8"]
+    cpu: list[NDArray[Any]] = [*decode(images), *squares(jpegs)]
+    gpu: list[NDArray[Any]] = [*decode(images, device_id=0), *squares(jpegs, device_id=0)]
+    for half in (False, True):
+        cpu += train(images, crops, flips, shift, **how, half=half)
+        gpu += train(images, crops, flips, shift, **how, half=half, device_id=0)
+    for off in differences(cpu, gpu):
+        assert off.mean() < 1
+        assert np.quantile(off, 0.99) < 6
+    lossless = [encode(photo(5, 300, 400), "PNG")] * 2
+    where: Any = ([(0, 0), (32, 9)], [True, False])
+    for off in differences(train(lossless, *where), train(lossless, *where, device_id=0)):
+        assert off.max() <= 1

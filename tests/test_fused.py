@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -130,6 +130,9 @@ def test_a_kernel_with_wrong_results_is_not_used(
     beta=st.sampled_from([0.75, 0.5, 1.0]),
     scale=st.sampled_from([1e-3, 50.0, 1e6]),
     last=st.booleans(),
+)
+@example(  # whose last block of segments is shorter than the one before it
+    seed=2, images=3, tower=29, groups=3, plane=(8, 8), size=3, beta=0.75, scale=1e6, last=True
 )
 def test_on_cpus_it_is_the_reference_in_float64(
     seed: int,

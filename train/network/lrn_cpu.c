@@ -73,6 +73,7 @@ int response_norm(int64_t count, int64_t size, int64_t half, float alpha, float 
         const long segments = count - done < most ? count - done : most, n = segments * step;
         spread(x + done * size, segments, size, step, a);
         for (long i = 0; i < n; i++) b[i] = a[i] * a[i];
+        for (long i = n; i < n + half; i++) b[i] = 0; /* beyond a shorter last block stands the one before it */
         window_sums(b, n, half, s);
         for (long i = 0; i < n; i++) s[i] = k + alpha * s[i];
         invert(s, n, beta, r);

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SOURCES := cli.py console train pca pipeline tests
+SOURCES := cli.py console train pca pipeline tests examples
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench test lint types clean

@@ -19,14 +19,14 @@ SIGMA = 0.1  # standard deviation of the paper's draws
 
 def main(data: Path | None) -> None:
     train = open_dataset(data, "train")
-    stats = compute_stats(train, work_dir=None)  # a folder here would let a killed pass go on
+    stats = compute_stats(train)  # with `work_dir` a killed pass would go on
     print(f"{stats.num_images:,} images, {stats.num_pixels:,} pixels")
     print("mean colour, 0..255:     ", stats.mean.round(2))
     print("eigenvalues, pixels 0..1:", (stats.eigenvalues / 255**2).round(5))
     for strength, axis in zip(stats.strengths("std"), stats.eigenvectors.T, strict=True):
         print(f"axis {axis.round(3)}: {SIGMA * strength:.2f} grey levels of noise")
 
-    basis = (stats.eigenvectors * (SIGMA * stats.strengths("std"))).astype(np.float32)  # columns scaled
+    basis = stats.lighting_basis("std", SIGMA)  # columns: the axes, scaled
     draws = np.random.default_rng(2012).standard_normal((3, 3), np.float32)
     print("what three images would be lit by, RGB:", *(draws @ basis.T).round(1), sep="\n  ")
     treatment = Treatment(mean=stats.mean.astype(np.float32), basis=basis)  # for a `Loader`, which draws by itself

@@ -11,12 +11,10 @@ from tempfile import TemporaryDirectory
 
 from alexnet.pca.compute import compute_stats
 from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.synthetic.generate import generate_tree
 from alexnet.train.config import Config
 from alexnet.train.evaluate import evaluate
 from alexnet.train.history import Record
-from alexnet.train.parallel.mesh import Mesh
 from alexnet.train.trainer import RunOptions, Trainer
 
 
@@ -25,11 +23,11 @@ def main(data: Path | None, folder: Path) -> None:
     train_set, val_set = open_dataset(data, "train"), open_dataset(data, "val")
     batch_size = min(16, len(train_set))
     config = Config.from_preset("paper", width=0.0625, batch_size=batch_size, epochs=1)
-    options = RunOptions(run_dir=folder / "run", settings=Settings(), log_every=1)
-    trainer = Trainer(config, train_set, val_set, compute_stats(train_set, work_dir=None), options, listener=show)
+    options = RunOptions(run_dir=folder / "run", log_every=1)
+    trainer = Trainer(config, train_set, val_set, compute_stats(train_set), options, listener=show)
     trainer.fit()
     network = trainer.classifier()
-    result = evaluate([network], val_set, views=10, batch_size=batch_size, mesh=Mesh(), settings=Settings())
+    result = evaluate([network], val_set, views=10)
     print(f"top-1 error {result.top1_error:.1%} of {result.num_images} images, ten views")
 
 

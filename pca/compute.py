@@ -47,7 +47,7 @@ POLL_SECONDS = 0.2
 def compute_stats(
     dataset: Dataset,
     *,
-    work_dir: Path | None,
+    work_dir: Path | None = None,
     region: Region = "centre",
     settings: Settings | None = None,
     batch_size: int = 64,

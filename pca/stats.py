@@ -152,6 +152,10 @@ class RgbStats:
             return np.zeros(3)
         raise ValueError(f"lighting strength {mode!r}: expected std, eigenvalue or off")
 
+    def lighting_basis(self, mode: Strength = "std", sigma: float = 0.1) -> NDArray[np.float32]:
+        """(3, 3): a column for each eigenvector, as long in grey levels as a standard normal draw moves a colour."""
+        return (self.eigenvectors * (sigma * self.strengths(mode))).astype(np.float32)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the mean image, as JSON takes it; floats keep every digit."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

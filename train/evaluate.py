@@ -40,19 +40,21 @@ def evaluate(
     classifiers: Sequence[Classifier],
     dataset: Dataset,
     *,
-    views: int,
-    batch_size: int,
-    mesh: Mesh,
-    settings: Settings,
+    views: int = 1,
+    batch_size: int = 128,
+    mesh: Mesh | None = None,
+    settings: Settings | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """The errors of one or more classifiers, which lie on `mesh` and are averaged, on every image of a data set.
 
+    Without `mesh` it is one device, the CPU; without `settings` all of its cores decode.
     The data-parallel ranks share the images; all get the whole result. `progress` is called with the number of images
     done, roughly. Labels are matched to what the classifiers know by the names of classes, of which the data set may
     have fewer. Raises TooManyBadFiles where more than `settings.max_bad` of the images cannot be used, and UserError
     where the data set has other classes.
     """
+    mesh, settings = mesh or Mesh(), settings or Settings()
     dataset = in_classes_of(classifiers, dataset)
     correct = torch.zeros(2, dtype=torch.int64, device=mesh.device)  # top-1, top-5
     loss = torch.zeros((), dtype=torch.float64, device=mesh.device)

@@ -60,7 +60,7 @@ class RunOptions:
     """
 
     run_dir: Path
-    settings: Settings
+    settings: Settings = field(default_factory=Settings)
     mesh: Mesh = field(default_factory=Mesh)
     execution: str | None = None  # on GPUs: one of gradient.EXECUTIONS; None: the default
     log_every: int = 20  # steps

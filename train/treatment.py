@@ -78,8 +78,8 @@ def build_treatment(config: Config, stats: RgbStats | None) -> Treatment:
     basis, lit_divisor = None, 1.0
     if config.lighting != "off":
         assert stats is not None
-        strengths = config.lighting_sigma * stats.strengths(config.lighting)
-        basis, lit_divisor = (stats.eigenvectors * strengths).astype(np.float32), config.lighting_divisor
+        basis = stats.lighting_basis(config.lighting, config.lighting_sigma)
+        lit_divisor = config.lighting_divisor
     if config.scaling == "imagenet":
         return Treatment(mean=IMAGENET_MEAN, divisor=IMAGENET_STD, basis=basis, lit_divisor=lit_divisor)
     assert stats is not None

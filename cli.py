@@ -6,9 +6,9 @@ Heavy imports stand inside the commands, so `alexnet --help` answers at once, wi
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -38,7 +38,6 @@ from .console.options import (
     threads_option,
     views_option,
 )
-from .console.progress import bar
 from .console.terminal import set_up, show_json
 
 
@@ -85,17 +84,7 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
 @rescan_option
 @loading_options
 @json_option
-def pack(
-    data: Path,
-    out: Path,
-    splits: tuple[Literal["train", "val"], ...],
-    raw: bool,
-    quality: int,
-    shard_size: int,
-    rescan: bool,
-    as_json: bool,
-    loading: LoadingOptions,
-) -> None:
+def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Down-sample a data set once, as the paper did: 256x256 images in WebDataset shards, for any command's DATA.
 
     ImageNet becomes 34 GB, which memory can hold, and decodes several times faster. After an interruption the same
@@ -103,15 +92,10 @@ def pack(
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """
+    from .console.commands.pack import run_pack
     from .console.tables import print_packed
-    from .pipeline import pack as packing
-    from .pipeline.dataset.open import open_splits
 
-    options = packing.PackOptions(raw=raw, quality=quality, images_per_shard=shard_size)
-    results = []
-    for dataset in open_splits(data, splits, rescan=rescan):
-        with bar(f"pack {dataset.split}", len(dataset), "images") as update:
-            results.append(packing.pack(dataset, out, options, loading.settings(), update))
+    results = run_pack(data, out, **asked)
     show_json(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
 
 
@@ -195,29 +179,16 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
 @views_option
 @loading_options
 @json_option
-def predict(
-    checkpoint: Path, images: tuple[Path, ...], views: Literal[1, 10], as_json: bool, loading: LoadingOptions
-) -> None:
+def predict(checkpoint: Path, images: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
     """The five most probable classes of images.
 
     Example: alexnet predict runs/first cat.jpg dog.jpg
     """
+    from .console.commands.predict import run_predict
     from .console.tables import print_predictions
-    from .pipeline.dataset.open import from_files
-    from .train import classifier
 
-    files, device = from_files(images), loading.chosen_device()
-    bad: dict[int, str] = {}
-    found = classifier.predict(
-        [classifier.load_classifier(checkpoint, device)],
-        files,
-        views=views,
-        device=device,
-        settings=replace(loading, max_bad=1.0).settings(),
-        bad=bad,
-    )
-    predictions = [(files.name(p.index), dict(p.classes)) for p in found]
-    record = {"predictions": dict(predictions), "bad": {files.name(i): why for i, why in bad.items()}}
+    predictions, bad = run_predict(checkpoint, images, **asked)
+    record = {"predictions": dict(predictions), "bad": bad}
     show_json(json.dumps(record)) if as_json else print_predictions(predictions)
     if bad:
         raise SystemExit(1)

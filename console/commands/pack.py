@@ -1,0 +1,31 @@
+"""What `alexnet pack` is asked for: the splits of a data set, one after the other, with a bar for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...pipeline.dataset.images import Split
+from ...pipeline.dataset.open import open_splits
+from ...pipeline.pack import Packed, PackOptions, pack
+from ..options import LoadingOptions
+from ..progress import bar
+
+
+def run_pack(
+    data: Path,
+    out: Path,
+    *,
+    splits: Sequence[Split],
+    raw: bool,
+    quality: int,
+    shard_size: int,
+    rescan: bool,
+    loading: LoadingOptions,
+) -> list[Packed]:
+    """Pack these splits, or all that there are if none is named; returns what each came to."""
+    options, results = PackOptions(raw=raw, quality=quality, images_per_shard=shard_size), []
+    for dataset in open_splits(data, splits, rescan=rescan):
+        with bar(f"pack {dataset.split}", len(dataset), "images") as update:
+            results.append(pack(dataset, out, options, loading.settings(), update))
+    return results

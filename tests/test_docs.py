@@ -13,6 +13,7 @@ from functools import partial, reduce
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from alexnet.cli import main
 
@@ -68,9 +69,11 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
-def test_every_command_runs(page: Path, tiny_tree: Path, folder: Path) -> None:
-    environment = os.environ | {"ALEXNET_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+def test_every_command_runs(page: Path, tiny_tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ALEXNET_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     for words in commands(page):
         if words[0] not in ("alexnet", "torchrun"):
             check_tool(words)
@@ -86,7 +89,11 @@ def test_every_command_runs(page: Path, tiny_tree: Path, folder: Path) -> None:
             words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
         if words[1] == "bench-train":
             words += ["--width", "0.02"]
-        start = partial(subprocess.Popen, words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        if words[0] == "alexnet" and "--mesh" not in words:  # here, which saves a start
+            result = CliRunner().invoke(main, words[1:])
+            assert result.exit_code == 0, f"{shlex.join(words)}: {result.output} {result.exception}"
+            continue
+        start = partial(subprocess.Popen, words, stderr=subprocess.PIPE, text=True)
         for process in [start(stdout=subprocess.DEVNULL) for _ in range(machines)]:
             _, errors = process.communicate(timeout=300)  # hangs; on a busy machine workers take long to start
             assert process.returncode == 0, f"{shlex.join(words)}: {errors}"

@@ -66,7 +66,7 @@ def test_squares_are_those_of_the_definition(seed: int, shape: tuple[int, int]) 
     (square,) = run([image], [(0, 0)], SHORT_SIDE)
     off = np.abs(square.astype(int) - augment.centre_square(image))
     assert off.max() <= 1  # float32 sums: only what lies halfway between two levels may round the other way
-    assert off.mean() < 1e-3
+    assert off.mean() < 1e-2
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,1 +1,1 @@
-"""One module for each command that is more than a call: `train`, `evaluate`, `stats` (pca-stats), `bench`, `demo`."""
+"""A module for each command that takes more than one call: `train`, `evaluate`, `stats`, `bench`, `demo`."""

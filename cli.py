@@ -1,6 +1,6 @@
 """The command line: arguments in, calls out. No logic lives here.
 
-Heavy imports stand inside the commands, so `alexnet --help` answers at once, without DALI or torch.
+Heavy imports sit inside the commands, so that `alexnet --help` answers at once, without DALI or torch.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from .console.terminal import set_up, show_json
 @click.version_option(__version__, prog_name="alexnet")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """AlexNet as of 2012, trained end to end at the speed of today's hardware.
+    """The AlexNet of 2012, trained end to end at the speed of today's hardware.
 
-    DATA is a folder with train/<class>/*.JPEG and val/, or with the ILSVRC2012 tar archives, or with WebDataset
-    shards. Left out, it is $ALEXNET_DATA, then /data/imagenet.
+    DATA is a folder that holds train/<class>/*.JPEG and val/, the ILSVRC2012 tar archives, or WebDataset shards. It
+    defaults to $ALEXNET_DATA, then to /data/imagenet.
     """
     set_up()
 
@@ -61,18 +61,18 @@ def main(debug: bool) -> None:
 @stats_options
 @loading_options
 @json_option
-def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
-    """Colour statistics of a training set: mean image, covariance, eigenvectors and eigenvalues.
+def pca_stats(data: Path | None, as_json: bool, **rest: Any) -> None:
+    """Compute a training set's colour statistics: mean image, covariance, eigenvectors and eigenvalues.
 
-    Exact integer sums: the same bits whatever the threads and processes, in one go or resumed. After an
-    interruption the same command goes on where it was. Under torchrun the ranks share the images.
+    Sums are exact integers: any number of threads and processes gives the same bits. After an interruption, run the
+    same command again to continue. Under torchrun, the ranks share the images.
 
     Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
     """
     from .console.commands.stats import run_pca_stats
     from .console.tables import print_stats
 
-    if found := run_pca_stats(data, **asked):  # the first rank prints
+    if found := run_pca_stats(data, **rest):  # None on all ranks but the first
         stats, out = found
         show_json(out.read_text()) if as_json else print_stats(stats, out)
 
@@ -85,10 +85,10 @@ def pca_stats(data: Path | None, as_json: bool, **asked: Any) -> None:
 @loading_options
 @json_option
 def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Down-sample a data set once, as the paper did: 256x256 images in WebDataset shards, for any command's DATA.
+    """Downsample a data set once, as the paper did: 256x256 images in WebDataset shards, for use as DATA.
 
-    ImageNet becomes 34 GB, which memory can hold, and decodes several times faster. After an interruption the same
-    command goes on where it was. Images that cannot be read are left out and listed in OUT/pack.json.
+    ImageNet shrinks to 34 GB, which fits in memory, and decodes several times faster. After an interruption, run the
+    same command again to continue. Images that cannot be read are left out and listed in OUT/pack.json.
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """
@@ -99,7 +99,7 @@ def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
     show_json(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
 
 
-# -- training ----------------------------------------------------------------------------------------------
+# -- training and evaluation -------------------------------------------------------------------------------
 
 
 @main.command()
@@ -118,17 +118,17 @@ def train(
     describe: bool,
     num_classes: int,
     loading: LoadingOptions,
-    **asked: Any,
+    **rest: Any,
 ) -> None:
-    """Train the network, on as many devices as --mesh says.
+    """Train the network on one or more devices.
 
-    The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C writes a checkpoint first.
-    On one machine this starts a rank for each device; under torchrun or srun it joins their ranks.
+    The run folder holds the configuration, metrics.jsonl and the checkpoints. Ctrl-C stops after writing a checkpoint.
+    On one machine this starts one rank per device; under torchrun or srun it joins their ranks.
 
     Example: alexnet train /data/imagenet --preset original --run runs/first
 
     \b
-    The paper's two GPUs, the same on a laptop's CPU, and two machines of eight GPUs (on each of them):
+    On two GPUs like the paper, the same on a laptop's CPU, and on two machines of eight GPUs (run it on each):
       alexnet train /data/imagenet --mesh 1x2
       alexnet train /data/imagenet --mesh 1x2 --device cpu --width 0.25
       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
@@ -138,14 +138,11 @@ def train(
     from .console.tables import print_description
     from .train.config import Config
 
-    overrides |= loading.changing_pixels()
+    overrides |= loading.pixel_overrides()
     if describe:
         print_description(Config.from_preset(preset or "paper", **overrides), num_classes)
     else:
-        ctx.exit(run_train(preset=preset, overrides=overrides, loading=loading, **asked))
-
-
-# -- evaluation --------------------------------------------------------------------------------------------
+        ctx.exit(run_train(preset=preset, overrides=overrides, loading=loading, **rest))
 
 
 @main.command()
@@ -156,11 +153,11 @@ def train(
 @mesh_options
 @loading_options
 @json_option
-def evaluate(paths: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
-    """Top-1 and top-5 error of checkpoints or run folders on the validation set, every image counted once.
+def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
+    """Measure top-1 and top-5 error on the validation set, counting every image once.
 
-    Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
-    A rank for each GPU takes its share of the images, whatever mesh the network was trained on.
+    CKPT is a checkpoint or a run folder; the class probabilities of several are averaged, as in the paper. The last
+    argument may be the data set. One rank per GPU takes a share of the images; the mesh used in training is irrelevant.
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
@@ -168,7 +165,7 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
     from .console.tables import print_evaluation
 
     checkpoints, data = split_data(paths)
-    if result := run_evaluate(checkpoints, data, **asked):  # the first rank prints
+    if result := run_evaluate(checkpoints, data, **rest):  # None on all ranks but the first
         record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
         show_json(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
 
@@ -180,7 +177,7 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
 @loading_options
 @json_option
 def predict(checkpoint: Path, images: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
-    """The five most probable classes of images.
+    """Print the five most probable classes of each image.
 
     Example: alexnet predict runs/first cat.jpg dog.jpg
     """
@@ -202,19 +199,19 @@ def predict(checkpoint: Path, images: tuple[Path, ...], as_json: bool, **asked: 
 @bench_loader_options
 @loading_options
 @json_option
-def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
-    """Images per second of the loader that training uses, stage by stage, against its own ceiling.
+def bench_loader(data: Path | None, as_json: bool, **rest: Any) -> None:
+    """Measure the training loader in images per second, stage by stage, against its own ceiling.
 
-    read: bytes and headers; decode: whole images, nothing else; pipeline: the training graph; loader: the same in
-    torch's hands; from memory, and from the disk as in a first epoch. Then what the symptoms are, and which options
-    help. Without DATA it makes JPEGs of ImageNet's sizes, once, in the cache folder.
+    The stages are read (bytes and headers), decode (whole images, nothing else), pipeline (the training graph) and
+    loader (the same, as torch tensors), from memory and, as in a first epoch, from disk. Lists symptoms, and the
+    options that help. Without DATA, it generates JPEGs of ImageNet's sizes in the cache folder, once.
 
     Example: alexnet bench-loader /data/imagenet --step --sweep --plot loader.png
     """
     from .console.bench_tables import print_loader_bench
     from .console.commands.bench import run_bench_loader
 
-    result = run_bench_loader(data, **asked)
+    result = run_bench_loader(data, **rest)
     show_json(result.to_json()) if as_json else print_loader_bench(result)
 
 
@@ -225,24 +222,24 @@ def bench_loader(data: Path | None, as_json: bool, **asked: Any) -> None:
 @execution_option
 @loading_options
 @json_option
-def bench_train(data: Path | None, as_json: bool, **asked: Any) -> None:
-    """Images per second of training on a mesh: the step alone on a cached batch, and with the loader.
+def bench_train(data: Path | None, as_json: bool, **rest: Any) -> None:
+    """Measure training on a mesh in images per second: the step alone on a cached batch, and with the loader.
 
-    Also the share of time that waits for other ranks and for data, and the bytes sent, counted and from the shapes.
+    Also shows the time spent waiting for other ranks and for data, and the bytes sent, counted and calculated.
 
     Example: alexnet bench-train /data/imagenet --mesh 1x2
     """
     from .console.bench_tables import print_train_bench
     from .console.commands.bench import run_bench_train
 
-    if result := run_bench_train(data, **asked):  # the first rank prints
+    if result := run_bench_train(data, **rest):  # None on all ranks but the first
         show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)
 
 
 @main.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """What this machine has, and for each thing missing what it costs and how to get it.
+    """Show what this machine has and, for each thing it lacks, what that costs and how to get it.
 
     Example: alexnet doctor
     """
@@ -254,13 +251,13 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--folder", type=FOLDER, default=Path("demo"), show_default=True, help="For images and results.")
+@click.option("--folder", type=FOLDER, default=Path("demo"), show_default=True, help="Where images and results go.")
 @threads_option
 def demo(folder: Path, threads: int) -> None:
-    """Everything above on generated images, in minutes, on a CPU.
+    """Run the whole workflow on generated images, in minutes, on a CPU.
 
-    Draws a small ImageNet-shaped tree of ten classes that need colour, shape and texture to tell apart, then runs
-    the commands that a user would type.
+    Draws a small ImageNet-shaped tree of ten classes, told apart by colour, shape and texture, then runs the commands
+    a user would type.
 
     Example: alexnet demo --folder /tmp/demo
     """

@@ -1,6 +1,6 @@
-"""Everything about the terminal: what a person types, and what a person sees. Only `cli.py` imports it.
+"""The terminal: what the user types and what the user sees. Only `cli.py` imports it.
 
-Reading order: `types.py`, `options.py` and `command_options.py` (what is typed), `errors.py` and `signals.py` (how a
-command ends early), `terminal.py` (the doors for all text), `progress.py` (while it works), `tables.py` and
-`bench_tables.py` (what it found), `on_mesh.py` (a command on several ranks), `commands/` (what each command does).
+Reading order: `types.py`, `options.py` and `command_options.py` (the options), `errors.py` and `signals.py` (how a
+command ends early), `terminal.py` (where all text leaves), `progress.py` (bars), `tables.py` and `bench_tables.py`
+(results), `on_mesh.py` (a command on several ranks), `commands/` (what each command does).
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def print_loader_bench(result: BenchResult) -> None:
-    """The stages and what they mean, then what else was asked for."""
+    """Print the stages and what they mean, then the optional measurements."""
     data = result.dataset
     named = [(s.name, s) for s in result.stages] + [(f"{s.name}, disk", s) for s in result.cold]
     rows = [
@@ -40,7 +40,7 @@ def print_loader_bench(result: BenchResult) -> None:
         rows,
     )
     if data["num_sampled"] < data["num_images"]:
-        show(f"Measured on {data['num_sampled']:,} of them, drawn at random; from disk on others.")
+        show(f"Measured on a random {data['num_sampled']:,} of them, from disk on others.")
     if data["num_bad"]:
         show(f"{data['num_bad']} images could not be used; others took their places.")
     show(_describe_cache(result.page_cache))
@@ -68,17 +68,17 @@ def _latencies(figures: Figures) -> str:
 
 
 def _describe_cache(cache: PageCache) -> str:
-    """How cold cold was, and how warm warm."""
+    """Say how cold the cold windows were, and how warm the warm ones."""
     if cache.resident_warm is None or cache.resident_cold is None:
-        known = "whether the files' pages went cannot be seen: the kernel tells only their owner"
+        known = "unknown whether the files' pages left memory: the kernel tells only their owner"
     else:
         known = f"{cache.resident_cold:.1%} of the files' pages stayed in memory"
         if cache.resident_cold > 0.01:
-            known += f" (in use by others, or {cache.file_system} keeps them), so these figures are too good"
-    words = f"From disk: {known}; names and inodes, the disk's own cache and a hypervisor's cannot be dropped."
+            known += f" (in use by others, or {cache.file_system} keeps them), so these rates are too high"
+    text = f"From disk: {known}; names and inodes, the disk's own cache and a hypervisor's cannot be dropped."
     if cache.resident_warm is not None and cache.resident_warm < 0.99:
-        words += f" Only {cache.resident_warm:.0%} of them were in memory for the other windows: there is too little."
-    return words
+        text += f" Only {cache.resident_warm:.0%} of the pages fitted in memory for the other windows."
+    return text
 
 
 def _print_comparison(comparison: Comparison) -> None:
@@ -96,13 +96,13 @@ def _print_comparison(comparison: Comparison) -> None:
         for p in comparison.peers
     ]
     print_table(
-        "Beside torch's DataLoader with Pillow: the same images, crops and flips",
+        "Compared with torch's DataLoader and Pillow: the same images, crops and flips",
         (
             "loader",
             "workers",
             "images a second",
             "range",
-            "ours is times as fast",
+            "ours is x times as fast",
             "cores per 1,000/s",
             "grey levels apart, mean / max",
         ),
@@ -137,14 +137,14 @@ def _print_sweep(found: Sweep) -> None:
     ]
     where = "from the disk, as training will read" if found.cold else "from memory, as training will read"
     print_table(
-        f"Other settings ({where}; * is what was in force)",
+        f"Other settings ({where}; * marks the current one)",
         ("option", "images a second", "range", "cores", "batch ms p99", "times as fast as *"),
         rows,
     )
     if found.gain is None:
-        show("Recommended: the settings as they are; no other was faster in every round and by more than 3%.")
+        show("Recommended: the current settings; no other was faster in every round and by more than 3%.")
     elif not found.options:
-        show("Recommended: the settings as they are; what seemed faster was not when measured again.")
+        show("Recommended: the current settings; what seemed faster was not when measured again.")
     else:
         show(
             f"Recommended: {found.options}\n  {found.gain} times as fast: {found.after:,.0f} against "
@@ -153,10 +153,10 @@ def _print_sweep(found: Sweep) -> None:
 
 
 def print_train_bench(result: TrainBench) -> None:
-    """Speeds, what was waited for, and what was sent."""
+    """Print speeds, time spent waiting, and bytes sent."""
     print_table(
         f"Mesh {result.mesh} on {result.device}, a batch of {result.batch_size}",
-        ("", "images/s", "windows", "share of the time"),
+        ("", "images/s", "windows", "share of time"),
         [
             (
                 "step alone",

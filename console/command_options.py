@@ -1,4 +1,4 @@
-"""Command-line options of single commands; those of `train` that change what is computed are made from `Config`."""
+"""Command-line options of single commands. Those of `train` that change results come from `Config`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..train.presets import PRESETS
 from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
 from .types import Commas, NumberChoice, Output
 
-ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that are options of several commands
+ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that have an option elsewhere
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
 
 
 def config_options(command: Any) -> Any:
-    """A decorator: an option for each field of `Config`. Those that are given arrive as `overrides`."""
+    """Add an option for each field of `Config`; the command gets those given as `overrides`."""
     specs = [spec for spec in fields(Config) if spec.name not in ELSEWHERE]
 
     @wraps(command)
@@ -49,30 +49,30 @@ def _shown(value: Any) -> str:
 
 bench_loader_options = together(
     batch_option,
-    click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of each window."),
-    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each contestant."),
+    click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Length of a window."),
+    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows per contestant."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
     click.option(
         "--compare",
         type=click.Choice(["torch"]),
-        help="Beside torch's DataLoader with Pillow, at its best number of workers.",
+        help="Compare with torch's DataLoader and Pillow, at its best number of workers.",
     ),
-    click.option("--step", is_flag=True, help="Is loading the bottleneck? Beside the training step on a cached batch."),
-    click.option("--preset", type=click.Choice(list(PRESETS)), help="The network of --step.  [paper]"),
-    click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Of the network of --step.  [1]"),
+    click.option("--step", is_flag=True, help="Is loading the bottleneck? Compare with the step on a cached batch."),
+    click.option("--preset", type=click.Choice(list(PRESETS)), help="Network of --step.  [paper]"),
+    click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Width of that network.  [1]"),
     click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
-    click.option("--plot", type=PICTURE, help="Draw it all, as PNG, PDF or SVG."),
+    click.option("--plot", type=PICTURE, help="Plot the results, as PNG, PDF or SVG."),
 )
 bench_train_options = together(
     click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True),
     click.option("--width", type=float, default=1.0, show_default=True, help="Scales channels and units."),
     batch_option,
-    click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Of each window."),
-    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows of each kind."),
+    click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Length of a window."),
+    click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows per kind."),
 )
 stats_options = together(
     click.option(
-        "--out", type=OUTPUT, help="The JSON file, the mean image beside it.  [default: where `train` finds it]"
+        "--out", type=OUTPUT, help="JSON file; the mean image goes beside it.  [default: where `train` finds it]"
     ),
     click.option(
         "--region",
@@ -86,31 +86,38 @@ stats_options = together(
         "parts",
         multiple=True,
         type=FILE,
-        help="Add up the statistics of parts of a data set instead; repeat for each file.",
+        help="Add up the statistics of a data set's parts instead; repeat for each file.",
     ),
-    click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to be merged later."),
-    click.option("--plot", type=PICTURE, help="Draw them too, as PNG, PDF or SVG."),
+    click.option("--part", type=(int, int), metavar="I N", help="Only part I (from 0) of N, to merge later."),
+    click.option("--plot", type=PICTURE, help="Plot them too, as PNG, PDF or SVG."),
 )
 pack_options = together(
     click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val"]), help="[default: both]"),
     click.option("--raw", is_flag=True, help="Pixels, not JPEGs: nothing lost, nothing to decode, ten times the size."),
-    click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of the JPEGs."),
-    click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard."),
+    click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality."),
+    click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, help="Images per shard."),
 )
 preset_option = click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help="What to reproduce; change any number below.  [paper]"
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="What to reproduce; the options below change its numbers.  [paper]",
 )
 describe_options = together(
     click.option("--describe", is_flag=True, help="Show the network and every number with its source; train nothing."),
     click.option(
-        "--classes", "num_classes", type=click.IntRange(1), default=1000, show_default=True, help="For --describe."
+        "--classes",
+        "num_classes",
+        type=click.IntRange(1),
+        default=1000,
+        show_default=True,
+        help="Number of classes for --describe.",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Where a run is kept, what it starts from, and how it is carried out."""
+    """Where to keep a run, what to start it from, and how to carry it out."""
 
     run_dir: Path | None
     resume: str | None  # a path, or `resume.NEWEST`
@@ -132,19 +139,19 @@ train_options = gathered(
         is_flag=False,
         flag_value="newest",
         metavar="[PATH]",
-        help="Continue from a checkpoint or a run folder; alone: from the newest in --run.",
+        help="Continue from a checkpoint or a run folder; without PATH, from the newest in --run.",
     ),
     click.option(
         "--stats",
         "stats_file",
         type=FILE,
-        help="From `alexnet pca-stats`.  [default: found by the data set, computed when missing]",
+        help="Output of `alexnet pca-stats`.  [default: found for the data set, or computed]",
     ),
     click.option(
         "--checkpoint-every",
         type=click.IntRange(1),
         metavar="STEPS",
-        help="[default: at epochs' ends, and every ten minutes]",
+        help="[default: at the end of epochs, and every ten minutes]",
     ),
     click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep."),
     click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS"),

@@ -1,4 +1,4 @@
-"""From an exception to what a person sees: one line for what the user can put right, a traceback for a bug."""
+"""From an exception to what the user sees: one line for what the user can fix, a traceback for a bug."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ..pipeline.errors import UserError
 from ..train.parallel.ranks import LOST, RankLost, leave_silently, reports_failure
 from .terminal import make_printable, printable, say
 
-ARGUMENTS = "alexnet.arguments"  # in a click context: the command line's words
+ARGUMENTS = "alexnet.arguments"  # key in a click context's `meta`
 
 
 class Commands(click.Group):
-    """A click group whose known failures are one line, and whose bugs keep their traceback.
+    """A click group that reports known failures in one line and lets bugs keep their traceback.
 
-    Of the ranks of a mesh only the first to fail says why. A command finds its own words in `ctx.meta[ARGUMENTS]`.
+    On a mesh, only the first rank to fail says why. `ctx.meta[ARGUMENTS]` holds the arguments as typed.
     """
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        words = list(args)
+        typed = list(args)  # click empties `args`
         try:
             ctx = super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
             raise make_printable(error) from None
-        ctx.meta[ARGUMENTS] = words
+        ctx.meta[ARGUMENTS] = typed
         return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -60,10 +60,10 @@ class _Failure(click.ClickException):
 
 
 def _explain(error: Exception) -> str | None:
-    """What to tell the user, or None where the error is a bug of ours or of a library."""
+    """Return what to tell the user, or None if the error is a bug, ours or a library's."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return f"The disk is full{where}. Free some space and start again; what was complete is intact. ({error})"
+        return f"The disk is full{where}. Free some space and start again; complete files are intact. ({error})"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.strerror}: {error.filename}" if error.filename else str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, on a GPU

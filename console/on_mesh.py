@@ -1,6 +1,6 @@
-"""The ranks that a command runs on: those it was started as, or those that it starts, which run the same command.
+"""The ranks of a command: the launcher's, or those that it starts itself to run the same command.
 
-A command plans its ranks, finds out what can be wrong, and only then enters their mesh.
+A command plans its ranks, checks all that can be wrong, and only then enters their mesh.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .terminal import error_console, say
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of a mesh, of which this process is one, or which it has yet to start."""
+    """The ranks of a mesh. This process is one of them, or has yet to start them."""
 
     info: RankInfo
     dims: ParallelDims
@@ -36,7 +36,7 @@ class Ranks:
 
     @classmethod
     def plan(cls, info: RankInfo, options: MeshOptions, device: str, towers: int | None = None) -> Ranks:
-        """Choose mesh and devices by what the user said; UserError where that contradicts itself or the machine."""
+        """Choose mesh and devices; UserError if the options contradict each other or the machine."""
         dims, devices = choose_devices(info, towers, mesh=options.mesh, devices=options.devices, device=device)
         return cls(info, dims, devices, options)
 
@@ -46,35 +46,35 @@ class Ranks:
 
     @property
     def num_on_device(self) -> int:
-        """How many ranks share this one's device, itself among them."""
+        """How many ranks share this one's device, including itself."""
         return list(self.devices).count(self.device)
 
     @contextmanager
     def mesh(self, *more: str) -> Iterator[Mesh]:
-        """The mesh of these ranks; a rank that is lost before its work is watched was lost in the start.
+        """Yield the mesh of these ranks.
 
-        Where the ranks must be started first, they run this command with `more` arguments to their end, and instead of
-        a mesh this raises click's `Exit` with their exit code.
+        If the ranks are not running yet, run this command with the arguments `more` on each of them, then raise
+        click's `Exit` with their exit code.
         """
         if self.dims.num_ranks > 1 and self.info.size == 1:
             raise click.exceptions.Exit(self._launch(*more))
         start = Mesh(self.dims, world=Axis(self.info.size, self.info.rank), info=self.info)
-        with start.watched(lambda: "the start"):
+        with start.watched(lambda: "the start"):  # until the command watches its own work
             yield build_mesh(self.dims, self.info, self.devices, self.options.timeout)
         leave_mesh()
 
     def _launch(self, *more: str) -> int:
-        dims, o = self.dims, self.options
+        dims, options = self.dims, self.options
         say(
             f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, self.devices))}"
         )
-        words: list[str] = click.get_current_context().meta[ARGUMENTS]
-        arguments = [*without_rescan(words), *more, "--mesh", str(dims)]
-        end = partial(forward_signal, before_exit=error_console.show_cursor)  # which a rank's bar has hidden
+        typed: list[str] = click.get_current_context().meta[ARGUMENTS]
+        arguments = [*without_rescan(typed), *more, "--mesh", str(dims)]
+        end = partial(forward_signal, before_exit=error_console.show_cursor)  # a rank's bar has hidden it
         with stop_on_signals(end, announce=False):
-            return launch(arguments, dims.num_ranks, o.max_restarts, o.timeout)
+            return launch(arguments, dims.num_ranks, options.max_restarts, options.timeout)
 
 
 def without_rescan(arguments: Sequence[str]) -> list[str]:
-    """The same arguments: what the first process listed anew, its ranks need not list again."""
+    """Drop `--rescan`: the first process has already listed the images for its ranks."""
     return [argument for argument in arguments if argument != "--rescan"]

@@ -1,4 +1,4 @@
-"""Command-line options that several commands share. Groups of them reach a command as one frozen object."""
+"""Command-line options that several commands share. Some groups reach a command as one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Decorator = Callable[[Any], Any]
 
 
 def together(*decorators: Decorator) -> Decorator:
-    """Several decorators as one; the first is listed first by `--help`."""
+    """Combine decorators into one; `--help` lists the first one first."""
 
     def apply(command: Any) -> Any:
         for decorator in reversed(decorators):
@@ -37,7 +37,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 def gathered(name: str, kind: type[Any], *options: Decorator) -> Decorator:
-    """Options that reach the command as one argument: a `kind`, a dataclass with a field for each."""
+    """Pass options to the command as one argument `name`, an instance of the dataclass `kind`."""
 
     def apply(command: Any) -> Any:
         @wraps(command)
@@ -52,35 +52,33 @@ def gathered(name: str, kind: type[Any], *options: Decorator) -> Decorator:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions:
-    """How images are read and decoded, and where the work is done."""
+    """How to read and decode images, and on which device."""
 
     threads: int
     device: Literal["auto", "cpu", "gpu"]
-    decode: Decode | None  # None: as a run has it, else exact
+    decode: Decode | None  # None: the run's, or else exact
     readers: int | None
     prefetch: int
     hw_decoder_load: float | None
     max_bad: float
-    max_pixels: int | None  # None: as a run has it, else `MAX_PIXELS`
+    max_pixels: int | None  # None: the run's, or else `MAX_PIXELS`
 
-    def changing_pixels(self) -> dict[str, Any]:
-        """Those of the options given that are part of a run's configuration, by its fields."""
+    def pixel_overrides(self) -> dict[str, Any]:
+        """Return the given options that change pixels, and so belong to a run's configuration, by field."""
         given = {"decode": self.decode, "max_pixels": self.max_pixels}
         return {name: value for name, value in given.items() if value is not None}
 
     def chosen_device(self) -> torch.device:
-        """The device of a command that uses one."""
-        from ..train.parallel.devices import the_device
+        """Return the device of a command that uses only one."""
+        from ..train.parallel.devices import single_device
 
-        return the_device(self.device)
+        return single_device(self.device)
 
     def settings(self, device: torch.device | None = None, num_ranks: int = 1) -> Settings:
-        """For the device given or chosen; this machine's threads are shared by `num_ranks` ranks."""
+        """Return settings for `device`, by default the chosen one; `num_ranks` ranks share this machine's threads."""
         device_id, threads = (device or self.chosen_device()).index, max(1, self.threads // num_ranks)
         if device_id is None and self.hw_decoder_load is not None:
-            raise click.UsageError(
-                "--hw-decoder-load is for a GPU's JPEG engines, and here the CPU decodes: leave it out."
-            )
+            raise click.UsageError("--hw-decoder-load is for a GPU's JPEG engines, but the CPU decodes: leave it out.")
         return Settings(
             threads=threads,
             readers=self.readers or max(4, threads),
@@ -95,7 +93,7 @@ class LoadingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshOptions:
-    """Which ranks share the work; `on_mesh.py` makes a mesh of them."""
+    """Which ranks share the work; `on_mesh.py` builds a mesh of them."""
 
     mesh: str | None
     devices: str | None
@@ -104,19 +102,19 @@ class MeshOptions:
 
 
 rescan_option = click.option(
-    "--rescan", is_flag=True, help="List the images of DATA anew, for a replaced file; new ones are noticed."
+    "--rescan", is_flag=True, help="List the images of DATA again after replacing a file; new files need no rescan."
 )
 data_argument = together(click.argument("data", required=False, type=ANY_PATH), rescan_option)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=CORES, show_default="all cores", help="Threads that decode."
+    "--threads", type=click.IntRange(1), default=CORES, show_default="all cores", help="Decoding threads."
 )
 views_option = click.option(
     "--views",
     type=NumberChoice((1, 10)),
     default=1,
     show_default=True,
-    help="1: the centre; 10: the paper's corners and centre, and their mirrors.",
+    help="1: the centre; 10: the paper's corners and centre, and their mirror images.",
 )
 batch_option = click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True)
 mesh_options = gathered(
@@ -126,13 +124,13 @@ mesh_options = gathered(
         "--mesh",
         metavar="DxM",
         help="Ranks that share the batch x ranks that share the network: 1x2 is the "
-        "paper's pair.  [default: a rank for each GPU, in pairs where there are two towers]",
+        "paper's pair.  [default: one rank per GPU, in pairs if the network has two towers]",
     ),
     click.option(
         "--devices",
         metavar="A,B",
-        help="One for each rank of this machine, as in cuda:0,cuda:1, or "
-        "cuda:0,cuda:0 or cpu,cpu to put two ranks on one.",
+        help="One device per rank of this machine, such as cuda:0,cuda:1; cuda:0,cuda:0 or cpu,cpu puts two ranks "
+        "on one.",
     ),
     click.option(
         "--timeout",
@@ -147,7 +145,7 @@ mesh_options = gathered(
         type=click.IntRange(0),
         default=3,
         show_default=True,
-        help="How often to start again, from the newest checkpoint, when a rank is lost.",
+        help="How often to restart from the newest checkpoint when a rank is lost.",
     ),
 )
 execution_option = click.option(
@@ -155,8 +153,8 @@ execution_option = click.option(
     type=click.Choice(["plain", "fused", "graphed", "compiled"]),
     show_default="plain",
     help="On GPUs. plain: torch's operations; fused: normalisation in one kernel each way, conv1 by space to depth; "
-    "graphed: besides, forward and backward as a CUDA graph; compiled: besides, by torch.compile. The last two are for "
-    "one rank.",
+    "graphed: fused, with forward and backward as a CUDA graph; compiled: graphed, with torch.compile. The last two "
+    "need a single rank.",
 )
 loading_options = gathered(
     "loading",
@@ -167,13 +165,13 @@ loading_options = gathered(
         type=click.Choice(["auto", "cpu", "gpu"]),
         default="auto",
         show_default=True,
-        help="Where to decode and to compute.",
+        help="Where to decode and compute.",
     ),
     click.option(
         "--decode",
         type=click.Choice(["exact", "fast"]),
         show_default="exact",
-        help="exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off.",
+        help="exact: bit for bit like libjpeg and Pillow; fast: fewer instructions, a few grey levels off.",
     ),
     click.option(
         "--readers", type=click.IntRange(1), show_default="as --threads, at least 4", help="Threads that read files."
@@ -183,7 +181,7 @@ loading_options = gathered(
         type=click.IntRange(1),
         default=2,
         show_default=True,
-        help="Batches read ahead, and as many decoded ahead.",
+        help="Batches to read ahead, and to decode ahead.",
     ),
     click.option(
         "--hw-decoder-load",
@@ -196,12 +194,12 @@ loading_options = gathered(
         type=click.FloatRange(0, 1),
         default=0.01,
         show_default=True,
-        help="Share of images that may be unusable before it is an error.",
+        help="Share of images that may be unusable; more are an error.",
     ),
     click.option(
         "--max-pixels",
         type=click.IntRange(1),
         show_default=f"{MAX_PIXELS}",
-        help="Images that claim more pixels than this are refused unopened.",
+        help="Refuse to open images that claim more pixels than this.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Bars and live lines on a terminal, plain lines in a log or a pipe. All of it goes to standard error."""
+"""Progress on standard error: bars and live lines on a terminal, plain lines in a log or a pipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def bar(what: str, total: int, unit: str, *, silent: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar with rate and time left, as a function that takes the number done so far."""
+    """Show a progress bar with rate and time left; yield a function that takes the number done so far."""
     started = time.monotonic()
     if silent:
         yield lambda done: None
@@ -32,7 +32,7 @@ def bar(what: str, total: int, unit: str, *, silent: bool = False) -> Iterator[C
 
 
 class _Rate(ProgressColumn):
-    """Units a second, of late."""
+    """The recent rate, in units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def bars(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each part of a work, one after the other: a function of the part's name, the number done, and all."""
+    """Show one bar after another, one per part; yield a function that takes (part, number done, total)."""
     with ExitStack() as running:
         shown: list[tuple[str, Callable[[int], None]]] = []
 
@@ -58,9 +58,12 @@ def bars(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[[int], None]:
-    """A line now and then. The first number done may be of an earlier call that was interrupted."""
+    """Return a function that prints a line now and then.
+
+    The first number it gets is where an interrupted run left off, so the rate counts from there.
+    """
     first: list[int] = []
-    printed = [started, -1.0]  # when, and what
+    printed = [started, -1.0]  # time and number of the last line
 
     def update(done: int) -> None:
         if not first:
@@ -81,7 +84,7 @@ def _rate(rate: float) -> str:
 
 
 class TrainingDisplay:
-    """Shows a training run's records: one live line on a terminal, every line in a log; validations always."""
+    """Shows the records of a training run: one live line on a terminal, a line each in a log, validations in both."""
 
     def __init__(self) -> None:
         self._live: Progress | None = None

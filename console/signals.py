@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop in good order."""
+"""Ctrl-C, SIGTERM and SIGHUP as requests for an orderly stop."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .terminal import say
 
 @contextmanager
 def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = True) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM or SIGHUP asks for a stop after the step in hand; a second Ctrl-C stops at once.
+    """Call `request_stop` at the first Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C stops at once.
 
-    Other signals after the first are ignored: many send one to a launcher and to its ranks, and it hands it on. So is
-    SIGHUP where it was before, under nohup.
+    Other signals after the first are ignored: a rank often gets the same one twice, directly and from its launcher.
+    SIGHUP is ignored altogether under nohup.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         for each in (number, *before):
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
-        if announce and number == signal.SIGINT:  # SIGTERM also comes from a launcher whose other rank has failed
+        if announce and number == signal.SIGINT:  # a launcher also sends SIGTERM when another rank fails
             say("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
         request_stop(number)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:
-    """Mean and standard deviation by channel, the principal axes, and what others publish."""
+    """Print the mean and standard deviation of each channel, the principal axes, and published constants."""
     from ..pca.oracle import compare
 
     rows = [
@@ -68,7 +68,7 @@ def _vector(values: Any) -> str:
 
 
 def print_packed(out: Path, splits: Iterable[Packed]) -> None:
-    """What each split came to."""
+    """Print the number and size of the images packed from each split."""
     print_table(
         str(out),
         ("split", "images", "shards", "size", "left out"),
@@ -80,7 +80,7 @@ def print_packed(out: Path, splits: Iterable[Packed]) -> None:
 
 
 def print_evaluation(result: Evaluation, num_networks: int) -> None:
-    """The errors, and of what."""
+    """Print the errors, and what they were measured on."""
     show(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
     show(f"views        {result.views}" + (f", {num_networks} networks averaged" if num_networks > 1 else ""))
     show(f"top-1 error  {result.top1_error:.2%}")
@@ -88,13 +88,13 @@ def print_evaluation(result: Evaluation, num_networks: int) -> None:
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:
-    """Of each image, by its name, the probabilities of classes."""
+    """Print a table of class probabilities for each (image name, classes)."""
     for name, classes in predictions:
         print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """What the machine has; then, for all that is missing, what it costs and how to get it."""
+    """Print what the machine has; then, for each thing it lacks, what that costs and how to get it."""
     print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
     for finding in findings:
         if finding.status != "ok":
@@ -103,7 +103,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
 
 
 def print_description(config: Config, num_classes: int) -> None:
-    """The preset, the network layer by layer, and every number with its source; changes are starred."""
+    """Print the preset, the network layer by layer, and every number with its source; changes are starred."""
     from ..train.network.size import describe
 
     preset = PRESETS[config.preset]
@@ -137,7 +137,7 @@ def _cell(value: Any) -> str:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on standard output. Numbers are right-aligned, and whole: where room is scarce their headers give way."""
+    """Print a table on standard output. Numbers are right-aligned and never wrapped: their headers wrap if need be."""
     console = plain_console(width=None if sys.stdout.isatty() else 150)
     title, header = printable(title), [printable(name) for name in header]
     columns = list(zip(*([printable(str(cell)) for cell in row] for row in rows), strict=True)) or [()] * len(header)
@@ -147,7 +147,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
     for name, width, cells in zip(header, widths, columns, strict=True):
         numeric = bool(cells) and all(map(_looks_numeric, cells))
         if numeric and scarce and name:
-            name = "\n".join(textwrap.wrap(name, max(width, *map(len, name.split()), 1)))
+            longest_word = max(map(len, name.split()))
+            name = "\n".join(textwrap.wrap(name, max(width, longest_word)))
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for cells in zip(*columns, strict=True):
         table.add_row(*cells)

@@ -1,4 +1,4 @@
-"""Kinds of values that options take."""
+"""Types of option values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NumberChoice(click.ParamType):
 
 
 class Commas(click.ParamType):
-    """Values with commas between them, as a tuple."""
+    """Comma-separated values, as a tuple."""
 
     name = "a,b,..."
 
@@ -42,11 +42,11 @@ class Commas(click.ParamType):
         try:
             return tuple(self.item(part) for part in value.split(",") if part)
         except ValueError:
-            self.fail(f"{value!r} is not a list of {self.item.__name__}, as in 1,2,3.", param, ctx)
+            self.fail(f"{value!r} is not a list of {self.item.__name__}, such as 1,2,3.", param, ctx)
 
 
 class Output(click.Path):
-    """A file to be written, in a folder where it can be: better refused before the work than after it."""
+    """A file to write. It is refused before the work, not after it, if its folder is not writable."""
 
     def __init__(self, *endings: str) -> None:
         super().__init__(dir_okay=False, path_type=Path)
@@ -55,7 +55,7 @@ class Output(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if self.endings and path.suffix.lower() not in self.endings:
-            self.fail(f"{value!r} ends in none of {', '.join(self.endings)}.", param, ctx)
+            self.fail(f"{value!r} must end in one of {', '.join(self.endings)}.", param, ctx)
         if not can_write_into(path.parent):
-            self.fail(f"the folder of {value!r} cannot be written.", param, ctx)
+            self.fail(f"the folder of {value!r} is not writable.", param, ctx)
         return path

@@ -241,7 +241,7 @@ def test_checkpoints_of_others_or_damaged(run_dir: Path, tiny_tree: Path, colour
     cut, text = tmp_path / "cut.npz", tmp_path / "text.npz"
     cut.write_bytes(good.read_bytes()[:-500])
     text.write_text("hello")
-    for path, problem in ((cut, "cut short"), (text, "not a checkpoint of alexnet")):
+    for path, problem in ((cut, "cut short"), (text, "not an alexnet checkpoint")):
         for command in (
             ("evaluate", path, colour_tree),
             ("predict", path, colour_tree / "val/red/0.JPEG"),
@@ -276,7 +276,7 @@ def test_run_folders_that_are_taken(run_dir: Path, colour_tree: Path, tmp_path: 
     trainer(colour_tree, tmp_path, {"epochs": 1}, listener=listen).fit()
     assert f"Another run is writing into {tmp_path}. Choose another --run folder" in busy[0]
     message = failure("train", colour_tree, "--run", colour_tree / "val/red/0.JPEG/run", *SMALL)
-    assert "0.JPEG/run cannot be written. Choose another by --run DIR." in message
+    assert "0.JPEG/run is not writable. Choose another with --run DIR." in message
 
 
 def test_resuming_with_other_numbers_or_another_data_set(
@@ -289,12 +289,12 @@ def test_resuming_with_other_numbers_or_another_data_set(
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "stats_for_training", lambda *_: pytest.fail("statistics of the wrong data set"))
         message = failure("train", tree, "--run", run, "--resume", *THREADS)
-    assert f"written while training on another data set than {tree}" in message
+    assert f"trained on another data set than {tree}" in message
     assert "Give the one it was trained on, or start a new run" in message
     for split in ("train", "val"):
         (tree / split / "red").rename(tree / split / "rose")
     message = failure("train", tree, "--run", run, "--resume", *THREADS)
-    assert f"trained on other classes than {tree} has (class 2: 'red' and 'rose')" in message
+    assert f"trained on other classes than those of {tree} (class 2: 'red' and 'rose')" in message
     assert outcome(Path(run)) == outcome(run_dir)
 
 

@@ -82,12 +82,12 @@ def test_bench_loader_draws_images_where_there_are_none(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--width", "0.5"], "--preset and --width are of the network that --step trains: add --step."),
+        (["--width", "0.5"], "--preset and --width describe the network that --step trains: add --step."),
         (["--preset", "owt"], "add --step."),
-        (["--sweep", "--rounds", "2"], "--sweep tells differences from noise by --rounds, of 5 or more."),
-        (["--hw-decoder-load", "0.5", "--device", "cpu"], "here the CPU decodes: leave it out."),
-        (["--plot", "loader.txt"], "'loader.txt' ends in none of .png, .pdf, .svg."),
-        (["--plot", "loader"], "ends in none of"),
+        (["--sweep", "--rounds", "2"], "--sweep needs 5 or more --rounds to tell differences from noise."),
+        (["--hw-decoder-load", "0.5", "--device", "cpu"], "but the CPU decodes: leave it out."),
+        (["--plot", "loader.txt"], "'loader.txt' must end in one of .png, .pdf, .svg."),
+        (["--plot", "loader"], "must end in one of"),
         (["--compare", "tensorflow"], "'tensorflow' is not 'torch'"),
         (["--step", "--width", "0"], "0.0 is not in the range"),
         (["--readers", "0"], "0 is not in the range"),

@@ -90,7 +90,7 @@ def test_picture_and_tables_show_what_there_is(
     print_loader_bench(shown)
     printed = capsys.readouterr().out
     for part, title in (
-        ("comparison", "Beside torch"),
+        ("comparison", "Compared with torch"),
         ("bottleneck", "Is loading the bottleneck?"),
         ("sweep", "Recommended: "),
     ):
@@ -103,9 +103,9 @@ def test_picture_and_tables_show_what_there_is(
     ("cache", "says"),
     [
         ({"resident_cold": 0.004}, "0.4% of the files' pages stayed in memory; names and inodes"),
-        ({"resident_cold": 1.0, "file_system": "tmpfs"}, "or tmpfs keeps them), so these figures are too good"),
+        ({"resident_cold": 1.0, "file_system": "tmpfs"}, "or tmpfs keeps them), so these rates are too high"),
         ({"resident_cold": None}, "the kernel tells only their owner"),
-        ({"resident_warm": 0.5}, "Only 50% of them were in memory"),
+        ({"resident_warm": 0.5}, "Only 50% of the pages fitted in memory"),
     ],
 )
 def test_what_could_not_be_dropped_is_said(

@@ -158,7 +158,7 @@ def test_what_cannot_do_without_says_so_first(no_home: None, colour_tree: Path) 
     assert message == f"{NO_HOME}. The JPEGs that are generated where no DATA is given go there. {advice}"
     result = CliRunner().invoke(main, ["pca-stats", "no/such/folder"])
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {NO_HOME}. Without --out FILE the statistics go there. {advice}\n"
+    assert result.stderr == f"Error: {NO_HOME}. Without --out FILE, the statistics go there. {advice}\n"
 
 
 def test_what_must_be_written_needs_more_than_reading(read_only: Path) -> None:
@@ -176,8 +176,8 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(read_only: P
     for option in ("--out", "--plot"):
         result = CliRunner().invoke(main, ["pca-stats", "no/such/folder", option, str(read_only / "new/stats.png")])
         assert result.exit_code == 2
-        assert f"the folder of '{read_only}/new/stats.png' cannot be written." in result.stderr
-    with pytest.raises(UserError, match=r"The run folder .* cannot be written. Choose another by --run DIR."):
+        assert f"the folder of '{read_only}/new/stats.png' is not writable." in result.stderr
+    with pytest.raises(UserError, match=r"The run folder .* is not writable. Choose another with --run DIR."):
         choose_run_dir(read_only / "run", None, None)
 
 

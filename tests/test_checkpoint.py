@@ -143,8 +143,8 @@ def rewrite(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metadata": None}, "not a checkpoint of alexnet"),
-        ({"metadata": {"format": "other"}}, "not a checkpoint of alexnet"),
+        ({"metadata": None}, "not an alexnet checkpoint"),
+        ({"metadata": {"format": "other"}}, "not an alexnet checkpoint"),
         ({"metadata": {"version": 2}}, "format 2 is newer than this program's, 1"),
         ({"metadata": {"step": "five"}}, "metadata step: expected int, found 'five'"),
         ({"metadata": {"config": {"widht": 1}}}, "unknown setting 'widht': the nearest known one is 'width'"),
@@ -176,12 +176,12 @@ def test_missing_foreign_and_cut_files_are_explained(saved: Path, tmp_path: Path
         load(tmp_path / "none.npz")
     foreign = tmp_path / "foreign.npz"
     foreign.write_bytes(pickle.dumps({"model": 1}))
-    with pytest.raises(CheckpointError, match="not a checkpoint of alexnet"):
+    with pytest.raises(CheckpointError, match="not an alexnet checkpoint"):
         load(foreign)
     whole = saved.read_bytes()
     for length in (0, 2, 100, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=r"cut short|not a checkpoint"):
+        with pytest.raises(CheckpointError, match=r"cut short|not an alexnet checkpoint"):
             load(saved)
 
 

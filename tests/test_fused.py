@@ -96,7 +96,7 @@ def test_without_its_kernel_the_plain_form_stays(
         use_fast_layers(model, conv1=False)
     assert type(model.norm1) is type(model.norm2) is LocalResponseNorm
     assert [r.message.partition(": ")[0] for r in caplog.records] == [
-        "Response normalisation goes by torch's operations, several times slower"
+        "Response normalisation falls back to torch's operations, several times slower"
     ]
 
 

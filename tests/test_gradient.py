@@ -167,7 +167,7 @@ def test_cpus_compute_alike_whatever_is_asked(caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("execution", ["graphed", "compiled"])
 def test_graphs_are_for_one_rank(execution: str) -> None:
-    with pytest.raises(ValueError, match=f"--execution {execution} is for one rank, and here are 2: use fused"):
+    with pytest.raises(ValueError, match=f"--execution {execution} needs a single rank, not 2: use fused"):
         build_gradient(network(), BATCH, torch.device("cuda"), 2, execution)
 
 

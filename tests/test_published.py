@@ -43,11 +43,11 @@ def test_weights_with_and_without_names_of_classes(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"conv1.weight": torch.zeros(1)}, "not torchvision's alexnet: classifier.1.bias is missing"),
-        (torch.nn.Linear(2, 2), "save the model's state_dict\\(\\) alone"),
-        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "save the model's state_dict\\(\\) alone"),
+        (torch.nn.Linear(2, 2), "save only the model's state_dict\\(\\)"),
+        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "save only the model's state_dict\\(\\)"),
         ([1], "it holds more than tensors"),
-        (b"junk", "cut short, or no file of torch's"),
-        (b"<!DOCTYPE html>", "cut short, or no file of torch's"),
+        (b"junk", "cut short, or not a torch file"),
+        (b"<!DOCTYPE html>", "cut short, or not a torch file"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
@@ -71,7 +71,7 @@ def test_published_weights_cut_short(tmp_path: Path, zipped: bool) -> None:
     intact = path.read_bytes()
     for end in (0, 1, 100, len(intact) // 2, len(intact) - 1):
         path.write_bytes(intact[:end])
-        with pytest.raises(CheckpointError, match=r"cut short, or no file of torch's: copy it again$"):
+        with pytest.raises(CheckpointError, match=r"cut short, or not a torch file: copy it again$"):
             load_model(path)
 
 

@@ -71,7 +71,7 @@ def test_a_rank_lost_in_the_start() -> None:
     options = MeshOptions(mesh=None, devices=None, timeout=1, max_restarts=0)
     first = RankInfo(0, 2, 0, 2, store=HashStore())
     with (
-        pytest.raises(RankLost, match=r"No word of rank 1 \(dp 0, mp 1\) in the start"),
+        pytest.raises(RankLost, match=r"No word from rank 1 \(dp 0, mp 1\) in the start"),
         Ranks(first, ParallelDims(1, 2), [CPU, CPU], options).mesh(),
     ):
         pass

@@ -1,7 +1,7 @@
 """How fast training is on a mesh: the step alone on a cached batch, and with the loader; what it waits for and sends.
 
-It runs the trainer's own step (`step.py`) and the trainer's own loader (`parallel/tower_loader.py`), in alternating
-windows, on every rank of the mesh.
+It runs the trainer's own step (`step.py`) and loader (`parallel/tower_loader.py`), in alternating windows, on every
+rank of the mesh.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .parallel.tower_loader import build_loader
 from .step import TrainStep
 from .treatment import build_treatment
 
-FOR_EVER = 100_000  # epochs; no window reaches their end
+FOREVER = 100_000  # epochs; no window gets that far
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class TrainBench:
     batch_size: int
     step_images_per_second: float  # on a cached batch
     images_per_second: float  # with the loader
-    exchange_share: float  # of the step alone: blocked until other ranks have sent; on a GPU, the host's part of it
-    waiting_share: float  # for data, of training with the loader
+    exchange_share: float  # of the step alone: blocked until other ranks have sent; on a GPU, only the host's part
+    waiting_share: float  # of training with the loader: waiting for data
     sent: Traffic  # counted
     expected: Traffic  # from the shapes
     step_windows: list[float]  # images per second of each
@@ -66,23 +66,22 @@ def bench_train(
     execution: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TrainBench:
-    """Measure `rounds` windows of about `seconds` each way; every rank gets its own view of the same windows.
+    """Measure `rounds` windows of about `seconds` each way; every rank returns its own view of the same windows.
 
-    Images are standardised by ImageNet's colours whatever the configuration says, at the same cost: no statistics of
-    the data set are needed.
+    Images are always standardised by ImageNet's colours: the cost is the same, and no statistics are needed.
     """
     config = replace(config, scaling="imagenet", lighting="off")
     mesh.check_same("configuration", config.to_json())
     mesh.check_same("data set", dataset.fingerprint)
     treatment = build_treatment(config, None)
     loader = build_loader(
-        config, dataset, treatment, mesh, settings, num_epochs=FOR_EVER, lit=lambda epoch: False, bad={}
+        config, dataset, treatment, mesh, settings, num_epochs=FOREVER, lit=lambda epoch: False, bad={}
     )
     step = TrainStep(config, dataset.num_classes, mesh, execution)
     fresh = iter(loader)
     batch = next(fresh)
     kept = Batch(batch.images.clone(), batch.labels.clone(), batch.indices, 0, 0)
-    cached = iter(SyntheticLoader(kept, 1, FOR_EVER))
+    cached = iter(SyntheticLoader(kept, 1, FOREVER))
     _Window.run(step, cached, 2)  # warm up
     steps = mesh.broadcast(max(1, ceil(seconds / _Window.run(step, cached, 1).seconds)))
     alone, whole = [], []
@@ -94,7 +93,7 @@ def bench_train(
 
 
 def _summary(step: TrainStep, steps: int, alone: list[_Window], whole: list[_Window], expected: Traffic) -> TrainBench:
-    """Of windows of so many steps: `alone` on a cached batch, `whole` with the loader."""
+    """Summarise windows of `steps` steps: `alone` on a cached batch, `whole` with the loader."""
     sent = alone[0].sent
     images = whole[0].sent.exchange - sent.exchange
     size = step.config.batch_size * steps
@@ -116,7 +115,7 @@ def _summary(step: TrainStep, steps: int, alone: list[_Window], whole: list[_Win
 
 @dataclass(frozen=True)
 class _Window:
-    """Some steps in a row: their time, the part of it blocked by other ranks or waiting for data, and bytes sent."""
+    """Some steps in a row: their time, how much of it was blocked by other ranks or waited for data, and bytes sent."""
 
     seconds: float
     blocked: float
@@ -141,7 +140,7 @@ class _Window:
 
 
 def expected_traffic(model: AlexNet, mesh: Mesh, element_size: int) -> Traffic:
-    """From the shapes alone: `element_size` bytes for an activation, and a parameter's own size for its gradient."""
+    """Calculate traffic from the shapes: `element_size` bytes per activation; gradients are as large as parameters."""
     rows = share(model.config.batch_size, mesh.dp.index, mesh.dp.size)
     num_images, others = rows.stop - rows.start, mesh.mp.size - 1
     there_and_back = 2 * _exchanged_units(model) // mesh.mp.size
@@ -155,7 +154,7 @@ def expected_traffic(model: AlexNet, mesh: Mesh, element_size: int) -> Traffic:
 
 
 def _exchanged_units(model: AlexNet) -> int:
-    """Inputs, of both towers together, of the layers where the towers meet: all but conv1 that are not grouped."""
+    """Count the inputs, of both towers together, of the layers where towers meet: ungrouped ones, except conv1."""
     with torch.device("meta"):
         whole = AlexNet(model.config, model.num_classes)
     shapes = {row.layer: row.output_shape for row in describe(model.config, model.num_classes)}
@@ -165,7 +164,7 @@ def _exchanged_units(model: AlexNet) -> int:
 
 
 def _image_bytes(device: torch.device, element_size: int) -> int:
-    """Of an image as it is exchanged, with its label and its index: treated on GPUs, else grey levels with lighting."""
+    """Return the bytes of an exchanged image, label and index: treated on GPUs, else grey levels with lighting."""
     if device.type == "cuda":
         return prod(IMAGE_SHAPE) * element_size + 2 * 8
     return prod(IMAGE_SHAPE) + 2 * 8 + 3 * 4

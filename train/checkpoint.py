@@ -1,8 +1,8 @@
-"""A training run at one step, as a file: whole or absent, the same whatever the mesh, and nothing in it runs.
+"""A training run at one step, as a file: whole or absent, the same for any mesh, and free of code.
 
 `trainer.py` saves and resumes with it; `classifier.py` loads networks from it. A file is a zip of numpy arrays (`.npz`,
-whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole layers, "array/<name>"
-whatever else the run needs, and "metadata" a JSON text. No pickle is written or read.
+whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole layers, "array/<name>" the
+run's other arrays, and "metadata" JSON. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .network.model import AlexNet
 from .optimizer import momentum_by_name
 
 FORMAT, VERSION = "alexnet-checkpoint", 1
-METADATA = {  # fields of `Checkpoint` in the file's JSON text, beside the configuration
+METADATA = {  # fields of `Checkpoint` in the file's JSON, beside the configuration
     "classes": list,
     "words": dict,
     "epoch": int,
@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that a run continues from, or that a network needs. Tensors are float32 or float64, on the CPU after
-    `load`."""
+    """All that a run continues from, or that a network needs. Tensors are float32 or float64; `load` puts them on the
+    CPU."""
 
     config: Config
     classes: list[str]
@@ -68,7 +68,7 @@ class Checkpoint:
 
 
 def tool_versions() -> dict[str, str]:
-    """What writes a checkpoint here: for people, nothing reads it."""
+    """Return the versions that write a checkpoint here; for people, no code reads them."""
     return {
         "alexnet": __version__,
         "torch": torch.__version__,
@@ -78,7 +78,7 @@ def tool_versions() -> dict[str, str]:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `path`, which is on disk on return. After an error, which is an OSError, what was there before still is."""
+    """Write `path`; on return it is on disk. An OSError leaves what was there before."""
     entries = _entries(checkpoint)
     needed = sum(entry.nbytes for entry in entries.values())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
-    """The arrays of the file by name."""
+    """Return the arrays of the file by name."""
     tensors = {"model": checkpoint.model, "momentum": checkpoint.momentum}
     entries = {
         f"{kind}/{name}": np.ascontiguousarray(tensor.detach().cpu().numpy())
@@ -121,7 +121,7 @@ def load(path: Path) -> Checkpoint:
     try:
         config = Config.from_dict(metadata["config"])
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: its configuration is not one of this version: {error}") from error
+        raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
     parts: dict[str, dict[str, NDArray]] = {"model": {}, "momentum": {}, "array": {}}
     for name, entry in entries.items():
         kind, _, rest = name.partition("/")
@@ -143,13 +143,13 @@ def load(path: Path) -> Checkpoint:
 
 
 def _read(path: Path) -> dict[str, NDArray]:
-    """Every entry of the file, its checksum verified."""
+    """Return every entry of the file, with its checksum verified."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     with path.open("rb") as file:
         begins_as_zip = file.read(2) == b"PK"
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: {'cut short' if begins_as_zip else 'not a checkpoint of alexnet'}")
+        raise CheckpointError(f"{path}: {'cut short' if begins_as_zip else 'not an alexnet checkpoint'}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -164,9 +164,9 @@ def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
             raise KeyError("format")
         version = int(metadata["version"])
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of alexnet") from error
+        raise CheckpointError(f"{path}: not an alexnet checkpoint") from error
     if version > VERSION:
-        raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update it")
+        raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update alexnet")
     for name, kind in METADATA.items():
         if not isinstance(metadata.get(name), kind):
             raise CheckpointError(f"{path}: metadata {name}: expected {kind.__name__}, found {metadata.get(name)!r}")
@@ -174,7 +174,7 @@ def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
 
 
 def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
-    """CheckpointError unless `found` has the names and shapes of `expected`, in float32 or float64."""
+    """Raise CheckpointError unless `found` has the names and shapes of `expected`, in float32 or float64."""
     for name in sorted(expected.keys() | found.keys()):
         if name not in found or name not in expected:
             raise CheckpointError(f"{what} {name} is {'missing' if name in expected else 'unknown'}")
@@ -186,16 +186,16 @@ def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[s
 
 
 def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
-    """CheckpointError unless the run can go on with this training set."""
+    """Raise CheckpointError unless the run can continue on this training set."""
     if tuple(checkpoint.classes) != dataset.classes:
         difference = first_difference(checkpoint.classes, dataset.classes)
         raise CheckpointError(
-            f"The checkpoint was trained on other classes than {dataset.root} has ({difference}). "
+            f"The checkpoint was trained on other classes than those of {dataset.root} ({difference}). "
             "Give the data set it was trained on, or start a new run."
         )
     if checkpoint.dataset_fingerprint != dataset.fingerprint:
         raise CheckpointError(
-            f"The checkpoint was written while training on another data set than {dataset.root} "
+            f"The checkpoint was trained on another data set than {dataset.root} "
             "(its images, their sizes or their classes differ). Give the one it was trained on, or "
             "start a new run."
         )
@@ -203,9 +203,9 @@ def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
 
 @torch.no_grad()
 def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Copy the state into a network, and into its optimizer, whose rates `set_rates` then changes as if uninterrupted.
+    """Copy the state into a network and its optimizer; `set_rates` then continues as if uninterrupted.
 
-    On a mesh the checkpoint's tensors must have been cut to this rank's part. CheckpointError where shapes differ.
+    On a mesh the checkpoint's tensors must be cut to this rank's part already. CheckpointError if shapes differ.
     """
     check_parameters("checkpoint: model", model.state_dict(), checkpoint.model)
     model.load_state_dict(checkpoint.model)
@@ -224,35 +224,35 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
 
 
 def saved_checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoint files of a run, oldest step first."""
+    """Return the checkpoint files of a run, oldest step first."""
     steps = {path: path.stem.removeprefix("step-") for path in (run_dir / "checkpoints").glob("step-*.npz")}
     return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def latest(run_dir: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; damaged ones are reported and passed over."""
+    """Return the newest whole checkpoint of a run; report and skip damaged ones."""
     for path in reversed(saved_checkpoints(run_dir)):
         try:
             load(path)
         except CheckpointError as error:
-            log.warning("passing over a checkpoint: %s", error)
+            log.warning("Skipping a damaged checkpoint: %s", error)
         else:
             return path
     return None
 
 
 def newest_of(path: Path) -> Path:
-    """The checkpoint file itself, or the newest whole one of a run folder."""
+    """Return the checkpoint file itself, or the newest whole one of a run folder."""
     found = latest(path) if path.is_dir() else path
     if found is None:
-        raise CheckpointError(f"{path}: no whole checkpoint in its folder checkpoints")
+        raise CheckpointError(f"{path}: no whole checkpoint in its checkpoints folder")
     return found
 
 
 def prune(newest: Path, keep: int) -> None:
-    """Delete checkpoints of a run: all up to `newest` but the last `keep`, all after it, and what was half-written.
+    """Delete a run's checkpoints except the last `keep` up to `newest`, and half-written files.
 
-    Those after it belong to a course that the run left when it was resumed from an earlier checkpoint.
+    Checkpoints after `newest` are deleted too: they date from before the run was resumed from an earlier one.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}: keep at least one checkpoint")

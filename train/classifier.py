@@ -1,9 +1,9 @@
-"""A trained network, and what it takes an image for.
+"""A trained network and its predictions.
 
-After `checkpoint.py` and `published.py`, which read the weights; `alexnet predict` asks for predictions, and
-`evaluate.py` compares the probabilities with the true classes. A view is a 224x224 crop of the central 256-square,
-mirrored or not; class probabilities, not logits, are averaged over views and over networks (paper s4.1, and
-`LogregCostLayer` in the authors' layer.cu).
+`checkpoint.py` and `published.py` read the weights; `alexnet predict` prints predictions, and `evaluate.py` compares
+probabilities with the true classes. A view is a 224x224 crop of the central 256-square, mirrored or not; class
+probabilities, not logits, are averaged over views and over networks (paper s4.1, and `LogregCostLayer` in the authors'
+layer.cu).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network with the treatment of images that it was trained on, and the names of its classes."""
+    """A trained network, the treatment of images that it was trained on, and the names of its classes."""
 
     model: AlexNet
     treatment: Treatment
@@ -47,13 +47,13 @@ class Classifier:
     published: bool = False  # torchvision's: its numbers are those of ImageNet's synsets in their order
 
     def name_of(self, label: int) -> str:
-        """A class for people: its words, and its name."""
+        """Return a class's words, as far as known, and its name."""
         name = self.classes[label]
         return f"{self.words[name]} ({name})" if name in self.words else name
 
 
 def find_networks(paths: Sequence[Path], info: RankInfo = ALONE) -> list[Path]:
-    """Checkpoint files; of a run folder the newest one, which the first rank chooses, as a run may still write more."""
+    """Return checkpoint files; for a run folder, the newest. The first rank chooses, as a run may still be writing."""
     found = info.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
     return [Path(path) for path in json.loads(found)]
 
@@ -65,7 +65,7 @@ def _network_path(path: Path) -> Path:
 
 
 def load_classifier(path: Path, device: torch.device) -> Classifier:
-    """A trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
+    """Load a trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
     model, saved = load_model(_network_path(path))
     arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
     treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
@@ -77,7 +77,7 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
 
 
 def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
-    """The network of a checkpoint, of a run folder's newest, or of torchvision's weights (`.pth`), on the CPU."""
+    """Load the network of a checkpoint, of a run folder's newest, or of torchvision's weights (.pth), on the CPU."""
     path = checkpoints.newest_of(path)
     saved = published.load_published(path) if path.suffix in published.ENDINGS else checkpoints.load(path)
     model = AlexNet(saved.config, len(saved.classes))
@@ -104,7 +104,7 @@ def predict(
     batch_size: int = 64,
     top: int = 5,
 ) -> Iterator[Prediction]:
-    """The `top` classes of each image; those that cannot be used are added to `bad` instead."""
+    """Yield the `top` classes of each image; add images that cannot be used to `bad` instead."""
     first, names = classifiers[0], common_classes([c.classes for c in classifiers])
     for classifier in classifiers:
         classifier.model.eval()
@@ -118,7 +118,7 @@ def predict(
 
 
 def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The classes of networks that are to be averaged; UserError where they differ."""
+    """Return the classes of networks that are to be averaged; UserError if they differ."""
     for other in lists:
         if other != lists[0]:
             difference = first_difference(lists[0], other)
@@ -128,7 +128,7 @@ def common_classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: int) -> Tensor:
-    """Class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over networks and views."""
+    """Return class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over networks and views."""
     total = torch.zeros((), dtype=torch.float64, device=pixels.device)
     for classifier in classifiers:
         for top, left, mirror in views_of(num_views):
@@ -140,9 +140,9 @@ def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: 
 
 
 def views_of(num_views: int) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre and corners, and their mirrors."""
+    """Return (top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre, corners and their mirrors."""
     if num_views == 1:
         return [(*VIEWS[0], False)]
     if num_views == 10:
         return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
-    raise UserError(f"There is 1 view, the centre, or the paper's 10; not {num_views}.")
+    raise UserError(f"views = {num_views}: choose 1, the centre, or the paper's 10.")

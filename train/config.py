@@ -1,11 +1,11 @@
-"""Every number and switch of the network, the treatment of the images and the optimisation.
+"""Every number and switch of the network, the image treatment and the optimisation.
 
-First in `train/`, with `presets.py`: `network/model.py` is built from it, `optimizer.py` takes its rates,
-`treatment.py` what is done to images, and a checkpoint carries it. Nothing here needs torch. Defaults are the paper's
-own text; each field has a help line and a source, from which the command line makes its options and `--describe`.
+First in `train/`, with `presets.py`: the network, its optimizer and the treatment of images are built from it, and
+checkpoints store it. Nothing here needs torch. Defaults follow the paper's text. The command line makes its options and
+`--describe` from the help line and source of each field.
 Sources: paper = Krizhevsky, Sutskever, Hinton, NIPS 2012; [O] = the authors' code on GitHub,
 computerhistory/AlexNet-Source-Code (#145 is the run of that number in its layers/); [TV] = torchvision's alexnet and
-the recipe it was trained by.
+its training recipe.
 """
 
 import json
@@ -24,24 +24,24 @@ LAYERS = (*CONVS, "fc6", "fc7", "fc8")
 
 
 def setting(default: Any, help: str, source: str, *, low: float = -math.inf, high: float = math.inf) -> Any:
-    """A field of `Config`: default, what it does, where it comes from, and its range, both ends included."""
+    """Declare a field of `Config`: its default, help line, source and range, both ends included."""
     return field(default=default, metadata={"help": help, "source": source, "low": low, "high": high})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One training run, complete. Frozen and checked: a wrong value is a UserError that says what to do.
+    """All settings of a training run. Frozen and checked: a wrong value raises a UserError that says what to do.
 
-    `channels` and `groups` are of conv1..conv5; `init_std` and `init_bias` of conv1..conv5, fc6..fc8.
+    `channels` and `groups` list conv1..conv5; `init_std` and `init_bias` list conv1..conv5, fc6..fc8.
     """
 
-    preset: str = setting("paper", "what the other values depart from", "ours")
-    seed: int = setting(0, "of initial weights, order, augmentation and dropout", "ours", low=0)
+    preset: str = setting("paper", "the values to start from", "ours")
+    seed: int = setting(0, "seeds initial weights, order, augmentation and dropout", "ours", low=0)
 
     # The network.
     width: float = setting(
         1.0,
-        "scales channels and units, but neither the image's 3 nor the classes; towers stay equal",
+        "scales channels and units, but not the image's 3 channels or the classes; towers stay equal",
         "ours; the paper is 1",
         low=1e-3,
         high=16,
@@ -50,14 +50,14 @@ class Config:
         (96, 256, 384, 384, 256), "outputs of conv1..conv5, both towers together", "paper s3.5", low=2
     )
     groups: tuple[int, ...] = setting(
-        (1, 2, 1, 2, 2), "1: the layer sees both towers, 2: each tower its own", "paper s3.5", low=1
+        (1, 2, 1, 2, 2), "1: the layer sees both towers; 2: each tower sees only itself", "paper s3.5", low=1
     )
     fc: int = setting(4096, "units of fc6 and of fc7, both towers together", "paper s3.5", low=2)
-    activation: Literal["relu", "tanh"] = setting("relu", "of every layer but the last", "paper s3.1")
+    activation: Literal["relu", "tanh"] = setting("relu", "function after every layer but the last", "paper s3.1")
     lrn: bool = setting(
         True,
-        "normalise conv1 and conv2, within each tower: we read the paper so because its GPUs talk only "
-        "before conv3 and fc6..fc8; off removes spatial_norm too",
+        "normalise conv1 and conv2 within each tower (our reading: the paper's GPUs talk only before conv3 "
+        "and fc6..fc8); off removes spatial_norm too",
         "paper s3.3; [O] #145 and #148",
     )
     lrn_size: int = setting(5, "channels in the window, the middle one included", "paper s3.3", low=1)
@@ -71,18 +71,17 @@ class Config:
     )
     lrn_before_activation: bool = setting(
         False,
-        "layer 1 is conv, LRN, pool, activation (which commute); off: conv, activation, LRN, pool",
+        "layer 1 is conv, LRN, pool, activation (the last two commute); off: conv, activation, LRN, pool",
         "paper s3.5; original on, [O] layers-145.cfg",
     )
     spatial_norm: bool = setting(
         False,
-        "after norm2 a 5x5 response normalisation inside each channel",
+        "after norm2, 5x5 response normalisation inside each channel",
         "not in the paper; original on, [O] layers-145.cfg rnorm2",
     )
     overlapping_pooling: bool = setting(
         True,
-        "3x3 windows, stride 2; off: 2x2, rounded down, so maps are 55, 27, 13, 6 all the same, less "
-        "odd last rows and columns",
+        "3x3 windows, stride 2; off: 2x2, dropping odd last rows and columns; maps are 55, 27, 13, 6 either way",
         "paper s3.4; [O] #147 rounds up and changes paddings instead",
     )
     dropout: float = setting(0.5, "share of fc6 and fc7 units dropped; 0: none", "paper s4.2", low=0, high=0.99)
@@ -94,18 +93,18 @@ class Config:
     )
     cross_talk: bool = setting(
         True,
-        "off: conv3, fc6 and fc7 too see only their own tower, widths unchanged; fc8 alone sees both",
+        "off: conv3, fc6 and fc7 see only their own tower too, at the same widths; only fc8 sees both",
         "paper s3.2; off is the idea of [O] #150",
     )
     without: tuple[Literal["conv3", "conv4", "conv5"], ...] = setting(
         (),
-        "middle layers to leave out; the others keep groups and widths and take what comes before "
-        "(without conv3 the towers first meet at fc6); the last of them has conv5's width, so fc6 stays",
+        "middle layers to leave out; the others keep their groups and widths (without conv3 the towers first "
+        "meet at fc6), but the last one gets conv5's width, so that fc6 stays the same",
         "paper s7",
     )
     conv1_padding: tuple[int, ...] = setting(
         (0, 3, 0, 3),
-        "zeros left, right, top, bottom of the image less its mean: 224 becomes 55",
+        "zeros left, right, above and below the image minus its mean: 224 becomes 55",
         "[O] layer.py rounds 54.25 up; owt 2 all round, [TV]",
         low=0,
         high=6,
@@ -121,20 +120,20 @@ class Config:
     )
     init_bias: tuple[float, ...] = setting((0, 1, 0, 1, 1, 1, 1, 0), "initial biases", "paper s5; [O] agrees")
 
-    # The images: the middle 256x256 of uint8 RGB whose shorter side is 256.
+    # The images: the middle 256x256 of uint8 RGB, scaled so that the shorter side is 256.
     decode: Literal["exact", "fast"] = setting(
-        "exact", "exact: to the bit as libjpeg and Pillow; fast: fewer instructions, a few grey levels off", "ours"
+        "exact", "exact: bit for bit like libjpeg and Pillow; fast: fewer instructions, a few grey levels off", "ours"
     )
     max_pixels: int = setting(
         MAX_PIXELS, "images that claim more are refused unopened, and others take their places", "ours", low=1
     )
     scaling: Literal["raw", "imagenet"] = setting(
         "raw",
-        "raw: 0..255 less the mean; imagenet: 0..1 less ImageNet's mean, over its std",
+        "raw: 0..255 minus the mean; imagenet: 0..1 minus ImageNet's mean, divided by its std",
         "paper s2; owt imagenet, [TV]",
     )
     mean: Literal["image", "channel"] = setting(
-        "image", "raw subtracts the middle 224x224 of the mean image, or the mean colour", "paper s2, [O]"
+        "image", "what raw subtracts: the middle 224x224 of the mean image, or the mean colour", "paper s2, [O]"
     )
     random_crop: bool = setting(True, "224x224 at one of 33x33 places; off: the middle", "paper s4.1")
     random_flip: bool = setting(True, "mirror half of the images", "paper s4.1")
@@ -143,23 +142,23 @@ class Config:
     )
     lighting: Literal["std", "eigenvalue", "off"] = setting(
         "std",
-        "colour noise along principal components, times their standard deviation in grey levels; "
+        "colour noise along the principal components; std: times their standard deviation in grey levels; "
         "eigenvalue: times the variance of 0..1 pixels, the paper to the letter, 2 to 17 times weaker",
         "paper s4.1; std by [O] convdata.py",
     )
-    lighting_sigma: float = setting(0.1, "standard deviation of its three draws", "paper s4.1", low=0)
+    lighting_sigma: float = setting(0.1, "standard deviation of the noise's three draws", "paper s4.1", low=0)
     lighting_divisor: float = setting(
         1.0, "divides images while the noise is on", "paper s4.1; original 1.1, [O] convdata.py", low=1
     )
 
     # The optimisation.
-    batch_size: int = setting(128, "images in a step, all devices together", "paper s5; owt 256, [TV]", low=1)
-    lr: float = setting(0.01, "first learning rate of weights", "paper s5", low=1e-12)
+    batch_size: int = setting(128, "images per step, all devices together", "paper s5; owt 256, [TV]", low=1)
+    lr: float = setting(0.01, "initial learning rate of weights", "paper s5", low=1e-12)
     bias_lr_factor: float = setting(
-        1.0, "rate of biases over that of weights", "paper s5; original 2, [O] layer-params-120-4gpu.cfg", low=1e-6
+        1.0, "rate of biases / rate of weights", "paper s5; original 2, [O] layer-params-120-4gpu.cfg", low=1e-6
     )
     bias_lr_floor: float = setting(
-        0.0, "rate of biases never falls below", "paper s5; original .002, [O] layer-params-145-2010.cfg", low=0
+        0.0, "lowest rate of biases", "paper s5; original .002, [O] layer-params-145-2010.cfg", low=0
     )
     momentum: float = setting(0.9, "share of the velocity kept", "paper s5", low=0, high=0.9999)
     weight_decay: float = setting(5e-4, "inside the velocity", "paper s5; owt 1e-4, [TV]", low=0)
@@ -171,22 +170,22 @@ class Config:
         "stages, the last without colour noise",
         "paper s5; original epochs; stages is [O] #170",
     )
-    drop_factor: float = setting(10.0, "of a drop, plateau and epochs", "paper s5", low=1)
-    num_drops: int = setting(3, "of plateau", "paper s5", low=0)
-    plateau_patience: int = setting(5, "epochs without gain before a drop", "ours; by hand in 2012", low=1)
-    plateau_min_delta: float = setting(1e-3, "fall of top-1 error that is a gain", "ours", low=0, high=1)
+    drop_factor: float = setting(10.0, "plateau, epochs: what a drop divides the rate by", "paper s5", low=1)
+    num_drops: int = setting(3, "plateau: number of drops", "paper s5", low=0)
+    plateau_patience: int = setting(5, "plateau: epochs without gain before a drop", "ours; by hand in 2012", low=1)
+    plateau_min_delta: float = setting(1e-3, "plateau: least fall of top-1 error that is a gain", "ours", low=0, high=1)
     epoch_log: tuple[int, ...] = setting(
         (25, 51, 67, 72, 79, 91),
-        "epochs: first drop; second; third for conv1 alone, colour noise off; "
-        "conv1 frozen; third drop; end. Stretched to the epochs asked for",
+        "epochs: first drop; second drop; third drop of conv1 alone, and no more colour noise; conv1 frozen; "
+        "third drop of the rest; end. Stretched to --epochs",
         "[O] layer-params-145.cfg",
         low=1,
     )
-    num_stages: int = setting(4, "of stages", "[O] layer-params-170.cfg; owt 3, [TV]", low=1)
+    num_stages: int = setting(4, "stages: how many", "[O] layer-params-170.cfg; owt 3, [TV]", low=1)
     stage_factor: float = setting(
-        250.0, "first rate over last, stages", "[O] layer-params-170.cfg; owt 100, [TV]", low=1
+        250.0, "stages: first rate / last rate", "[O] layer-params-170.cfg; owt 100, [TV]", low=1
     )
-    views: Literal[1, 10] = setting(10, "of each image in the final evaluation", "paper s4.1; owt 1, [TV]")
+    views: Literal[1, 10] = setting(10, "views of each image in the final evaluation", "paper s4.1; owt 1, [TV]")
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -204,7 +203,7 @@ class Config:
             ),
             (
                 self.cross_talk or self.towers > 1,
-                "cross_talk = False: there is one tower only; leave it on, or set groups to 1, 2, 1, 2, 2",
+                "cross_talk = False: there is only one tower; leave it on, or set groups to 1, 2, 1, 2, 2",
             ),
             (len(set(self.without)) == len(self.without), f"without = {self.without}: name each layer once"),
             (self.lrn_size % 2 == 1, f"lrn_size = {self.lrn_size}: use an odd number"),
@@ -222,24 +221,24 @@ class Config:
 
     @property
     def towers(self) -> int:
-        """Number of towers, which normalisation keeps apart: the groups of conv2."""
+        """Number of towers: the groups of conv2. Normalisation keeps them apart."""
         return self.groups[1]
 
     def scaled(self, channels: int) -> int:
-        """`channels` x width, rounded to a multiple of 2 x towers and at least that."""
+        """Return `channels` x width, rounded to a positive multiple of 2 x towers."""
         multiple = 2 * self.towers
         return max(1, int(channels * self.width / multiple + 0.5)) * multiple
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> Self:
-        """The named preset with some values changed."""
+        """Return the named preset with some values changed."""
         if name not in PRESETS:
             raise UserError(f"preset = {name!r}: choose one of {', '.join(PRESETS)}")
         return cls.from_dict({"preset": name, **PRESETS[name].settings, **overrides})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Check names as well as values; a missing name takes its default."""
+        """Check names and values; a missing name takes its default."""
         known = [f.name for f in fields(cls)]
         for name in values:
             if name not in known:
@@ -261,12 +260,12 @@ class Config:
         return json.dumps(asdict(self), indent=2)
 
     def pin_decoding(self, settings: Settings) -> Settings:
-        """The same settings but for what changes pixels, which is as this run has it."""
+        """Return the settings with this run's `decode` and `max_pixels`, because they change pixels."""
         return replace(settings, decode=self.decode, max_pixels=self.max_pixels)
 
 
 def _checked(spec: Field, value: Any) -> Any:
-    """`value` in the field's type (lists become tuples, whole numbers floats), or UserError."""
+    """Return `value` in the field's type (lists become tuples, whole numbers floats), or raise UserError."""
     low, high = spec.metadata["low"], spec.metadata["high"]
     if get_origin(spec.type) is not tuple:
         return _checked_item(spec.name, spec.type, value, low, high)

@@ -46,13 +46,12 @@ def evaluate(
     settings: Settings | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """The errors of one or more classifiers, which lie on `mesh` and are averaged, on every image of a data set.
+    """Measure the errors of one classifier, or of several averaged, on every image of a data set.
 
-    Without `mesh` it is one device, the CPU; without `settings` all of its cores decode.
-    The data-parallel ranks share the images; all get the whole result. `progress` is called with the number of images
-    done, roughly. Labels are matched to what the classifiers know by the names of classes, of which the data set may
-    have fewer. Raises TooManyBadFiles where more than `settings.max_bad` of the images cannot be used, and UserError
-    where the data set has other classes.
+    The classifiers lie on `mesh`, by default the CPU; by default, all cores decode. Data-parallel ranks share the
+    images, and all return the whole result. `progress` gets the number of images done, roughly. Labels are matched by
+    the names of classes; the data set may have fewer than the classifiers. TooManyBadFiles if more than
+    `settings.max_bad` of the images cannot be used; UserError if the data set has other classes.
     """
     mesh, settings = mesh or Mesh(), settings or Settings()
     dataset = in_classes_of(classifiers, dataset)
@@ -85,22 +84,22 @@ def evaluate(
 
 
 def in_classes_of(classifiers: Sequence[Classifier], dataset: Dataset) -> Dataset:
-    """The data set, its labels counted in the classes that the classifiers know, which may be more than it has."""
+    """Return the data set with labels that index the classifiers' classes, which may be more than its own."""
     lists = (dataset.classes, *(c.classes for c in classifiers))
     synsets = next((names for names in lists if is_imagenet(names)), None)
     classes = common_classes([synsets if synsets and c.published else c.classes for c in classifiers])
     remedy = "Give a data set of these classes."
     if is_numbered(classes):
         remedy = (
-            "Weights without names fit data sets whose classes are their numbers, torchvision's also ImageNet's "
-            f"1000 synsets; a {CLASS_FILE} beside a .pth names its classes, one a line."
+            "Weights without names fit data sets whose classes are numbers; torchvision's also fit ImageNet's 1000 "
+            f"synsets. A {CLASS_FILE} beside a .pth names its classes, one per line."
         )
     return relabelled(dataset, classes, "the checkpoint", remedy)
 
 
 @contextmanager
 def _evaluation_mode(classifiers: Sequence[Classifier]) -> Iterator[None]:
-    """Without dropout; afterwards the networks are as they were, for training may go on."""
+    """Switch dropout off, and afterwards back to what it was, as training may go on."""
     were_training = [classifier.model.training for classifier in classifiers]
     for classifier in classifiers:
         classifier.model.eval()
@@ -112,7 +111,7 @@ def _evaluation_mode(classifiers: Sequence[Classifier]) -> Iterator[None]:
 
 
 def topk_correct(probability: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> Tensor:
-    """How many of the true classes are among the k most probable, int64 (len(ks),)."""
+    """Count the true classes among the k most probable, int64 (len(ks),)."""
     best = probability.topk(min(max(ks), probability.shape[1]), dim=1).indices
     hits = best == labels[:, None]
     return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])

@@ -1,7 +1,7 @@
-"""Forward and backward of one step, and the ways to make a GPU run them faster.
+"""Forward and backward of one step, and ways to make a GPU run them faster.
 
-`build_gradient` is the one place where they are chosen; `step.py`, which adds the update, runs what it returns. The
-update stays outside what is recorded and compiled: rates change, layers freeze, and it is a few kernels only.
+`build_gradient` alone chooses between them; `step.py` runs what it returns, and adds the update. The update is neither
+recorded nor compiled: rates change, layers freeze, and it takes only a few kernels.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from .network.model import AlexNet
 log = logging.getLogger("alexnet")
 
 Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(images (B, 3, 224, 224), labels (B,)) -> (loss, logits), detached; leaves the loss's gradient in `.grad`."""
+"""(images (B, 3, 224, 224), labels (B,)) -> (loss, logits), detached. Leaves the loss's gradient in `.grad`."""
 
 Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
-"""A function without arguments -> (what it returns, replay), where replay runs it again in the same memory."""
+"""A function without arguments -> (its result, replay). `replay` runs it again in the same memory."""
 
 WARM_UP = 3  # steps before a recording: libraries choose their algorithms and allocate
 
 
 @dataclass(frozen=True)
 class Speedups:
-    """What is done for speed on a GPU. None changes the function; all may reorder sums, and so change last bits."""
+    """Ways to be faster on a GPU. None changes the function; all may reorder sums, and so change last bits."""
 
     conv1: bool = False  # by space to depth
     norms: bool = False  # fused, by Triton
     graph: bool = False  # one CUDA graph of forward and backward: launches cost the host nothing
-    compile: bool = False  # torch.compile, masks drawn as without it
+    compile: bool = False  # torch.compile, with the same dropout masks as without it
 
     @property
     def need_one_rank(self) -> bool:
@@ -56,11 +56,11 @@ DEFAULT_EXECUTION = "plain"  # until the others have been measured on a GPU
 def build_gradient(
     model: AlexNet, batch_size: int, device: torch.device, num_ranks: int, execution: str | None
 ) -> Gradient:
-    """The gradient of a network that is on its device already, whose layers may be swapped in place.
+    """Return the gradient of a network that is already on its device; layers may be swapped in place.
 
-    `execution` is one of `EXECUTIONS`, or None for the default; a CPU has one way only. cuDNN is held to algorithms
-    that give the same bits every time, so that a resumed run repeats them. UserError where several ranks ask for
-    what one rank alone can do.
+    `execution` is one of `EXECUTIONS`, or None for the default; a CPU has only one way. cuDNN may only use algorithms
+    that give the same bits every time, so that a resumed run repeats them. UserError if several ranks ask for what
+    needs a single rank.
     """
     if device.type != "cuda":
         if execution not in (None, "plain"):
@@ -69,21 +69,21 @@ def build_gradient(
         return plain_gradient(model, batch_size)
     speedups = EXECUTIONS[execution or DEFAULT_EXECUTION]
     if num_ranks > 1 and speedups.need_one_rank:
-        raise UserError(f"--execution {execution} is for one rank, and here are {num_ranks}: use fused or --mesh 1x1.")
+        raise UserError(f"--execution {execution} needs a single rank, not {num_ranks}: use fused or --mesh 1x1.")
     torch.backends.cudnn.deterministic = True
     use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms)
     return speed_up(model, batch_size, speedups)
 
 
 def speed_up(model: nn.Module, batch_size: int, speedups: Speedups) -> Gradient:
-    """The gradient of any network of images, compiled and recorded as asked."""
+    """Return the gradient of any network of images, compiled and recorded as asked."""
     forward = torch.compile(model, options={"fallback_random": True}) if speedups.compile else None
     gradient = plain_gradient(model, batch_size, forward)
     return Recorded(gradient, list(model.parameters()), record_cuda_graph) if speedups.graph else gradient
 
 
 def plain_gradient(model: nn.Module, batch_size: int, forward: Callable[[Tensor], Tensor] | None = None) -> Gradient:
-    """The loss is the share of these images in the mean of a batch of `batch_size`; bfloat16 on GPUs.
+    """Return a gradient whose loss is these images' share of the mean over `batch_size`; bfloat16 on GPUs.
 
     `forward` computes the same as `model` and runs in its place.
     """
@@ -105,8 +105,8 @@ class Recorded:
     """A gradient that is recorded after a few steps and then replayed, with images and labels copied in.
 
     Loss, logits and gradients lie in the same memory at every step: use them before the next. Dropout draws from the
-    generator's state at replay, so a seed set before a step gives the masks it always gives. Images of another shape
-    or type, and layers that freeze or thaw, start a new recording.
+    generator's state at replay, so a seed set before a step gives the same masks as without a recording. Images of
+    another shape or type, and layers that freeze or thaw, start a new recording.
     """
 
     def __init__(self, gradient: Gradient, parameters: Sequence[nn.Parameter], record: Recorder) -> None:

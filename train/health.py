@@ -1,8 +1,7 @@
-"""Does a run learn? What a batch size asks of the rate, and the signs of a run that is stuck.
+"""Does a run learn? Which rate suits a batch size, and the signs of a run that is stuck.
 
-`alexnet train` prints `rate_note` before training. `trainer.py` counts living units at each step and shows each
-window's record to a `Watch`; what that finds goes to the user and into `metrics.jsonl`. No figure here needs a pass of
-its own.
+`alexnet train` prints `rate_note` before training. `trainer.py` counts live units at each step and shows each window's
+record to a `Watch`, whose findings go to the user and into `metrics.jsonl`. Nothing here needs a pass of its own.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from .history import Record
 from .parallel.axis import Axis
 
 AT_CHANCE = 0.98  # of the loss of guessing: plateaus of slow starts lie between this and 1
-HAS_LEARNED = 0.8  # of it: a loss that was below this and comes halfway back has jumped
-MOST_DEAD = 0.95  # share of a layer's units; in runs that learn up to half of them rest for a window
+HAS_LEARNED = 0.8  # of the same: a loss that was below this and comes halfway back has jumped
+MOST_DEAD = 0.95  # share of a layer's units; in runs that learn, up to half of them rest for a window
 PATIENCE = 200, 2000  # steps at chance, at least and at most; between them a tenth of the run
 SPAN = 20  # steps that are judged together, however short the windows
 
 
 def rate_per_image(config: Config) -> float:
-    """The preset's first rate with its share of an image kept: `lr` x batch / the preset's batch."""
+    """Return the preset's first rate scaled so that an image counts as much: `lr` x batch / the preset's batch."""
     preset = Config.from_preset(config.preset)
     return preset.lr * config.batch_size / preset.batch_size
 
 
 def rate_note(config: Config) -> str | None:
-    """Advice for the user where the batch is not the preset's, and the rate still is."""
+    """Return advice for the user if the batch is not the preset's but the rate still is."""
     preset = Config.from_preset(config.preset)
     ratio = config.batch_size / preset.batch_size
     if ratio == 1 or config.lr != preset.lr:
@@ -44,20 +43,20 @@ def rate_note(config: Config) -> str | None:
     low, high = sorted((rate_per_image(config), preset.lr * math.sqrt(ratio)))
     return (
         f"Note: --lr {config.lr:g} was made for batches of {preset.batch_size}. With --batch-size {config.batch_size} "
-        f"each image counts {times} what it did; --lr {low:.2g} to {high:.2g} (in proportion to the batch, or to its "
-        "square root) is what others use."
+        f"each image counts {times} what it did; others use --lr {low:.2g} to {high:.2g} (in proportion to the batch, "
+        "or to its square root)."
     )
 
 
 def loss_of_guessing(labels: NDArray[np.int32]) -> float:
-    """Cross-entropy (nats) of the best guess that sees no image: ln(classes) where they are equally frequent."""
+    """Return the cross-entropy (nats) of the best guess that sees no image: ln(classes) if all are equally frequent."""
     shares = np.bincount(labels) / len(labels)
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())
 
 
 class LiveUnits:
-    """Which units of some layers had any effect in a window: those whose bias got a gradient.
+    """Tells which units of some layers had any effect in a window: those whose bias got a gradient.
 
     The gradient of a rectified unit's bias is zero exactly where the unit is off, for all images of a step and for
     all data-parallel ranks, over which gradients are summed. `mp` adds the other tower's units.
@@ -69,7 +68,7 @@ class LiveUnits:
         self._live: dict[str, Tensor] = {}
 
     def add(self) -> None:
-        """Count a step, after which `.grad` still holds its gradients; a frozen layer has none, and is left out."""
+        """Count a step while `.grad` still holds its gradients; a frozen layer has none, and is left out."""
         for name, bias in self._biases.items():
             if bias.grad is None:
                 continue
@@ -77,7 +76,7 @@ class LiveUnits:
             self._live[name] = live if name not in self._live else self._live[name].logical_or_(live)
 
     def flush(self) -> dict[str, float]:
-        """The share of dead units of each layer, {"dead_fc6": 0.1, ...}; begins a new window."""
+        """Return the share of dead units of each layer, {"dead_fc6": 0.1, ...}, and begin a new window."""
         counts = torch.tensor([[int(live.sum()), len(live)] for live in self._live.values()], dtype=torch.float64)
         shares = {
             f"dead_{name}": round(1 - live / units, 4)
@@ -88,9 +87,9 @@ class LiveUnits:
 
 
 class Watch:
-    """Judges windows of training by their records; `look` returns what is new to say.
+    """Judges windows of training by their records; `look` returns new warnings.
 
-    Each sign is reported once, and again only after it was gone. `past` are the records of a run that is continued.
+    Each sign is reported once, and again only after it was gone. `past` holds the records of a resumed run.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Watch:
                 self.look(record)
 
     def look(self, record: Record) -> list[Record]:
-        """Warnings for `metrics.jsonl`: {"kind": "warning", "sign": ..., "text": ...}."""
+        """Return new warnings for `metrics.jsonl`: {"kind": "warning", "sign": ..., "text": ...}."""
         position = record["epoch"] * self._steps_per_epoch + record["step"]
         self._span.append((position - self._position, record))
         self._position = position
@@ -129,7 +128,7 @@ class Watch:
         return new
 
     def _signs(self, loss: float) -> Iterator[tuple[str, str]]:
-        """What is wrong now, as (sign, text); `loss` is the mean of the span."""
+        """Yield what is wrong now, as (sign, text); `loss` is the mean of the span."""
         if self._lowest < HAS_LEARNED * self._chance and loss > (self._lowest + self._chance) / 2:
             text = (
                 f"The loss has jumped back to {loss:.3f} from {self._lowest:.3f}; "
@@ -147,12 +146,12 @@ class Watch:
             if share >= MOST_DEAD:
                 text = (
                     f"{share:.0%} of the units of {key.removeprefix('dead_')} are dead: no image of the last window "
-                    f"switched them on, and they learn no more. To mend it, {self._remedy()}."
+                    f"switched them on, and they learn no more. To fix it, {self._remedy()}."
                 )
                 yield key, text
 
     def _remedy(self) -> str:
-        """What to do, by how the rate compares with the preset's."""
+        """Say what to do, by how the rate compares with the preset's."""
         c, fitting = self._config, rate_per_image(self._config)
         batch = Config.from_preset(c.preset).batch_size
         if c.lr > 1.5 * fitting:

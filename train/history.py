@@ -1,6 +1,6 @@
-"""The history of a run in its folder: `config.json` and `metrics.jsonl`, and the lock of the one who writes them.
+"""The history of a run in its folder: `config.json` and `metrics.jsonl`, and a lock so that one process writes them.
 
-`trainer.py` writes it, on a mesh the first rank alone; `checkpoint.py` keeps the checkpoints beside it.
+`trainer.py` writes it, on a mesh only from the first rank; `checkpoint.py` keeps the checkpoints beside it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Record = dict[str, Any]
 
 
 class History:
-    """Writes the history of a run; one that is not `kept`, as on most ranks of a mesh, writes nothing."""
+    """Writes the history of a run; unless `kept`, as on most ranks of a mesh, it writes nothing."""
 
     def __init__(self, folder: Path, kept: bool = True) -> None:
         self.folder, self.kept = folder, kept
 
     @contextmanager
     def opened(self, config: Config, epoch: int, step: int) -> Iterator[list[Record]]:
-        """Create and lock the folder, and go back to this position; yields the records up to it.
+        """Create and lock the folder, go back to this position, and yield the records up to it.
 
-        UserError where another process writes there.
+        UserError if another process writes there.
         """
         if not self.kept:
             yield []
@@ -39,7 +39,7 @@ class History:
             yield self.go_back(epoch, step)
 
     def go_back(self, epoch: int, step: int) -> list[Record]:
-        """Delete the records after a position, which will be made again; returns those up to it."""
+        """Delete the records after a position, which the run will repeat; return those up to it."""
         path = self.folder / "metrics.jsonl"
         past = [r for r in _records(path) if (r["epoch"], r["step"]) <= (epoch, step)] if (epoch, step) > (0, 0) else []
         write_atomically(path, "".join(json.dumps(r) + "\n" for r in past).encode())
@@ -54,7 +54,7 @@ class History:
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """The complete lines of a metrics file; a run that was killed may have left half a line at the end."""
+    """Yield the complete lines of a metrics file; a killed run may have left half a line at the end."""
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             yield json.loads(line)

@@ -1,7 +1,6 @@
-"""Does a batch fit into a device's memory? Asked before anything is allocated, so that the answer can name one that
-does.
+"""Does a batch fit into a device's memory? Checked before anything is allocated, so that a smaller one can be named.
 
-From the shapes of `network/size.py`, and how a mesh shares them out.
+Calculated from the shapes of `network/size.py` and how a mesh shares them.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ COPIES_OF_ACTIVATIONS = 4  # measured: the output, its gradient, what normalisat
 def check_memory(
     config: Config, num_classes: int, device: torch.device, dims: ParallelDims = ONE_RANK, num_sharing: int = 1
 ) -> None:
-    """UserError where a batch cannot fit; its message says which would.
+    """Raise UserError if a batch cannot fit, and name one that would.
 
     Parameters are held three times (weights, gradients, velocities) and every activation about
-    `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs. On a mesh both are shared out, and
-    `num_sharing` of its ranks are on this device.
+    `COPIES_OF_ACTIVATIONS` times, in float32 on CPUs and half of that on GPUs. A mesh shares both; `num_sharing` of
+    its ranks use this device.
     """
     rows = describe(config, num_classes)
     width = 4 if device.type == "cpu" else 2
@@ -47,5 +46,5 @@ def check_memory(
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; for the CPU what this process may still use."""
+    """Return the free memory of a GPU or, for the CPU, what this process may still use."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else hardware.memory()[0]

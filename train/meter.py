@@ -1,7 +1,7 @@
 """What a window of training steps did: loss, error, images per second, and the share of time spent waiting.
 
-`trainer.py` adds each step and writes the records into the run's history. Sums stay on the device until a window is
-closed, so that no step waits for a number to be printed.
+`trainer.py` adds each step and writes the records into the run's history. Sums stay on the device until a window
+closes, so that no step waits for a number.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Meter:
         return self._steps == 0
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; counts the time spent waiting for each."""
+        """Yield the same batches, counting the time spent waiting for each."""
         while True:
             asked = time.monotonic()
             batch = next(batches, None)
@@ -51,11 +51,11 @@ class Meter:
             yield batch
 
     def pause(self, seconds: float) -> None:
-        """Time that was not training: validation."""
+        """Leave out time that was not training: validation."""
         self._paused += seconds
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """A step: its loss (), logits (B, classes) and labels (B,), all of which may change afterwards."""
+        """Add a step: its loss (), logits (B, classes) and labels (B,). All may change afterwards."""
         correct = (logits.argmax(dim=1) == labels).sum()
         self._loss = loss.double() if self._loss is None else self._loss + loss.double()
         self._correct = correct if self._correct is None else self._correct + correct
@@ -63,7 +63,7 @@ class Meter:
         self._steps += 1
 
     def flush(self, epoch: int, step: int, dp: Axis) -> dict[str, Any]:
-        """The window's record, of the images of all data-parallel ranks; waits for the device."""
+        """Close the window; return its record, for all data-parallel ranks. Waits for the device."""
         assert self._loss is not None
         assert self._correct is not None
         sums = torch.tensor([self._loss.item(), self._correct.item(), self._images], dtype=torch.float64)

@@ -5,8 +5,8 @@ tells the schedule each validation error. The update (paper s5), g the mean grad
 
     v <- momentum v - rate (g + decay w);  w <- w + v
 
-torch's SGD keeps u = -v / rate instead, which comes to the same while the rate is constant; `set_rates` rescales u when
-the rate changes. Rate 0 freezes a layer: weights and velocities stay as they are, decay included ([O] weights.cu).
+torch's SGD keeps u = -v / rate instead, which is equivalent while the rate is constant; `set_rates` rescales u when the
+rate changes. Rate 0 freezes a layer: weights and velocities stay as they are, without decay ([O] weights.cu).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Rates:
 
 
 def build_optimizer(model: nn.Module, config: Config) -> torch.optim.SGD:
-    """SGD over four named groups of parameters, one for each rate of `Rates`, at the schedule's first rates.
+    """Return SGD over four named groups of parameters, one for each rate of `Rates`, at the schedule's first rates.
 
-    Velocities exist, and are zero, from the start; parameters must already be on their device.
+    Velocities exist from the start, as zeros. Parameters must already be on their device.
     """
     parameters: dict[str, list[nn.Parameter]] = {"weights": [], "biases": [], "conv1_weights": [], "conv1_biases": []}
     for name, parameter in model.named_parameters():
@@ -64,8 +64,8 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.SGD:
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Use `rates` from the next step on, with the paper's velocity unchanged.
 
-    The parameters of a frozen group get no gradient, so SGD does not update them; the group's `lr` stays at the last
-    rate that moved it, which is the unit of its velocities.
+    The parameters of a frozen group get no gradient, so SGD does not update them. The group's `lr` stays at its last
+    positive rate, the unit of its velocities.
     """
     for group in optimizer.param_groups:
         rate = getattr(rates, group["name"])
@@ -79,17 +79,17 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
 
 
 def velocities(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[Tensor]:
-    """-v / lr of each parameter of a group, the tensors that SGD itself uses."""
+    """Return -v / lr of each parameter of a group: the tensors that SGD itself uses."""
     return [optimizer.state[parameter]["momentum_buffer"] for parameter in group["params"]]
 
 
 def momentum_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """SGD's own buffer of each parameter of `model`: writing into them restores them."""
+    """Return SGD's own buffer for each parameter of `model`; write into it to restore it."""
     return {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in model.named_parameters()}
 
 
 def rates_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The `lr` of each group, which is the unit that its velocities are counted in."""
+    """Return the `lr` of each group, the unit of its velocities."""
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 
@@ -103,7 +103,7 @@ class Schedule(Protocol):
 
 
 def build_schedule(config: Config) -> Schedule:
-    """The schedule that the configuration names, at its start."""
+    """Return the schedule that the configuration names, at its start."""
     schedules: dict[str, type[PlateauSchedule] | type[EpochSchedule] | type[StageSchedule]] = {
         "plateau": PlateauSchedule,
         "epochs": EpochSchedule,
@@ -113,7 +113,7 @@ def build_schedule(config: Config) -> Schedule:
 
 
 def _rates(config: Config, weights: float, *, conv1: float | None = None, lighting: bool = True) -> Rates:
-    """All rates by that of the weights: biases by their factor and floor. conv1 may differ, and 0 freezes it."""
+    """Derive all rates from that of the weights: biases by factor and floor. conv1 may differ; 0 freezes it."""
 
     def biases(rate: float) -> float:
         return max(rate * config.bias_lr_factor, config.bias_lr_floor) if rate else 0.0
@@ -123,7 +123,7 @@ def _rates(config: Config, weights: float, *, conv1: float | None = None, lighti
 
 
 class _FixedSchedule:
-    """A schedule that the validation error does not move."""
+    """A schedule that ignores the validation error."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -153,7 +153,7 @@ class EpochSchedule(_FixedSchedule):
 
 
 class StageSchedule(_FixedSchedule):
-    """Equal stages, each slower by the same factor ([O] #170); no colour noise in the last, from 68 of 90."""
+    """Equal stages, each slower by the same factor ([O] #170); no colour noise in the last, from epoch 68 of 90."""
 
     def rates(self, epoch: int) -> Rates:
         config = self.config

@@ -1,7 +1,7 @@
-"""The named presets: what each reproduces, what to expect of it, and what it changes from the paper's text.
+"""The named presets: what each reproduces, what to expect of it, and how it departs from the paper's text.
 
-`config.py` makes a configuration of one, and checks the names and values here; `alexnet train --preset` takes them. The
-letters of sources, [O] and [TV], are explained there.
+`config.py` turns a preset into a configuration and checks its names and values; it also explains the sources [O] and
+[TV].
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Preset:
     """A named configuration."""
 
     reproduces: str
-    expected: str  # errors, and by whose measurement
-    hardware: str  # that it ran on, and how long
+    expected: str  # errors, and who measured them
+    hardware: str  # what it ran on, and for how long
     command: str
     settings: Mapping[str, Any]  # fields of `Config` that differ from the defaults, which are the paper's
 
@@ -81,7 +81,7 @@ PRESETS: dict[str, Preset] = {
         settings=_ORIGINAL,
     ),
     "one-gpu": Preset(
-        reproduces="The paper's comparison: one tower, half the kernels in conv1..conv4, else `paper`.",
+        reproduces="The paper's comparison: one tower, half the kernels in conv1..conv4, otherwise `paper`.",
         expected="1.7% more top-1 and 1.2% more top-5 error than two towers (ILSVRC-2010 test, ten views).",
         hardware=_2012,
         command="alexnet train /data/imagenet --preset one-gpu",

@@ -1,7 +1,7 @@
 """torchvision's published weights of AlexNet (`.pth`), read as a checkpoint of preset `owt`.
 
-Beside `checkpoint.py`, which reads our own files; `classifier.py` chooses between them. A `.pth` file is a pickle, of
-which torch's restricted reader takes tensors only.
+`checkpoint.py` reads our own files; `classifier.py` chooses between the two. A `.pth` file is a pickle; torch's
+restricted reader takes only tensors from it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LAYERS = {
 
 
 def load_published(path: Path) -> Checkpoint:
-    """The weights, which name no classes: a `classes.txt` beside them does, or they are numbers.
+    """Load the weights. A `classes.txt` beside them names the classes; without it, they are numbers.
 
-    Raises CheckpointError, which says what is wrong with the file.
+    CheckpointError says what is wrong with the file.
     """
     try:
         model = from_torchvision(_read_tensors(path))
@@ -45,13 +45,13 @@ def load_published(path: Path) -> Checkpoint:
     if len(classes) != num_classes:
         raise CheckpointError(
             f"{names} has {len(classes)} names for the {num_classes} classes of {path.name}: "
-            "correct it, or keep the weights elsewhere"
+            "correct it, or move the weights elsewhere"
         )
     return Checkpoint(config=Config.from_preset("owt"), classes=classes, epoch=0, step=0, model=model)
 
 
 def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters of torchvision's `alexnet` under our names; UserError where they are another network's."""
+    """Return the parameters of torchvision's `alexnet` under our names; UserError if they are another network's."""
     expected = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
     if odd := sorted(expected.keys() ^ state_dict.keys()):
         problem = "missing" if odd[0] in expected else "unknown"
@@ -60,17 +60,17 @@ def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """What torch's restricted reader takes; one line of error where it would give a page of advice."""
-    objects = "it holds more than tensors, and nothing else is ever loaded: save the model's state_dict() alone"
+    """Read with torch's restricted reader, with one line of error for its page of advice."""
+    objects = "it holds more than tensors, which is never loaded: save only the model's state_dict()"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on what it is about to refuse
+            warnings.simplefilter("ignore")  # about files that it then refuses
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged file can make the reader raise anything
         refused = any(what in str(error) for what in ("Unsupported global", "Unsupported class", "TorchScript"))
-        raise UserError(objects if refused else "cut short, or no file of torch's: copy it again") from error
+        raise UserError(objects if refused else "cut short, or not a torch file: copy it again") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise UserError(objects)
     return {str(name): tensor for name, tensor in found.items()}

@@ -1,6 +1,6 @@
 """Where a run writes and what it continues from: its folder, its checkpoint, its configuration.
 
-Between the command line, which knows paths and flags, and `trainer.py`, which gets what is found here.
+The command line passes paths and flags; `trainer.py` gets what is found here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NEWEST = "newest"  # --resume without a path
 
 
 def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, info: RankInfo = ALONE) -> Path:
-    """The run folder: as given, else the one that is resumed, else a new one named by the time.
+    """Return the run folder: as given, else the one resumed, else a new one named after the time.
 
-    UserError where it cannot be written, and where ranks that torchrun or SLURM started give none: all must find it,
-    and again after a restart.
+    UserError if it is not writable, or if ranks that torchrun or SLURM started give none: all must find it, even after
+    a restart.
     """
     run_dir = given or _usual_run_dir(resume, preset, info)
     if info.rank == 0 and not can_write_into(run_dir):
-        raise UserError(f"The run folder {run_dir} cannot be written. Choose another by --run DIR.")
+        raise UserError(f"The run folder {run_dir} is not writable. Choose another with --run DIR.")
     return run_dir
 
 
@@ -46,10 +46,10 @@ def _usual_run_dir(resume: str | None, preset: str | None, info: RankInfo) -> Pa
 
 
 def find_checkpoint(resume: str | None, run_dir: Path, info: RankInfo = ALONE) -> Checkpoint | None:
-    """The checkpoint that `--resume` means: a file, or the newest whole one of a run folder. The first rank looks.
+    """Load the checkpoint that `--resume` means: a file, or the newest whole one of a run folder. The first rank looks.
 
-    None means a fresh start. It is an error to start afresh where there is a run already, and to resume what is not
-    there. After a restart by a launcher the newest checkpoint is taken, whatever the command said at first.
+    None means a fresh start. Starting afresh in a folder that holds a run is an error, and so is resuming from nothing.
+    After a launcher's restart the newest checkpoint is taken, even if the command names another.
     """
     path = info.from_main("checkpoint", lambda: str(_checkpoint_path(resume, run_dir, info.restarts) or ""))
     return checkpoints.load(Path(path)) if path else None
@@ -73,8 +73,10 @@ def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path |
 
 
 def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Checkpoint | None) -> Config:
-    """The preset with some values changed; on resuming the checkpoint's, and CheckpointError where these differ from
-    it."""
+    """Return the preset with some values changed or, when resuming, the checkpoint's configuration.
+
+    CheckpointError if the preset or a value asked for differs from the checkpoint's.
+    """
     if saved is None:
         return Config.from_preset(preset or "paper", **overrides)
     found = asdict(saved.config)
@@ -86,6 +88,6 @@ def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Chec
     ]
     if differing:
         raise CheckpointError(
-            f"The checkpoint is of another run: {'; '.join(differing)}. Leave these options out to continue it."
+            f"The checkpoint is from another run: {'; '.join(differing)}. Leave these options out to continue it."
         )
     return saved.config

@@ -1,7 +1,7 @@
-"""One training step: a batch in, and the network has learned from it.
+"""One training step: the network learns from a batch.
 
 `gradient.py` gives the forward and backward pass, `optimizer.py` the update and its rates. `trainer.py` takes these
-steps in its loop; `bench.py` and `alexnet bench-loader --step` time them, so that what is measured is what trains.
+steps in its loop; `bench.py` and `alexnet bench-loader --step` time the same ones.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .parallel.split import GradientSum, make_replicas_equal, own_part, parallel
 
 
 class TrainStep:
-    """The network and all that a step changes: parameters, velocities and rates, of this rank's part on a mesh.
+    """The network and all that a step changes: parameters, velocities and rates. On a mesh, this rank's part of them.
 
-    `execution` is one of `gradient.EXECUTIONS`, or None for the default. Dropout masks and rates follow from the
-    configuration and the batch's epoch and step alone, so a resumed run takes the same steps.
+    `execution` is one of `gradient.EXECUTIONS`, or None for the default. Dropout masks and rates depend only on the
+    configuration and the batch's epoch and step, so a resumed run takes the same steps.
     """
 
     def __init__(self, config: Config, num_classes: int, mesh: Mesh, execution: str | None = None) -> None:
@@ -40,10 +40,10 @@ class TrainStep:
         self.schedule = build_schedule(config)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One forward, one backward, one update: the loss () and the logits (B, classes); nothing waits for the device.
+        """Run forward, backward and update; return the loss () and logits (B, classes) without waiting for the device.
 
-        The loss is this rank's share of the batch's mean, so gradients and losses of the ranks add up. Gradients stay
-        in `.grad` until the next step.
+        The loss is this rank's share of the batch's mean: the ranks' losses and gradients add up. Gradients stay in
+        `.grad` until the next step.
         """
         torch.manual_seed(dropout_seed(self.config.seed, batch.epoch, batch.step))
         set_rates(self.optimizer, self.schedule.rates(batch.epoch))
@@ -54,7 +54,7 @@ class TrainStep:
         return loss, logits
 
     def state(self) -> dict[str, Any]:
-        """Its part of a `Checkpoint`, by field: whole layers on the CPU, whatever the mesh; the same on all of `mp`."""
+        """Return the step's fields of a `Checkpoint`: whole layers, on the CPU, the same on all ranks of `mp`."""
         mp = self.mesh.mp
         return {
             "model": whole_state(self.model.state_dict(), self.model, mp),
@@ -64,7 +64,7 @@ class TrainStep:
         }
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint, written on any mesh."""
+        """Continue from a checkpoint, written on any mesh."""
         mp = self.mesh.mp
         part = replace(saved, model=own_part(saved.model, mp), momentum=own_part(saved.momentum, mp))
         checkpoints.restore(part, self.model, self.optimizer)
@@ -72,8 +72,8 @@ class TrainStep:
 
 
 def build_model(config: Config, num_classes: int, mesh: Mesh) -> AlexNet:
-    """This rank's part of the network, on its device, with the initial weights of the configuration's seed."""
-    with torch.device("meta"):  # torch's own initial weights would be drawn for nothing
+    """Build this rank's part of the network on its device, with initial weights from the configuration's seed."""
+    with torch.device("meta"):  # do not draw torch's own initial weights
         model = AlexNet(config, num_classes)
     model.to_empty(device="cpu")
     initialise(model, config.seed)
@@ -84,5 +84,5 @@ def build_model(config: Config, num_classes: int, mesh: Mesh) -> AlexNet:
 
 
 def dropout_seed(seed: int, epoch: int, step: int) -> int:
-    """A seed for each step's dropout masks, from what a checkpoint holds."""
+    """Return the seed of a step's dropout masks, from what a checkpoint holds."""
     return int(np.random.SeedSequence([seed, epoch, step, 0xD0]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,9 +1,9 @@
 """The training loop: batches in, a trained network and its history out.
 
-Before it comes `step.py`, after it `evaluate.py`. `fit` is the outline: step, log, and at an epoch's end validate,
-adapt the rates, write a checkpoint. Everything random about a step follows from (seed, epoch, step), so a run continued
-from a checkpoint ends with the same bits as one that was never interrupted (same machine, same mesh, same number of
-threads). Every rank of a mesh runs this loop; the first one writes.
+`step.py` comes before it, `evaluate.py` after it. `fit` is the outline: step, log, and at the end of an epoch validate,
+adapt the rates and write a checkpoint. Everything random about a step follows from (seed, epoch, step), so a resumed
+run ends with the same bits as one that was never interrupted (on the same machine, mesh and number of threads). Every
+rank of a mesh runs this loop; the first one writes.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out: what may differ when it is resumed.
+    """How to carry out a run. All of it may change when the run is resumed.
 
-    Another device, mesh or `execution` reorders sums and so changes last bits; nothing else here changes what a run
-    computes. `decode` and `max_pixels` would, so those of `settings` give way to the configuration's.
+    Another device, mesh or `execution` reorders sums and so changes last bits; nothing else here changes results.
+    `decode` and `max_pixels` would, so the configuration overrides those of `settings`.
     """
 
     run_dir: Path
@@ -95,7 +95,7 @@ class Trainer:
         check_split(config, train_set.num_classes, self.mesh.dims)
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
-        self._told: set[int] = set()  # those of them that the metrics name
+        self._told: set[int] = set()  # bad images that the metrics name already
         self.settings = config.pin_decoding(options.settings)
         self.train_step = TrainStep(config, train_set.num_classes, self.mesh, options.execution)
         self.loader = build_loader(
@@ -113,16 +113,16 @@ class Trainer:
         self.meter = Meter(config, len(self.loader))
         self.history = History(options.run_dir, kept=self.mesh.is_main)
         self.agree = Agreement(self.mesh.world)
-        self.epoch = self.step = 0  # of the next step to be taken
+        self.epoch = self.step = 0  # of the next step
         self._stop_signal = 0
         if resume is not None:
             self._restore(resume)
 
     def fit(self) -> Record:
-        """Train to the last epoch; returns the last validation record."""
+        """Train to the last epoch; return the last validation record."""
         with self.history.opened(self.config, self.epoch, self.step) as past, self.mesh.watched(self._where):
             validation: Record = {}
-            self._leave_other_course()
+            self._delete_later_checkpoints()
             self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
             self._saved = time.monotonic()
             self.meter.start()
@@ -144,18 +144,18 @@ class Trainer:
             return validation or self._validate()
 
     def request_stop(self, signal_number: int) -> None:
-        """Have `fit` write a checkpoint after the step it is in and raise `Interrupted`; safe in a signal handler."""
+        """Make `fit` finish its step, write a checkpoint and raise `Interrupted`; safe in a signal handler."""
         self._stop_signal = signal_number
 
     def classifier(self) -> Classifier:
-        """The network as it is now: it goes on learning where training goes on."""
+        """Return the network itself, not a copy: further training changes it."""
         return Classifier(self.train_step.model, self.treatment, tuple(self.train_set.classes))
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state, after a last look that it is finite; returns its path."""
+        """Check that the state is finite, write a checkpoint and return its path."""
         self._log_window()
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
-        if self.mesh.dp.index == 0:  # of equal replicas
+        if self.mesh.dp.index == 0:  # replicas are equal
             state = self._checkpoint()
             if self.mesh.is_main:
                 checkpoints.save(path, state)
@@ -168,7 +168,7 @@ class Trainer:
     def _log_window(self) -> None:
         if self.meter.is_empty:
             return
-        counts = self._count_bad()  # first: here a rank that hangs is noticed, which on the devices all would wait for
+        counts = self._count_bad()  # first: it notices a rank that hangs, for which devices would wait
         record = self.meter.flush(self.epoch, self.step, self.mesh.dp)
         record |= {"lr": self._rates(self.epoch).weights, **self.live_units.flush(), **counts}
         if not np.isfinite(record["loss"]):
@@ -179,15 +179,15 @@ class Trainer:
             self._tell(told)
 
     def _count_bad(self) -> Record:
-        """Bad images of all ranks, each of which has met those of its share; TooManyBadFiles where they are."""
+        """Collect the bad images that all ranks met in their shares; TooManyBadFiles if there are too many."""
         for met in self.mesh.world.gather_objects(dict(self.bad)):
             add_bad(self.train_set, self.bad, met, self.settings.max_bad)
-        bad = dict(self.bad)  # readers add to it
+        bad = dict(self.bad)  # a copy: reader threads add to it
         named = {self.train_set.name(i): reason for i, reason in sorted(bad.items()) if i not in self._told}
         self._told |= bad.keys()
         return {"bad_images": len(bad)} | ({"new_bad_images": named} if named else {})
 
-    def _leave_other_course(self) -> None:
+    def _delete_later_checkpoints(self) -> None:
         """Delete the checkpoints after the one that this run resumed from: a restart must not find them."""
         path = checkpoints.checkpoint_path(self.options.run_dir, self._steps_taken)
         if self.mesh.is_main and path.exists():
@@ -203,14 +203,13 @@ class Trainer:
         return record
 
     def _validate(self) -> Record:
-        """Errors on the validation set, one view, in time that the meter does not count."""
-        o = self.options
+        """Measure errors on the validation set, one view; the meter does not count the time."""
         started = time.monotonic()
         result = evaluate(
             [self.classifier()],
             self.val_set,
             views=1,
-            batch_size=o.eval_batch,
+            batch_size=self.options.eval_batch,
             mesh=self.mesh,
             settings=self.settings,
         )
@@ -224,7 +223,7 @@ class Trainer:
             self.listener(record)
 
     def _overdue(self) -> int:
-        """How many of the limits between checkpoints have passed, by the first rank's clock."""
+        """Return how many of `SECONDS_BETWEEN_CHECKPOINTS` have passed, by the first rank's clock."""
         since = time.monotonic() - self._saved
         return sum(since > limit for limit in SECONDS_BETWEEN_CHECKPOINTS) if self.mesh.is_main else 0
 

@@ -1,6 +1,6 @@
-"""What is done to every image, by a configuration and the training set's colour statistics.
+"""What is done to every image, from a configuration and the training set's colour statistics.
 
-Between `config.py`, which says which treatment, and `pipeline/loader.py`, which carries it out.
+`config.py` chooses the treatment, `pipeline/loader.py` carries it out.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def stats_for_training(
     info: RankInfo = ALONE,
     num_ranks: int = 1,
 ) -> RgbStats | None:
-    """The training set's statistics: from the file given, from the cache, or computed now and cached.
+    """Return the training set's statistics: from the file given, from the cache, or computed now and cached.
 
-    None where the configuration needs none. Ranks compute them together: `compute` returns them on the first rank and
-    None on the others, which then wait for the first to save them. Those of the mesh's `num_ranks` that are not started
-    yet will find them in the cache. UserError where the file given is of other images, or of a part of them.
+    None if the configuration needs none. Ranks compute them together: `compute` returns them on the first rank and
+    None on the others, which then wait for the first to save them. If some of the mesh's `num_ranks` have not started
+    yet, they will find them in the cache. UserError if the file is of other images, or of a part of them.
     """
     if not needs_stats(config):
         return None
@@ -62,19 +62,19 @@ def _load_given(path: Path, train_set: Dataset) -> RgbStats:
         )
     if not stats.complete:
         raise UserError(
-            f"{path} holds the statistics of a part of {train_set.root}. Add the others to it with `alexnet "
+            f"{path} holds the statistics of a part of {train_set.root}. Add the other parts with `alexnet "
             "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
         )
     return stats
 
 
 def needs_stats(config: Config) -> bool:
-    """Whether training with this configuration takes anything from the training set's statistics."""
+    """Whether training with this configuration uses the training set's statistics."""
     return config.scaling == "raw" or config.lighting != "off"
 
 
 def build_treatment(config: Config, stats: RgbStats | None) -> Treatment:
-    """Mean, divisor and lighting basis in grey levels; `stats` may be None where `needs_stats` is false."""
+    """Return mean, divisor and lighting basis in grey levels; `stats` may be None if `needs_stats` is false."""
     basis, lit_divisor = None, 1.0
     if config.lighting != "off":
         assert stats is not None

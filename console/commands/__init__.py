@@ -1,2 +1,2 @@
-"""One module for each command that is more than a call: `train`, `evaluate`, `predict`, `stats` (pca-stats), `pack`,
+"""A module for each command that takes more than one call: `train`, `evaluate`, `predict`, `stats` (pca-stats), `pack`,
 `bench` (bench-loader and bench-train), `demo`."""

@@ -1,4 +1,4 @@
-"""What `alexnet bench-loader` and `alexnet bench-train` are asked for, on a data set or on generated images."""
+"""`alexnet bench-loader` and `alexnet bench-train`, on a data set or on generated images."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ..options import LoadingOptions, MeshOptions
 from ..progress import bar, bars
 from ..terminal import say
 
-NUM_GENERATED = 2000  # images, where there are none
-ROUNDS_TO_CHOOSE = 5  # with fewer, chance would: all of three are one way once in eight times
+NUM_GENERATED = 2000  # images
+ROUNDS_TO_CHOOSE = 5  # fewer leave it to chance: three rounds all favour one setting one time in eight
 
 
 def run_bench_loader(
@@ -45,11 +45,11 @@ def run_bench_loader(
     plot: Path | None,
     loading: LoadingOptions,
 ) -> BenchResult:
-    """Measure what the options ask for, with a bar for each part, and draw it into `plot`."""
+    """Measure what the options ask for, with a bar for each part; draw the results into `plot`."""
     if sweep and rounds < ROUNDS_TO_CHOOSE:
-        raise click.UsageError(f"--sweep tells differences from noise by --rounds, of {ROUNDS_TO_CHOOSE} or more.")
+        raise click.UsageError(f"--sweep needs {ROUNDS_TO_CHOOSE} or more --rounds to tell differences from noise.")
     if not step and (preset or width):
-        raise click.UsageError("--preset and --width are of the network that --step trains: add --step.")
+        raise click.UsageError("--preset and --width describe the network that --step trains: add --step.")
     settings, device = loading.settings(), loading.chosen_device()
     dataset = open_or_generate(data, rescan)
     bench = Bench(
@@ -74,7 +74,7 @@ def run_bench_loader(
 
 
 def training_step(bench: Bench, preset: str | None, width: float | None, device: torch.device) -> TrainStep:
-    """The step that `alexnet train` takes with this preset; what is done to the pixels is the loader's part."""
+    """Return the step that `alexnet train` takes with this preset; the loader treats the pixels."""
     wanted = {"width": width} if width else {}
     config = Config.from_preset(preset or "paper", **wanted, batch_size=bench.batch_size, lighting="off")
     check_memory(config, bench.dataset.num_classes, device)
@@ -82,7 +82,7 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
 
 
 def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
-    """The training set of DATA; where there is none, generated JPEGs."""
+    """Open the training set of DATA, or generate JPEGs if there is none."""
     if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
         return open_dataset(data, "train", rescan=rescan)
     say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
@@ -103,7 +103,7 @@ def run_bench_train(
     mesh_options: MeshOptions,
     loading: LoadingOptions,
 ) -> TrainBench | None:
-    """Speeds; None on all ranks but the first."""
+    """Measure training speed; None on all ranks but the first."""
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
     info = join_ranks()
     ranks = Ranks.plan(info, mesh_options, loading.device, config.towers)

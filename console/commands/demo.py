@@ -1,4 +1,4 @@
-"""`alexnet demo`: a small ImageNet is drawn, then the commands run on it that a user would type."""
+"""`alexnet demo`: draw a small ImageNet, then run on it the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ...pipeline.synthetic.generate import generate_tree
 from ..progress import bar
 from ..terminal import say
 
-# An eighth of the width learns as much from these pictures as a quarter, at half the cost. The rate is what
-# `benchmarks/seeds.py` found to hold over seeds and instruction sets; .01, made for batches of 128, did not.
+# An eighth of the width learns as much from these pictures as a quarter, at half the cost. `benchmarks/seeds.py` found
+# that this rate works with many seeds and instruction sets; .01, made for batches of 128, does not.
 TRAINING = (
     "--preset original --width 0.125 --batch-size 16 --lr 0.005 --augment-run 1 --epochs 24 "
     "--schedule stages --num-stages 3 --stage-factor 10"
@@ -22,7 +22,7 @@ TRAINING = (
 
 
 def run_demo(folder: Path, threads: int) -> None:
-    """Images and results go into `folder`. The first command that fails ends it, with that command's exit code."""
+    """Put images and results into `folder`. Stop at the first command that fails, with its exit code."""
     say(f"Drawing ten classes of JPEGs into {folder / 'data'}")
     with bar("drawing", 1200, "images") as update:
         generate_tree(

@@ -1,4 +1,4 @@
-"""What `alexnet evaluate` is asked for: the errors of trained networks on a validation set."""
+"""`alexnet evaluate`: the errors of trained networks on a validation set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..progress import bar
 
 
 def split_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
-    """Checkpoints and, where the last path is a folder that is no run, the data set."""
+    """Return the checkpoints, and the data set if the last path is a folder but not a run's."""
     last = paths[-1]
     if len(paths) > 1 and not last.is_file() and not (last / "checkpoints").is_dir():
         return list(paths[:-1]), last
@@ -35,7 +35,7 @@ def run_evaluate(
     mesh_options: MeshOptions,
     loading: LoadingOptions,
 ) -> Evaluation | None:
-    """The errors; None on all ranks but the first."""
+    """Measure the errors; None on all ranks but the first."""
     info = join_ranks()
     ranks = Ranks.plan(info, mesh_options, loading.device)
     with info.main_first("data"):

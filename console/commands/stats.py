@@ -1,4 +1,4 @@
-"""What `alexnet pca-stats` is asked for: a pass over a data set, a part of one, or the sum of parts."""
+"""`alexnet pca-stats`: a pass over a data set, a pass over a part of one, or the sum of parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_pca_stats(
     plot: Path | None,
     loading: LoadingOptions,
 ) -> tuple[RgbStats, Path] | None:
-    """The statistics and the file they are saved in, drawn into `plot`; None on a rank that does not have the whole."""
+    """Return the statistics and the file they were saved in; None on all ranks but the first."""
     info = join_ranks()
     _check_usage(data, out, parts, part, info)
     example = None
@@ -41,7 +41,7 @@ def run_pca_stats(
         stats: RgbStats | None = merge_stats(parts)
     else:
         if out is None:
-            needed_cache("Without --out FILE the statistics go there.")
+            needed_cache("Without --out FILE, the statistics go there.")
         with info.main_first("data"):
             dataset = open_dataset(data, "train", rescan=rescan and info.rank == 0)
         out = out or stats_path(dataset, region)
@@ -68,13 +68,13 @@ def _check_usage(
     if part and not 0 <= part[0] < part[1]:
         raise click.UsageError(f"--part {part[0]} {part[1]}: the parts of {part[1]} are 0 to {part[1] - 1}.")
     if part and info.size > 1:
-        raise click.UsageError("Ranks share the images out by themselves: leave --part out.")
+        raise click.UsageError("Ranks already share the images: leave --part out.")
 
 
 def compute_statistics(
     dataset: Dataset, region: Region, settings: Settings, info: RankInfo, part: tuple[int, int] = (0, 1)
 ) -> RgbStats | None:
-    """A pass with a bar; shared by the ranks where there are several, and None on all but the first."""
+    """Pass over the images, with a bar. Ranks share the work; only the first gets the result."""
     if info.size > 1:
         folder: Path | None = needed_cache("Ranks leave their part of the statistics there.")
     else:
@@ -92,6 +92,6 @@ def compute_statistics(
 
 
 def example_square(dataset: Dataset, loading: LoadingOptions) -> NDArray[np.uint8] | None:
-    """The first usable image, uint8 (256, 256, 3), to show lighting on."""
+    """Return the first usable image, uint8 (256, 256, 3), for plots of the lighting noise."""
     batches = squares(dataset, np.arange(min(8, len(dataset))), batch_size=8, settings=loading.settings())
     return next((batch.pixels[0].cpu().numpy() for batch in batches if len(batch.indices)), None)

@@ -1,6 +1,6 @@
-"""What `alexnet train` is asked for, from the options to the end of the run.
+"""`alexnet train`, from the options to the end of the run.
 
-What can be wrong is found before ranks are started, and before statistics are computed.
+Everything that can be wrong is checked before ranks start and before statistics are computed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run_train(
     mesh_options: MeshOptions,
     loading: LoadingOptions,
 ) -> int:
-    """Train; returns the exit code."""
+    """Train; return the exit code."""
     info = join_ranks()
     run_dir = choose_run_dir(options.run_dir, options.resume, preset, info)
     saved = find_checkpoint(options.resume, run_dir, info)
@@ -49,7 +49,7 @@ def run_train(
     with info.main_first("data"):
         train_set, val_set = (open_dataset(data, split, rescan=rescan and info.rank == 0) for split in get_args(Split))
     if saved:
-        check_trained_on(saved, train_set)  # before the statistics of a large set
+        check_trained_on(saved, train_set)  # early: statistics of a large set take long
     check_split(config, train_set.num_classes, ranks.dims)
     check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
     settings = config.pin_decoding(loading.settings(ranks.device, info.local_size))
@@ -87,7 +87,7 @@ def _announce(trainer: Trainer, resumed: bool) -> None:
 
 
 def _fit(trainer: Trainer) -> int:
-    """Train to the end, or to a signal; say how it ended."""
+    """Train to the end or to a signal, and say how it ended; return the exit code."""
     mesh, config = trainer.mesh, trainer.config
     code = 0
     with stop_on_signals(trainer.request_stop, announce=mesh.is_main):

@@ -1,6 +1,6 @@
-"""Layers in faster forms: the same functions of the same parameters, so checkpoints do not change.
+"""Faster versions of layers: the same functions of the same parameters, so checkpoints do not change.
 
-`use_fast_layers` swaps them into a network of `model.py`, on a mesh after `parallel/split.py` has cut out this rank's
+`use_fast_layers` swaps them into a network of `model.py`; on a mesh, after `parallel/split.py` has cut out this rank's
 part.
 """
 
@@ -25,8 +25,8 @@ class SpaceToDepthConv(nn.Module):
     """conv1 for GPUs: its 11x11 kernel on 3 channels with stride 4, computed as 3x3 on 48 with stride 1.
 
     Tensor cores want many channels, and windows that do not overlap save memory traffic. Blocks of 4x4 pixels become
-    channels, in the padded image and in the kernel, to which a row and a column of zeros are added to make it 12x12.
-    The parameters are those of the given layer.
+    channels, in the padded image and in the kernel, which a row and a column of zeros extend to 12x12. The parameters
+    are the given layer's own.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -35,19 +35,19 @@ class SpaceToDepthConv(nn.Module):
         self.kernel, self.stride, self.groups = conv.kernel_size[0], conv.stride[0], conv.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `nn.Conv2d` would, (B, 3, H, W) to (B, C, h, w); H and W are at least the kernel's size."""
-        blocks = -(-self.kernel // self.stride)  # of a kernel: 3
+        """Map (B, 3, H, W) to (B, C, h, w) as `nn.Conv2d` does; H and W are at least the kernel's size."""
+        blocks = -(-self.kernel // self.stride)  # per side of the kernel: 3
         height, width = (((n - self.kernel) // self.stride + blocks) * self.stride for n in x.shape[2:])
-        x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))  # or crop: 227 and 228 become 228
+        x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))  # negative padding crops: 227 and 230 become 228
         missing = blocks * self.stride - self.kernel
         weight = F.pad(self.weight, (0, missing, 0, missing))
         return F.conv2d(space_to_depth(x, self.stride), space_to_depth(weight, self.stride), self.bias)
 
 
 def space_to_depth(x: Tensor, size: int) -> Tensor:
-    """(B, C, H, W) -> (B, size x size x C, H / size, W / size), channels last in memory.
+    """Turn (B, C, H, W) into (B, size x size x C, H / size, W / size), channels last in memory.
 
-    Within a block the order is row, column, channel, so that whole runs of a channels_last image's memory are copied.
+    Within a block the order is row, column, channel, so that a channels_last image is copied in long runs.
     """
     blocks = x.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, h, size, w, size, C)
     return blocks.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
@@ -64,21 +64,20 @@ class FusedResponseNorm(LocalResponseNorm):
 
 
 def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -> None:
-    """Swap in the forms asked for, in place. A kernel that does not work on the model's device is left out, with a
-    warning."""
+    """Swap in the layers asked for, in place; warn about a kernel that does not work here, and leave it out."""
     if conv1:
         model.add_module("conv1", SpaceToDepthConv(model.conv1))
     if norms and model.config.lrn:
         layers = [("norm1", len(model.conv1.weight)), ("norm2", len(model.conv2.weight))]
         problems = [_use_fused_norm(model, name, channels) for name, channels in layers]
         if problem := next(filter(None, problems), None):
-            log.warning("Response normalisation goes by torch's operations, several times slower: %s", problem)
+            log.warning("Response normalisation falls back to torch's operations, several times slower: %s", problem)
 
 
 def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
-    """Swap in one fused norm; returns the reason if that fails, else None.
+    """Try one fused norm and swap it in; return the reason if that fails, else None.
 
-    It is tried first: Triton compiles for the device it finds, with the machine's C compiler, and much can be missing.
+    Much can be missing: Triton compiles for the device that it finds, with the machine's C compiler.
     """
     plain, fused = getattr(model, name), FusedResponseNorm(model.config)
     fused.groups = plain.groups
@@ -95,15 +94,15 @@ def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
 def _agree(
     plain: Callable[[Tensor], Tensor], fused: Callable[[Tensor], Tensor], channels: int, device: torch.device
 ) -> bool:
-    """Whether outputs and gradients agree as closely as training needs, on numbers of the size of activations."""
+    """Whether outputs and gradients agree as closely as training needs, on numbers as large as activations."""
     precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(0)
     x, g = (100 * torch.randn(2, channels, 5, 5, generator=generator) for _ in range(2))
 
-    def there_and_back(norm: Callable[[Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
+    def output_and_gradient(norm: Callable[[Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
         given = x.bfloat16().to(device, dtype, memory_format=torch.channels_last).requires_grad_()
         y = norm(given)
         return [y.detach(), *torch.autograd.grad(y, given, g.bfloat16().to(device, dtype))]
 
-    pairs = zip(there_and_back(fused, precision), there_and_back(plain, torch.float32), strict=True)
+    pairs = zip(output_and_gradient(fused, precision), output_and_gradient(plain, torch.float32), strict=True)
     return all(bool((found - expected).abs().max() <= 0.01 * expected.abs().max()) for found, expected in pairs)

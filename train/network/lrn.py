@@ -32,15 +32,15 @@ class LocalResponseNorm(nn.Module):
 
 
 def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """`LocalResponseNorm` as a function, of any floating-point (B, C, H, W)."""
+    """Apply `LocalResponseNorm`, as a function, to any floating-point (B, C, H, W)."""
     return _ResponseNorm.apply(x, groups, size, alpha, beta, k)
 
 
 class _ResponseNorm(torch.autograd.Function):
     """y = x r with r = s ** -beta, s = k + alpha W(x x), and W the window sum.
 
-    W is its own transpose, so dx = g r - 2 alpha beta x W(g x r / s). Memory traffic is the cost, so what can be done
-    in place is.
+    W is its own transpose, so dx = g r - 2 alpha beta x W(g x r / s). Memory traffic is the cost, hence the operations
+    in place.
     """
 
     @staticmethod
@@ -62,9 +62,9 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 def _window_sum(x: Tensor, groups: int, size: int, scale: float) -> Tensor:
-    """`scale` x the sum of (B, C, H, W) over `size` neighbouring channels, within each of `groups` towers.
+    """Return `scale` x the sum of (B, C, H, W) over `size` neighbouring channels, within each of `groups` towers.
 
-    By adding shifted copies: as fast in either memory format as a product with a band matrix, and more exact.
+    Adding shifted copies is as fast in either memory format as a product with a band matrix, and more exact.
     """
     total = x * scale
     x_towers, total_towers = (t.unflatten(1, (groups, -1)) for t in (x, total))  # views (B, groups, C', H, W)
@@ -75,7 +75,7 @@ def _window_sum(x: Tensor, groups: int, size: int, scale: float) -> Tensor:
 
 
 def inverse_power(x: Tensor, beta: float) -> Tensor:
-    """x ** -beta of positive x; for the paper's 3/4 by square roots, several times faster than pow."""
+    """Return x ** -beta of positive x. Square roots give the paper's 3/4 several times faster than pow."""
     if beta != 0.75:
         return x.pow(-beta)
     root = x.rsqrt()

@@ -1,7 +1,7 @@
 """Local response normalisation on CPUs, in one pass each way by `lrn_cpu.c`.
 
-`fast_layers.py` chooses it; the same in plain torch is `lrn.py`, against which it is tested, and which takes four times
-as long: a quarter of a whole training step.
+`fast_layers.py` chooses it. Tests compare it with `lrn.py`, the same in plain torch, which takes four times as long: a
+quarter of a whole training step.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch.autograd.function import once_differentiable
 from ...pipeline.compiled import load
 from ...pipeline.plan import share
 
-SMALL = 1 << 16  # numbers: so few are done by one thread before another could start
+SMALL = 1 << 16  # numbers; one thread is done with so few before another could start
 BYTES = 4  # of a float32
 
 
 def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """`lrn.response_norm` of float32 (B, C, H, W); the result is channels_last."""
+    """Apply `lrn.response_norm` to float32 (B, C, H, W); the result is channels_last."""
     return _ResponseNorm.apply(x, groups, size, alpha, beta, k)
 
 
@@ -43,7 +43,7 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """The output for `x`, or, where its gradient `g` is given, the gradient of `x`; both are shared out to threads."""
+    """Return the output for `x` or, given the output's gradient `g`, the gradient of `x`. Threads share the work."""
     x = x.contiguous(memory_format=torch.channels_last)
     g = None if g is None else g.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
@@ -59,7 +59,7 @@ def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta
 
         count, half = part.stop - part.start, size // 2
         if _library()(count, tower, half, alpha, beta, k, address(x), address(g), address(out)):
-            raise MemoryError("There is no memory left to normalise.")
+            raise MemoryError("There is no memory left for response normalisation.")
 
     if num_threads == 1:
         run(0)

@@ -1,9 +1,9 @@
 """Local response normalisation on NVIDIA GPUs, as one Triton kernel each way.
 
-`fast_layers.py` chooses it; the same in plain torch is `lrn.py`, against which it is tested. It reads each number once
-and writes each result once, computes in float32, and keeps only its input for the backward pass. A window sum is a
-product with a band of ones on tensor cores: a block holds some pixels of one tower, so neighbours need not be fetched
-from other threads.
+`fast_layers.py` chooses it. Tests compare it with `lrn.py`, the same in plain torch. It reads each number once and
+writes each result once, computes in float32, and keeps only its input for the backward pass. A window sum is a product
+with a band of ones on tensor cores: a block holds some pixels of one tower, so no neighbours are fetched from other
+threads.
 """
 # ruff: noqa: N803
 
@@ -15,13 +15,13 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS = 64  # pixels of a block, the least for Hopper's tensor cores
-WIDEST = 64  # channels of a block: with 128 the registers of a program do not suffice (ptxas for sm_90)
-PROGRAMS = 528  # at most: some for each of an H200's 132 multiprocessors, each with many blocks and one band
+WIDEST = 64  # channels of a block: 128 need more registers than a program has (ptxas for sm_90)
+PROGRAMS = 528  # at most: four for each of an H200's 132 multiprocessors; each makes one band for many blocks
 
 
 @triton.jit
 def _window_sum(x, band, PARTS: tl.constexpr):
-    """float32 (ROWS, BLOCK) times a band of ones, to float32's precision: as a sum of PARTS that bfloat16 can hold."""
+    """Multiply float32 (ROWS, BLOCK) by a band of ones, to float32's precision: as a sum of PARTS in bfloat16."""
     total = tl.zeros(x.shape, tl.float32)
     for _ in tl.static_range(PARTS):
         part = x.to(tl.bfloat16)
@@ -62,7 +62,7 @@ def _norm(
 ):
     """out (num_rows, CHANNELS) = x r, or with BACKWARD g r - 2 alpha beta x W(g x r / s): see `lrn.py`.
 
-    A program computes one tile of one tower: the channels of its block but for HALO at both ends, which only serve as
+    A program computes one tile of one tower: the channels of its block except HALO at both ends, which only serve as
     neighbours. Beyond the tower there are zeros.
     """
     tower, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
@@ -113,7 +113,7 @@ def _launch(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, b
             BLOCK=block,
             ROWS=ROWS,
             PARTS=2 if x.dtype == torch.bfloat16 else 3,  # a square of bfloat16 has 16 bits
-            FACTOR=tl.bfloat16 if x.is_cuda else tl.float32,  # the interpreter's dot knows no bfloat16
+            FACTOR=tl.bfloat16 if x.is_cuda else tl.float32,  # Triton's interpreter has no bfloat16 dot
             BACKWARD=backward,
             num_warps=4,
             num_stages=2,
@@ -122,10 +122,10 @@ def _launch(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, b
 
 
 def blocks(tower: int, size: int) -> tuple[int, int, int]:
-    """How a tower's channels are cut: width of a block (a power of two, at least 16 for tensor cores), halo, tiles.
+    """Cut a tower's channels: return block width (a power of two, at least 16 for tensor cores), halo, tiles.
 
     A gradient needs the sums of its neighbours' windows, hence a halo of two half windows on each side, rounded up to
-    eights to align loads.
+    a multiple of eight to align loads.
     """
     halo = triton.cdiv(2 * (size // 2), 8) * 8
     whole = max(16, triton.next_power_of_2(tower))
@@ -137,13 +137,13 @@ def blocks(tower: int, size: int) -> tuple[int, int, int]:
 
 @torch.library.custom_op("alexnet::response_norm", mutates_args=())
 def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """`lrn.response_norm` of (B, C, H, W), float32 or bfloat16; channels_last, and one operation to torch.compile."""
+    """Apply `lrn.response_norm` to (B, C, H, W), float32 or bfloat16; channels_last, and opaque to torch.compile."""
     return _launch(x, None, groups, size, alpha, beta, k)
 
 
 @torch.library.custom_op("alexnet::response_norm_backward", mutates_args=())
 def response_norm_backward(g: Tensor, x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """The gradient with respect to `x`, in the precision of `x`."""
+    """Return the gradient with respect to `x`, in the precision of `x`."""
     return _launch(x, g, groups, size, alpha, beta, k)
 
 

@@ -18,7 +18,7 @@ from ..config import CONVS, LAYERS, Config
 from .lrn import LocalResponseNorm, spatial_norm
 
 IMAGE_SHAPE = (3, 224, 224)
-FINAL_MAP = 6  # pool5 is 6x6 whichever pooling is chosen
+FINAL_MAP = 6  # pool5 is 6x6 with either pooling
 CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding is config.conv1_padding
     "conv1": (11, 4, 0),
     "conv2": (5, 1, 2),
@@ -29,9 +29,9 @@ CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding i
 
 
 class AlexNet(nn.Module):
-    """conv1..conv5 but for those left out, and fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
+    """conv1..conv5, less those left out, and fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
 
-    Its weights are torch's default until `initialise` or a checkpoint sets them.
+    Weights are torch's defaults until `initialise` or a checkpoint sets them.
     """
 
     conv1: nn.Conv2d
@@ -61,11 +61,11 @@ class AlexNet(nn.Module):
         self.dropout7 = Dropout(config.dropout, config.dropout_style == "inverted")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, 3, 224, 224)."""
+        """Return logits (B, num_classes) of images (B, 3, 224, 224)."""
         return self.forward_features(images)["fc8"]
 
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Every activation by name, in order: conv1, norm1, pool1, ... fc7, fc8 (the logits).
+        """Return every activation by name, in order: conv1, norm1, pool1, ... fc7, fc8 (the logits).
 
         conv1..fc7 are after their activation function and before dropout; with `lrn_before_activation` conv1
         and norm1 are signed and pool1 is rectified.
@@ -97,7 +97,7 @@ class AlexNet(nn.Module):
         return features
 
     def activate(self, x: Tensor) -> Tensor:
-        """In place: `x` is always the fresh output of a layer or a pooling."""
+        """Activate `x` in place: it is always the fresh output of a layer or a pooling."""
         return x.relu_() if self.config.activation == "relu" else x.tanh_()
 
     def pool(self, x: Tensor) -> Tensor:
@@ -106,9 +106,9 @@ class AlexNet(nn.Module):
 
 
 class GroupedLinear(nn.Linear):
-    """A linear layer of (B, in) to (B, out) whose `groups` parts each see their own part of the input only.
+    """A linear layer, (B, in) to (B, out), in `groups` parts that each see only their own part of the input.
 
-    weight (out, in / groups), bias (out,): like a grouped convolution's.
+    weight (out, in / groups) and bias (out,) are like a grouped convolution's.
     """
 
     def __init__(self, in_features: int, out_features: int, groups: int = 1) -> None:
@@ -134,7 +134,7 @@ class Dropout(nn.Module):
         self.inverted = inverted
 
     def mask(self, x: Tensor) -> Tensor:
-        """bool, shape of x, True with probability 1 - p: from the default generator of x's device."""
+        """Draw bools in the shape of x, True with probability 1 - p, from the default generator of x's device."""
         return torch.rand(x.shape, device=x.device) < self.keep
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class Dropout(nn.Module):
 
 @torch.no_grad()
 def initialise(model: AlexNet, seed: int) -> None:
-    """Set all parameters from `seed`: drawn in float32 on the CPU, layer by layer, whatever the device.
+    """Set all parameters from `seed`: drawn in float32 on the CPU, layer by layer, the same for any device.
 
     Beyond conv1 a layer has `width` times as many inputs as in the paper, so the standard deviation of normal weights
     is 1 / sqrt(width) times the paper's: signals keep their size.

@@ -1,6 +1,6 @@
 """The size of the network, layer by layer: shapes, parameters and multiply-accumulates, without computing anything.
 
-From `model.py`; `alexnet train --describe` prints it, `memory.py` adds it up, `bench.py` derives the bytes to send.
+`alexnet train --describe` prints it, `memory.py` adds it up, and `bench.py` derives the bytes to send from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .model import IMAGE_SHAPE, AlexNet
 
 
 class LayerRow(NamedTuple):
-    """What one activation takes, for one image; what is not a layer with parameters has zeros."""
+    """The size of one activation, for one image; anything but a layer with parameters has zeros."""
 
     layer: str
     output_shape: tuple[int, ...]
@@ -25,7 +25,7 @@ class LayerRow(NamedTuple):
 
 
 def describe(config: Config, num_classes: int) -> list[LayerRow]:
-    """A row for each activation of the network, from a run of it without data on the meta device."""
+    """Return a row for each activation of the network, from a run without data on the meta device."""
     with torch.device("meta"):
         model = AlexNet(config, num_classes).eval()
         features = model.forward_features(torch.empty(1, *IMAGE_SHAPE))

@@ -1,6 +1,6 @@
 """One axis of the mesh: what the ranks along it send each other, counted and timed.
 
-Over gloo or NCCL, by `torch.distributed`. `mesh.py` has one of these for each of its dims; `split.py` and
+`torch.distributed` sends it, over gloo or NCCL. A mesh has one `Axis` for each of its dims; `split.py` and
 `tower_loader.py` use them.
 """
 
@@ -20,12 +20,12 @@ from torch import Tensor
 
 
 class TransportError(RuntimeError):
-    """What gloo or NCCL raise when another rank does not answer."""
+    """gloo or NCCL got no answer from another rank."""
 
 
 @contextmanager
 def _transport() -> Iterator[None]:
-    """Around every call of gloo or NCCL, which may raise when a message starts or only when it is waited for."""
+    """Wrap every call of gloo or NCCL: they may raise when a message starts, or only when it is waited for."""
     try:
         yield
     except RuntimeError as error:
@@ -36,8 +36,8 @@ def _transport() -> Iterator[None]:
 class Axis:
     """One axis of the mesh as a rank sees it: the `size` ranks along it, itself at `index`.
 
-    A rank that is alone on its axis sends nothing. Tensors may lie on any device; with `via_host` those of a GPU are
-    copied to the CPU first, for gloo.
+    A rank that is alone on its axis sends nothing. Tensors may be on any device; `via_host` copies a GPU's to the CPU
+    first, for gloo.
     """
 
     size: int = 1
@@ -45,12 +45,12 @@ class Axis:
     group: Any = None
     via_host: bool = False
     bytes_sent: int = field(default=0, compare=False)
-    seconds_blocked: float = field(default=0.0, compare=False)  # spent waiting until others had sent
+    seconds_blocked: float = field(default=0.0, compare=False)  # waiting for others to send
 
     def start_gather(self, x: Tensor) -> Callable[[], Tensor]:
-        """Begin to collect `x` from every rank; the function returned waits for (size, *x.shape).
+        """Start collecting `x` from every rank; return a function that waits for (size, *x.shape).
 
-        `x` must stay as it is until then.
+        `x` must not change until then.
         """
         if self.size == 1:
             return lambda: x[None]
@@ -71,18 +71,19 @@ class Axis:
         return finish
 
     def gather(self, x: Tensor) -> Tensor:
-        """`x` of every rank, (size, *x.shape)."""
+        """Return every rank's `x`, as (size, *x.shape)."""
         return self.start_gather(x)()
 
     def scatter_sum(self, parts: Tensor) -> Tensor:
-        """The sum over all ranks of what each holds for this one: parts (size, ...) -> (...)."""
+        """Return the sum of what all ranks hold for this one: parts (size, ...) -> (...)."""
         sent = {i: self._staged(part) for i, part in enumerate(parts) if i != self.index}
         received = {i: torch.empty_like(part) for i, part in sent.items()}
         self._start_trade(sent, received)()
-        return reduce(torch.add, [received[i].to(part.device) if i in sent else part for i, part in enumerate(parts)])
+        received[self.index] = parts[self.index]
+        return reduce(torch.add, [received[i].to(parts.device) for i in range(self.size)])
 
     def start_sum(self, x: Tensor) -> Callable[[], None]:
-        """Begin to replace `x` by its sum over all ranks; the function returned waits until that is done."""
+        """Start replacing `x` by its sum over all ranks; return a function that waits until that is done."""
         if self.size == 1:
             return lambda: None
         sent = x.cpu() if self._hosted(x) else x
@@ -98,7 +99,7 @@ class Axis:
         return finish
 
     def sum(self, x: Tensor) -> Tensor:
-        """`x`, in place, summed over all ranks."""
+        """Sum `x` over all ranks, in place, and return it."""
         self.start_sum(x)()
         return x
 
@@ -111,18 +112,18 @@ class Axis:
             x.copy_(sent)
 
     def gather_rows(self, x: Tensor, num_rows: int) -> Tensor:
-        """All rows (num_rows, ...), of which `x` is this rank's part as `own` cuts it."""
+        """Return all rows (num_rows, ...); `x` is this rank's part, as cut by `own`."""
         most = -(-num_rows // self.size)
         padded = torch.cat([x, x.new_zeros((most - len(x), *x.shape[1:]))])
         counts = [len(part) for part in torch.empty(num_rows, device="meta").tensor_split(self.size)]
         return torch.cat([part[:count] for part, count in zip(self.gather(padded), counts, strict=True)])
 
     def own(self, x: Tensor, dim: int = 0) -> Tensor:
-        """This rank's part of `x` along `dim`: a view, of the first ranks one longer where they do not share evenly."""
+        """Return this rank's part of `x` along `dim`, a view. If parts cannot be equal, the first are one longer."""
         return x.tensor_split(self.size, dim)[self.index]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """`value` of every rank; it must be what JSON can hold."""
+        """Return every rank's `value`, which must fit into JSON."""
         if self.size == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -132,7 +133,7 @@ class Axis:
         return [json.loads(row[:size].tobytes()) for row, size in rows]
 
     def _start_trade(self, sent: dict[int, Tensor], received: Any) -> Callable[[], None]:
-        """Begin to send `sent[i]` to rank i of the axis, for each i in it, and to receive `received[i]` from it.
+        """Start sending `sent[i]` to rank i of the axis and receiving `received[i]` from it, for each i in `sent`.
 
         Between two ranks this takes half the time of gloo's collectives.
         """

@@ -9,8 +9,8 @@ from .dims import CPU, ParallelDims
 from .ranks import RankInfo
 
 
-def the_device(wanted: str) -> torch.device:
-    """The one device of a command that uses one: `wanted` is auto, cpu or gpu."""
+def single_device(wanted: str) -> torch.device:
+    """Return the device of a command that uses only one; `wanted` is auto, cpu or gpu."""
     return _all_devices(wanted)[0]
 
 
@@ -22,10 +22,10 @@ def choose_devices(
     devices: str | None,
     device: str,
 ) -> tuple[ParallelDims, list[torch.device]]:
-    """The mesh, and the devices of this machine's ranks by local rank.
+    """Return the mesh, and the devices of this machine's ranks by local rank.
 
-    Ranks that torchrun or SLURM started are all there are; alone, there is one for each device. `towers` None means
-    data parallelism unless `mesh` says otherwise. UserError where the wishes contradict each other or the machine.
+    torchrun or SLURM fix the number of ranks; without them there is one per device. With `towers` None, ranks share
+    the batch only, unless `mesh` says otherwise. UserError if the options contradict each other or the machine.
     """
     named = _parse(devices) if devices else None
     if mesh:
@@ -37,7 +37,9 @@ def choose_devices(
         raise UserError(f"--mesh {dims} has {dims.num_ranks} ranks, but {info.size} were started: make them equal.")
     here = info.local_size if info.size > 1 else dims.num_ranks
     if named and len(named) != here:
-        raise UserError(f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine.")
+        raise UserError(
+            f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine: name one for each."
+        )
     found = named or _all_devices(device)
     if len(found) < here and found[0] == CPU:
         found = [CPU] * here

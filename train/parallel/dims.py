@@ -1,6 +1,6 @@
-"""The shape of a mesh of ranks, as `--mesh` says it.
+"""The shape of a mesh of ranks, as `--mesh` gives it.
 
-`devices.py` chooses one where the user does not, `mesh.py` builds the mesh, and `split.py` cuts the network to it.
+`devices.py` chooses one if the user does not, `mesh.py` builds the mesh, and `split.py` cuts the network to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ParallelDims:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From text such as 4x2; UserError where it is not of that form."""
+        """Parse text such as 4x2; UserError if it has another form."""
         parts = text.lower().split("x")
         if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
             raise UserError(f"--mesh {text}: give data x model ranks, as in 1x2 (the paper's) or 4x2.")
@@ -32,7 +32,7 @@ class ParallelDims:
 
     @classmethod
     def default(cls, num_ranks: int, towers: int) -> Self:
-        """Pairs where the network has two towers and the ranks come in pairs; else data parallelism alone."""
+        """Pair the ranks if both towers and ranks are even in number; else use data parallelism alone."""
         mp = 2 if towers % 2 == 0 and num_ranks % 2 == 0 else 1
         return cls(num_ranks // mp, mp)
 

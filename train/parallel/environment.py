@@ -1,7 +1,7 @@
-"""Which rank of how many this process is, by the environment that its launcher left: torchrun's variables, or SLURM's.
+"""Which rank this process is, and of how many, from the environment variables of torchrun or SLURM.
 
-`RANK` and `WORLD_SIZE` make a rank; more than one need `MASTER_ADDR` and `MASTER_PORT` to meet. Everything is checked
-here, so that what is missing or makes no sense is one line at once and not a wait for ranks that never come.
+`RANK` and `WORLD_SIZE` make a rank; several ranks need `MASTER_ADDR` and `MASTER_PORT` to meet. Everything is checked
+here: a missing or invalid variable gives one line at once, not a wait for ranks that never come.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ class RankNumbers:
     port: int
 
     def as_environment(self) -> dict[str, str]:
-        """What torch reads."""
+        """Return the variables that torch reads."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         return dict(zip(names, map(str, astuple(self)), strict=True))
 
 
 def read_environment(environ: Mapping[str, str], count_devices: Callable[[], int]) -> RankNumbers | None:
-    """What a launcher says of this process; None where it runs alone. UserError where that is not enough or nonsense.
+    """Return this process's rank, or None if it runs alone; UserError if variables are missing or invalid.
 
-    `count_devices` counts the GPUs here. It is asked only where the place on this machine is not given.
+    `count_devices` counts the GPUs here. It is called only if the local rank or the local size is not given.
     """
     found, slurm = dict(environ), slurm_environment(environ)
     if "RANK" not in environ and (slurm or "WORLD_SIZE" not in environ):
         found = slurm
     elif all(environ.get(name) == slurm.get(name) for name in ("RANK", "WORLD_SIZE")):
-        found = slurm | found  # a script that gave the tasks torch's names
+        found = slurm | found  # a script set torch's variables from SLURM's
     if not found or (found.get("RANK", "0"), found.get("WORLD_SIZE")) == ("0", "1"):
         return None
     size = _number(found, "WORLD_SIZE", 1)
@@ -62,7 +62,7 @@ def _local(
     address: str,
     count_devices: Callable[[], int],
 ) -> tuple[int, int]:
-    """The rank on this machine, and how many are on it: as given, else as in a world that is all on this machine."""
+    """Return the local rank and the local size: as given, else as if all ranks were on this machine."""
     if "LOCAL_RANK" in found and "LOCAL_WORLD_SIZE" in found:
         local_size = _number(found, "LOCAL_WORLD_SIZE", 1, size)
         return _number(found, "LOCAL_RANK", 0, local_size - 1), local_size
@@ -70,8 +70,8 @@ def _local(
         return _number({"LOCAL_RANK": str(rank)} | dict(found), "LOCAL_RANK", 0, size - 1), size
     missing = " and ".join(name for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE") if name not in found)
     raise UserError(
-        f"Rank {rank} of {size} needs {missing}, for the ranks are on several machines: its number among "
-        "those on this machine, and how many they are. torchrun and srun set both."
+        f"Rank {rank} of {size} needs {missing}, as the ranks are on several machines: its number among those on "
+        "this machine, and how many they are. torchrun and srun set both."
     )
 
 
@@ -86,8 +86,8 @@ def _number(found: Mapping[str, str], name: str, low: int, high: int | None = No
     text = _required(found, name)
     if text.isdecimal() and low <= int(text) and (high is None or int(text) <= high):
         return int(text)
-    wanted = f"a number from {low} " + ("on" if high is None else f"to {high}")
-    raise UserError(f"{name}={text} is set, where {wanted} should be: {REMEDY}.")
+    wanted = f"{low} or more" if high is None else f"a number from {low} to {high}"
+    raise UserError(f"{name}={text} is set, but must be {wanted}: {REMEDY}.")
 
 
 def _resolve(address: str, rank: int) -> None:
@@ -95,13 +95,13 @@ def _resolve(address: str, rank: int) -> None:
         socket.getaddrinfo(address, None)
     except (OSError, UnicodeError) as error:
         raise UserError(
-            f"Rank {rank} finds no machine by MASTER_ADDR={address}: set it to the name or address of the "
+            f"Rank {rank} cannot resolve MASTER_ADDR={address}: set it to the name or address of the "
             f"first rank's machine. ({error})"
         ) from error
 
 
 def is_here(address: str) -> bool:
-    """Whether an address is this machine's own: only such can be listened at."""
+    """Whether an address is this machine's own, which is where it can listen."""
     for family, kind, protocol, _, place in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM):
         with socket.socket(family, kind, protocol) as listener:
             try:
@@ -113,10 +113,10 @@ def is_here(address: str) -> bool:
 
 
 def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would have set, of a task of a SLURM step; nothing for a step of one task, a batch script, a shell.
+    """Return what torchrun would set for this task of a SLURM step; nothing for a lone task, a batch script, a shell.
 
-    A shell that `salloc` or `srun --pty` opens for a person claims to be one of several tasks, too, but no other is
-    going to run what is typed there. What `srun` starts from it inherits its variables, but not its keyboard.
+    A shell opened by `salloc` or `srun --pty` also claims to be one of several tasks, but no other task runs what is
+    typed there. Tasks that `srun` starts from it inherit its variables, but not its terminal.
     """
     step = {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"}
     if not step <= environ.keys() or environ["SLURM_STEP_NUM_TASKS"] == "1":
@@ -132,19 +132,19 @@ def slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_RANK": environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": tasks_by_node(environ["SLURM_STEP_TASKS_PER_NODE"])[node],
         "MASTER_ADDR": environ.get("MASTER_ADDR") or first_node(environ.get("SLURM_STEP_NODELIST", "")),
-        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + (job + 101 * number) % 20_000),  # of a node's steps
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + (job + 101 * number) % 20_000),  # differs by step
     }
 
 
 def tasks_by_node(text: str) -> list[str]:
-    """How many tasks each node has, as SLURM writes it: of `8(x2),3` it is 8, 8 and 3."""
+    """Parse SLURM's number of tasks on each node: `8(x2),3` gives 8, 8 and 3."""
     runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
     return [count for count, times in runs for _ in range(int(times or 1))]
 
 
 def first_node(nodes: str) -> str:
-    """The first host of a list as SLURM writes it: of `gpu[03-05,9],login` it is gpu03."""
+    """Return the first host of SLURM's list of nodes: `gpu[03-05,9],login` gives gpu03."""
     match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
     if match is None:
-        raise UserError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first of them.")
+        raise UserError(f"SLURM's list of nodes, {nodes!r}, names none: set MASTER_ADDR to the first node.")
     return match[1] + (match[2] or "")

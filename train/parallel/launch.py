@@ -1,7 +1,7 @@
-"""Starting the ranks of one machine, and starting them again when one is lost.
+"""Start the ranks of one machine, and start them again when one is lost.
 
-`alexnet train` on one machine starts a rank for each device through torch's elastic launcher, and each runs the same
-command; there `ranks.py` joins them. Under torchrun, or as the tasks of a SLURM step, nothing needs to be started.
+`alexnet train` on one machine starts one rank per device through torch's elastic launcher. Each rank runs the same
+command, where `ranks.py` joins them. Under torchrun or SLURM's srun, the ranks run already.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ log = logging.getLogger("alexnet")
 
 
 def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_seconds: float) -> int:
-    """Run `alexnet` with these arguments in `num_ranks` processes of this machine; returns the exit code.
+    """Run `alexnet` with these arguments in `num_ranks` processes of this machine; return the exit code.
 
-    When one of them is killed, or is lost to the others, all start again, at most `max_restarts` times; an error that
-    would only repeat itself ends them. After `forward_signal` they have `timeout_seconds` to end by themselves.
+    When one is killed or loses contact, all start again, at most `max_restarts` times; an error that would only repeat
+    itself ends them all. After `forward_signal` they have `timeout_seconds` to end by themselves.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
-    for name in ("agent.server.api", "multiprocessing.api"):  # the ranks explain themselves
+    for name in ("agent.server.api", "multiprocessing.api"):  # the ranks report their own errors
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_ranks)))
@@ -40,9 +40,8 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
                 return errors[0]
             if not codes:
                 return 0
-            fates = [
-                f"rank {rank}: {_fate(code)}" for rank, code in codes.items() if code != -signal.SIGTERM
-            ]  # which is how the launcher ends the others
+            # The launcher ends the other ranks by SIGTERM.
+            fates = [f"rank {rank}: {_fate(code)}" for rank, code in codes.items() if code != -signal.SIGTERM]
             again = (
                 f"Starting again, {restart + 1} of {max_restarts}"
                 if restart < max_restarts
@@ -55,7 +54,7 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
 
 
 def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
-    """By rank, of those that failed."""
+    """Run the ranks once; return the exit codes of those that failed, by rank."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -68,8 +67,8 @@ def _exit_codes(arguments: Sequence[str], num_ranks: int) -> dict[int, int]:
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
-        signals_to_handle="",
-    )  # `forward_signal` does
+        signals_to_handle="",  # `forward_signal` handles them
+    )
     try:
         elastic_launch(config, sys.executable)("-m", "alexnet.cli", *arguments)
     except ChildFailedError as error:

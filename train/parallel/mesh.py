@@ -1,7 +1,7 @@
-"""The mesh of ranks, dp x mp, and which of them is missing when one is lost.
+"""The mesh of ranks, dp x mp, and which rank is missing when one is lost.
 
 `ranks.py` says who is there; `split.py` splits the network over `mp` and sums gradients over `dp`. A mesh of one rank
-sends nothing, so what is written for a mesh works on one device as it is.
+sends nothing, so code for a mesh also runs on one device.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SECONDS_FOR_WITNESSES = 3.0  # after a time-out, for the other ranks to say wher
 
 @dataclass(frozen=True)
 class Mesh:
-    """All ranks, and where this one stands. `world` is for control: small CPU tensors and objects, over gloo."""
+    """All ranks, and this one's place among them. `world` carries small CPU tensors and objects, over gloo."""
 
     dims: ParallelDims = ONE_RANK
     device: torch.device = CPU
@@ -46,20 +46,20 @@ class Mesh:
         return self.world.index == 0
 
     def broadcast(self, value: Any) -> Any:
-        """The first rank's value."""
+        """Return the first rank's value."""
         return self.world.gather_objects(value)[0]
 
     def check_same(self, what: str, value: Any) -> None:
-        """UserError unless all ranks were given the same."""
+        """Raise UserError unless all ranks give the same value."""
         values = self.world.gather_objects(value)
         if odd := [rank for rank, other in enumerate(values) if other != values[0]]:
             raise UserError(f"Rank {odd[0]} has another {what} than rank 0. Give all ranks the same command and data.")
 
     @contextmanager
     def watched(self, where: Callable[[], str]) -> Iterator[None]:
-        """Turn what the transport raises when a rank died or hangs into a `RankLost` that names the rank.
+        """Turn a transport's error about a dead or hanging rank into a `RankLost` that names it.
 
-        `where` returns what this rank was doing, as in "step 12".
+        `where` returns what this rank was doing, such as "step 12".
         """
         try:
             yield
@@ -67,15 +67,15 @@ class Mesh:
             raise RankLost(self._explain(where(), bool(re.search("time(d )?out", str(error), re.I)))) from error
 
     def _explain(self, where: str, timed_out: bool) -> str:
-        """Who is missing: every rank that meets an error leaves its name in the store; one that hangs cannot."""
-        missing = self._ranks_without_word()
+        """Say who is missing: a rank that meets an error says so in the store; one that hangs cannot."""
+        missing = self._silent_ranks()
         names = ", ".join(f"rank {r} (dp {r // self.dims.mp}, mp {r % self.dims.mp})" for r in missing)
         if missing and timed_out:
-            return f"No word of {names} in {where}: it hangs, or is slower than --timeout allows."
+            return f"No word from {names} in {where}: it hangs, or is slower than --timeout allows."
         return f"The connection to {names or 'another rank'} was lost in {where}."
 
-    def _ranks_without_word(self) -> list[int]:
-        """The ranks that left no name in the store in time; empty where the store is lost too."""
+    def _silent_ranks(self) -> list[int]:
+        """Return the ranks that left no word in the store in time; none if the store is lost too."""
         others = [rank for rank in range(self.world.size) if rank != self.world.index]
         deadline = time.monotonic() + SECONDS_FOR_WITNESSES
         try:
@@ -90,14 +90,14 @@ class Mesh:
 
 
 class Agreement:
-    """The largest of the numbers that the ranks give at each step, so that all act on them at the same step.
+    """Returns the largest of the numbers that the ranks give at each step, so that all act at the same step.
 
-    With several ranks it is that of the step before: no rank waits to hear the others.
+    With several ranks, these are the numbers of the step before, so that no rank waits for the others.
     """
 
     def __init__(self, world: Axis) -> None:
         self._world = world
-        self._wait: Callable[[], Tensor] | None = None  # for what was given at the step before: (ranks, numbers)
+        self._wait: Callable[[], Tensor] | None = None  # for the step before's (ranks, numbers)
 
     def __call__(self, *given: int) -> list[int]:
         if self._world.size == 1:
@@ -109,9 +109,9 @@ class Agreement:
 def build_mesh(dims: ParallelDims, info: RankInfo, devices: Sequence[torch.device], timeout_seconds: float) -> Mesh:
     """Join the ranks of `info` in a mesh; `devices` are those of this machine's ranks.
 
-    Ranks that share the network are neighbours, and so on one machine. They talk over NCCL on GPUs; over gloo on CPUs,
-    and where two ranks share a GPU, which NCCL does not allow. NCCL ends a process without a word, so it waits twice as
-    long as `world`, which names the rank that is missing.
+    Ranks that share the network are neighbours, and so on one machine. They talk over NCCL on GPUs, but over gloo on
+    CPUs and when two share a GPU, which NCCL does not allow. NCCL kills its process without a word, so it waits twice
+    as long as `world`, which names the missing rank.
     """
     assert dims.num_ranks == info.size
     device = devices[info.local_rank]
@@ -137,6 +137,6 @@ def build_mesh(dims: ParallelDims, info: RankInfo, devices: Sequence[torch.devic
 
 
 def leave_mesh() -> None:
-    """End what `build_mesh` began; does nothing for a rank that is alone."""
+    """End what `build_mesh` began; do nothing for a lone rank."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,8 +1,8 @@
 """One process among many: which rank it is, how the ranks meet, and which of them reports a failure.
 
-`environment.py` reads what a launcher left; `join_ranks` meets the others, and what it returns is passed on: nobody
-else looks at the environment. torch is imported only where there are others to meet, so that the command line can use
-this at once. `mesh.py` comes next.
+`environment.py` reads what a launcher set; `join_ranks` meets the others and returns a `RankInfo`, which is passed on:
+nothing else looks at the environment. torch is imported only if there are others to meet, so that the command line
+starts at once. `mesh.py` comes next.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class RankLost(RuntimeError):
 class RankInfo:
     """This process among `size` ranks, and among the `local_size` of its machine; by default it is alone.
 
-    All can write to `store`. `restarts` is how often the ranks were started before, as far as this machine knows; the
-    first rank knows it of all machines.
+    All ranks can write to `store`. `restarts` counts how often the ranks were started before, as far as this machine
+    knows; the first rank adds up the counts of all ranks.
     """
 
     rank: int = 0
@@ -53,14 +53,14 @@ class RankInfo:
 
     @contextmanager
     def main_first(self, what: str) -> Iterator[None]:
-        """Let the first rank in alone, and the others after it, to find in the cache what it left."""
+        """Run the body on the first rank, then on the others, which find its results in the cache."""
         if self.rank > 0:
             self.wait_for_main(what)
         yield
         self.tell_others(what)
 
     def from_main(self, what: str, find: Callable[[], str]) -> str:
-        """Return on every rank what `find` returns on the first, which alone calls it."""
+        """Call `find` on the first rank only, and return its result on every rank."""
         if self.rank > 0:
             self.wait_for_main(what)
             return os.fsdecode(self.store.get(f"done/{what}"))
@@ -69,7 +69,7 @@ class RankInfo:
         return found
 
     def wait_for_main(self, what: str) -> None:
-        """Wait until the first rank has told the others `what`; however long, for if it fails we are stopped."""
+        """Wait, however long, until the first rank tells the others `what`; if it fails, the launcher stops us."""
         self.store.wait([f"done/{what}"], timedelta(days=30))
 
     def tell_others(self, what: str, found: str = "") -> None:
@@ -77,12 +77,12 @@ class RankInfo:
             self.store.set(f"done/{what}", os.fsencode(found))
 
     def is_first_to_fail(self) -> bool:
-        """Whether no rank has asked this before: the errors of the others only follow from the first one's."""
+        """Whether no rank has asked this before: later errors only follow from the first one."""
         if self.store is None:
             return True
         try:
             return bool(self.store.add("failed", 1) == 1)
-        except RuntimeError:  # the rank that kept the store has failed before us
+        except RuntimeError:  # the rank that holds the store failed before us
             return False
 
 
@@ -91,11 +91,11 @@ _this_rank = ALONE
 
 
 def join_ranks() -> RankInfo:
-    """Join the ranks that torchrun, SLURM or our own launcher started; alone where there is no launcher."""
+    """Join the ranks that torchrun, SLURM or our own launcher started; return `ALONE` without a launcher."""
     global _this_rank
     if "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
-        if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # which has ended already
+        if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # it has ended already
             os._exit(LOST)
     found, _this_rank = read_environment(os.environ, _count_gpus), ALONE
     if found is None:
@@ -113,19 +113,19 @@ def join_ranks() -> RankInfo:
         raise RankLost(_explain_absence(found, error)) from error
     _this_rank = RankInfo(rank, size, found.local_rank, found.local_size, restarts, store)
     if rank > 0:
-        log.setLevel(logging.WARNING)  # what there is to know of a data set the first rank says
+        log.setLevel(logging.WARNING)  # the first rank reports on the data set for all
     return _this_rank
 
 
 def reports_failure() -> bool:
-    """Whether this process should print the error that it met; the first of all ranks to fail does."""
+    """Whether this process should print its error: only the first rank to fail does."""
     return _this_rank.is_first_to_fail()
 
 
 def leave_silently() -> NoReturn:
-    """Wait to be ended by the launcher, so that it sees the rank end first that reported its error."""
+    """Wait for the launcher to end this rank, so that the rank that reported its error ends first."""
     time.sleep(SECONDS_TO_BE_ENDED)
-    os._exit(LOST)  # without the transport's threads, which may wait for a rank that is gone
+    os._exit(LOST)  # does not join the transport's threads, which may wait for a lost rank
 
 
 def _count_gpus() -> int:
@@ -135,7 +135,7 @@ def _count_gpus() -> int:
 
 
 def _wait_for_main(found: RankNumbers) -> None:
-    """Until somebody listens where the ranks meet. torch would wait, too, but reports a failure in forty lines."""
+    """Wait until somebody listens where the ranks meet. torch would wait too, but report a failure in forty lines."""
     deadline = time.monotonic() + SECONDS_TO_MEET
     while found.rank > 0:
         try:
@@ -149,7 +149,7 @@ def _wait_for_main(found: RankNumbers) -> None:
 
 
 def _explain_absence(found: RankNumbers, error: Exception) -> str:
-    """Of what torch says at length."""
+    """Say in one line what torch says at length."""
     where = f"{found.address}:{found.port}"
     if "EADDRINUSE" in str(error):
         return f"Rank {found.rank} cannot listen at {where}, which is in use: set MASTER_PORT to another port."
@@ -166,10 +166,11 @@ def _explain_absence(found: RankNumbers, error: Exception) -> str:
 
 
 def _meet(store: Any, rank: int, size: int, restarts: int) -> tuple[Any, int]:
-    """A part of the store that is new, with all ranks there, and on the first one the restarts that any knows of.
+    """Return a fresh part of the store, once all ranks are there, and the restarts (on the first rank, of all ranks).
 
-    torchrun keeps a store over restarts, and counts them on each machine by itself: what earlier ranks left there looks
-    like word of these. So each rank says a word of its own, and the first answers every word until all have come.
+    torchrun keeps its store across restarts, which it counts on each machine separately. What earlier ranks left there
+    looks like word from these. So each rank leaves a word of its own, and the first answers all until every rank is
+    there.
     """
     from torch.distributed.distributed_c10d import PrefixStore
 

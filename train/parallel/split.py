@@ -2,9 +2,9 @@
 
     model.py (whole, on one device) -> `parallelize` -> this rank's part, which `step.py` runs as if it were whole
 
-Of every parameter a rank keeps its part along dimension 0: with the paper's 1x2 that is one tower. The towers meet
-where the paper's GPUs do (s3.5): the inputs of conv3, fc6, fc7 and fc8 are gathered from both. The concatenation of the
-parts is the one-device network, and any mesh computes the same function as it.
+A rank keeps its part of every parameter along dimension 0: with the paper's 1x2, one tower. The towers meet where the
+paper's GPUs do (s3.5): the inputs of conv3, fc6, fc7 and fc8 are gathered from both. The concatenated parts are the
+one-device network, and any mesh computes the same function.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ from .mesh import Mesh
 
 
 def check_split(config: Config, num_classes: int, dims: ParallelDims) -> None:
-    """Raise UserError where a network or its batch cannot be shared out over a mesh."""
+    """Raise UserError if a mesh cannot share a network or its batch."""
     if config.towers % dims.mp:
         raise UserError(
             f"--mesh {dims} splits the network in {dims.mp}, but preset {config.preset} has {config.towers} "
             f"tower{'s' * (config.towers > 1)}. Use --mesh {dims.num_ranks}x1."
         )
     if num_classes < dims.mp:
-        raise UserError(f"--mesh {dims} splits the classes in {dims.mp}, but there is only {num_classes}.")
+        raise UserError(
+            f"--mesh {dims} splits the classes in {dims.mp}, but there is only {num_classes}. "
+            f"Use --mesh {dims.num_ranks}x1."
+        )
     if config.batch_size < dims.num_ranks:
         raise UserError(
             f"A batch of {config.batch_size} cannot be shared by {dims.num_ranks} ranks: raise --batch-size."
@@ -43,10 +46,9 @@ def check_split(config: Config, num_classes: int, dims: ParallelDims) -> None:
 
 
 def parallelize(model: AlexNet, mesh: Mesh) -> None:
-    """Cut a whole network down, in place, to this rank's part of it; on a mesh of one rank nothing changes.
+    """Cut a whole network down to this rank's part, in place; a mesh of one rank changes nothing.
 
-    It then takes the images of its dp rank, which are the same for all of its mp ranks, and gives the logits of all
-    classes.
+    The part takes the images of its dp rank, the same on all mp ranks, and returns the logits of all classes.
     """
     if mesh.mp.size > 1:
         _split_towers(model, mesh.mp)
@@ -63,7 +65,7 @@ def _split_towers(model: AlexNet, mp: Axis) -> None:
             setattr(layer, kind, nn.Parameter(mp.own(getattr(layer, kind).detach()).clone()))
         if layer.groups > 1:
             layer.groups //= mp.size
-        elif name != "conv1":  # both see the whole image
+        elif name != "conv1":  # both towers see the whole image
             layer.register_forward_pre_hook(partial(_exchange_input, mp))
     model.fc8.register_forward_hook(partial(_gather_output, mp, model.num_classes))
     for norm in (model.norm1, model.norm2):
@@ -80,9 +82,9 @@ def _gather_output(mp: Axis, num_classes: int, layer: nn.Module, inputs: tuple[T
 
 
 class _Exchange(torch.autograd.Function):
-    """(B, C, ...) of each tower -> (B, size x C, ...), tower after tower; channels last in memory, there and back.
+    """(B, C, ...) of each tower -> (B, size x C, ...), tower after tower; channels last in memory, both ways.
 
-    Every tower uses every channel, so a channel's gradient is the sum of those that the towers compute.
+    Every tower uses every channel, so a channel's gradient is the sum of the towers' gradients.
     """
 
     @staticmethod
@@ -100,7 +102,7 @@ class _Exchange(torch.autograd.Function):
 class _GatherLogits(torch.autograd.Function):
     """(B, a tower's classes) -> (B, num_classes).
 
-    Every tower computes the same loss from all logits, so the gradient is complete on each, which takes its own part.
+    Every tower computes the same loss from all logits, so each has the complete gradient and takes its own part.
     """
 
     @staticmethod
@@ -115,12 +117,11 @@ class _GatherLogits(torch.autograd.Function):
 
 
 class DropoutPart(Dropout):
-    """A dropout layer for the images and units of one rank: every rank draws the mask of the whole batch and layer
-    alike, and cuts its own part from it."""
+    """Dropout for one rank's images and units: each rank draws the same whole mask and cuts out its part."""
 
     def __init__(self, whole: Dropout, batch_size: int, mesh: Mesh) -> None:
         super().__init__(1 - whole.keep, whole.inverted)
-        self.keep = whole.keep  # to the bit
+        self.keep = whole.keep  # 1 - (1 - keep) may differ in the last bit
         self.batch_size, self.mp = batch_size, mesh.mp
         self.rows = share(batch_size, mesh.dp.index, mesh.dp.size)
 
@@ -131,10 +132,10 @@ class DropoutPart(Dropout):
 
 
 class GradientSum:
-    """Sums every gradient over the data-parallel ranks, each as soon as the backward pass has it.
+    """Sums each gradient over the data-parallel ranks as soon as the backward pass has it.
 
-    For losses that are this rank's share of the batch's mean. The network has 16 parameters, and those of fc6..fc8,
-    nearly all of the bytes, come first: buckets would gain nothing.
+    Losses must be this rank's share of the batch's mean. Buckets would gain nothing: the network has 16 parameters,
+    and those of fc6..fc8, nearly all of the bytes, come first.
     """
 
     def __init__(self, model: nn.Module, dp: Axis) -> None:
@@ -157,18 +158,18 @@ class GradientSum:
 
 @torch.no_grad()
 def make_replicas_equal(model: nn.Module, dp: Axis) -> None:
-    """Give all data-parallel ranks the first one's parameters: on other processors the last bits drawn may differ."""
+    """Give all data-parallel ranks the first one's parameters: other processors may draw other last bits."""
     for parameter in model.parameters():
         dp.copy_first(parameter)
 
 
 def own_part(whole: Mapping[str, Tensor], mp: Axis) -> dict[str, Tensor]:
-    """This rank's parts of whole parameters, or of their velocities, by name: views."""
+    """Return this rank's parts of whole parameters or velocities, by name, as views."""
     return {name: mp.own(tensor) for name, tensor in whole.items()}
 
 
 def whole_state(part: Mapping[str, Tensor], model: AlexNet, mp: Axis) -> dict[str, Tensor]:
-    """Whole parameters, or velocities, on the CPU, from the parts that the ranks of `mp` hold; all of them get it."""
+    """Return whole parameters or velocities, on the CPU, from the parts of the ranks of `mp`; all ranks get them."""
     with torch.device("meta"):
         shapes = AlexNet(model.config, model.num_classes).state_dict()
     return {name: mp.gather_rows(tensor.detach().cpu(), len(shapes[name])) for name, tensor in part.items()}

@@ -1,6 +1,6 @@
-"""The same images for every rank that holds a part of the network, though none of them is decoded twice.
+"""The same images for all ranks that share the network, each image decoded only once.
 
-Each rank decodes its share of the batch, and the shares are exchanged while the step before is computed. `trainer.py`
+Each rank decodes its share of the batch; the ranks exchange shares while the step before is computed. `trainer.py`
 takes its batches from `build_loader`, `evaluate.py` its squares from `tower_squares`.
 """
 
@@ -44,10 +44,10 @@ def build_loader(
     lit: Callable[[int], bool],
     bad: dict[int, str],
 ) -> TowerLoader:
-    """The training batches of a configuration, as this rank of the mesh sees them: float16 on GPUs, else float32.
+    """Return this rank's training batches: float16 on GPUs, else float32.
 
-    `lit` says of an epoch whether its images get colour noise. `bad` collects what this rank cannot decode. Raises
-    DatasetError where there are fewer images than a batch has.
+    `lit(epoch)` says whether an epoch's images get colour noise. `bad` collects the images that this rank cannot
+    decode. DatasetError if there are fewer images than a batch needs.
     """
     source = Loader(
         train_set,
@@ -70,7 +70,7 @@ def build_loader(
 
 @dataclass(frozen=True)
 class TowerLoader:
-    """Batches of a dp rank; `source` is this rank's share, one of dp x mp, of the global batch."""
+    """Batches of a dp rank; `source` loads this rank's share, one of dp x mp, of the global batch."""
 
     source: Loader
     mesh: Mesh
@@ -82,9 +82,9 @@ class TowerLoader:
         return self.batches()
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
-        """As the source's, but whole; each is asked for, and its exchange begun, one step ahead.
+        """Yield the source's batches made whole; load each, and start its exchange, one step ahead.
 
-        CPUs exchange grey levels, a quarter of the bytes, and treat them afterwards; GPUs what the network sees.
+        CPUs exchange grey levels, a quarter of the bytes, and treat them afterwards; GPUs exchange treated images.
         """
         if self.mesh.mp.size == 1:
             return self.source.batches(epoch, step)
@@ -93,7 +93,7 @@ class TowerLoader:
         return self._treated(epoch, step)
 
     def _treated(self, epoch: int, step: int) -> Iterator[Batch]:
-        """Batches of grey levels, treated once they are whole."""
+        """Yield batches that are exchanged as grey levels and treated once whole."""
         threads, treatment = self.source.settings.threads, self.source.treatment
         with ExitStack() as stack:
             unlit, lit = (
@@ -116,7 +116,7 @@ class TowerLoader:
     def _start_batch(
         self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images
     ) -> Callable[[], Batch]:
-        """Begin to collect a batch, of which this rank has a part; `treat` takes and returns (B, 224, 224, 3)."""
+        """Start collecting a batch from the ranks' parts; `treat` takes and returns (B, 224, 224, 3)."""
         wait_images = self._start_rows(part.images.permute(0, 2, 3, 1))
         wait_labels = self._start_rows(part.labels)
         wait_indices = self._start_rows(torch.from_numpy(part.indices))
@@ -128,7 +128,7 @@ class TowerLoader:
         return finish
 
     def _start_rows(self, part: Tensor) -> Callable[[], Tensor]:
-        """Begin to collect the rows that the ranks along `mp` have; their numbers differ by one at most."""
+        """Start collecting the rows of the ranks along `mp`; their counts differ by one at most."""
         size, num_ranks, mp = self.source.batch_size, self.mesh.dims.num_ranks, self.mesh.mp
         first = self.mesh.dp.index * mp.size
         shares = [share(size, rank, num_ranks) for rank in range(first, first + mp.size)]
@@ -144,7 +144,7 @@ class TowerLoader:
 def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Collected]]) -> Iterator[Collected]:
     """Start each item before yielding the one before it.
 
-    An item is finished before the next one is asked for, which may then take its place in memory.
+    An item is finished before the next one is requested, so both may use the same memory.
     """
     ready: list[Collected] = []
     for item in items:
@@ -157,9 +157,9 @@ def _one_ahead(items: Iterator[Given], start: Callable[[Given], Callable[[], Col
 def tower_squares(
     dataset: Dataset, mesh: Mesh, *, batch_size: int, settings: Settings, bad: dict[int, str]
 ) -> Iterator[Decoded]:
-    """The central squares of this dp rank's share of a data set, every image once, as `pipeline.squares` gives them.
+    """Return the central squares of this dp rank's share of a data set, every image once, like `pipeline.squares`.
 
-    `bad` collects what this rank could not decode, which is a part of what its dp rank could not.
+    `bad` collects what this rank could not decode; other ranks along `mp` may have failed on more of the share.
     """
     rows, mp = share(len(dataset), mesh.dp.index, mesh.dp.size), mesh.mp
     indices = np.arange(rows.start, rows.stop, dtype=np.int64)
@@ -170,13 +170,13 @@ def tower_squares(
     if mp.size == 1:
         return parts
     nothing = Decoded(indices[:0], torch.empty((0, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8), [])
-    # As many parts as the other ranks have, the last perhaps empty; zip asks for one more, which ends the stream.
+    # As many parts as the other ranks have, the last perhaps empty. zip asks for one more, which ends the stream.
     in_step = (part for part, _ in zip(chain(parts, repeat(nothing)), starts, strict=False))
     return _one_ahead(in_step, lambda part: _start_squares(part, part_size, mesh))
 
 
 def _start_squares(part: Decoded, part_size: int, mesh: Mesh) -> Callable[[], Decoded]:
-    """Begin to collect the squares of all parts, of which any may be short: index -1 marks an empty place."""
+    """Start collecting the squares of all parts. Any part may be short: index -1 marks an empty place."""
     places: NDArray[np.int64] = np.full(part_size, -1, np.int64)
     places[: len(part.indices)] = part.indices
     pixels = torch.zeros((part_size, SHORT_SIDE, SHORT_SIDE, 3), dtype=torch.uint8, device=mesh.device)

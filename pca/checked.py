@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import StatsError
 
-TOLERANCE = 1e-9  # relative: of numbers that were written in full and computed on another machine
+TOLERANCE = 1e-9  # relative; the numbers are written in full, but may come from another machine
 
 Record = TypeVar("Record")
 
 
 class CheckedJson:
-    """A JSON object in a file. Every complaint names file, key, what was expected and what was found."""
+    """A JSON object in a file. Every error names the file, the key, what was expected and what was found."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class CheckedJson:
         return StatsError(f"{self.path}: {key}: expected {expected}, found {str(found)[:200]}")
 
     def value(self, key: str, *kinds: type) -> Any:
-        """The value at `key`, whose type must be exactly one of these."""
+        """Return the value at `key`; its type must be exactly one of `kinds`."""
         if key not in self._data:
             raise self.error(key, "a value", "none")
         value = self._data[key]
@@ -43,7 +43,7 @@ class CheckedJson:
         return value
 
     def expect(self, key: str, expected: object) -> None:
-        """Raise StatsError unless the value at `key` is this one."""
+        """Raise StatsError unless the value at `key` is `expected`."""
         if (found := self.value(key)) != expected:
             raise self.error(key, repr(expected), repr(found))
 
@@ -51,24 +51,24 @@ class CheckedJson:
         return self._array(key, shape, "i").astype(np.int64)
 
     def floats(self, key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Finite numbers."""
+        """Return the numbers at `key`, which must be finite."""
         array = self._array(key, shape, "if").astype(np.float64)
         if not np.isfinite(array).all():
             raise self.error(key, "finite numbers", array.tolist())
         return array
 
     def expect_close(self, key: str, expected: NDArray[np.float64]) -> None:
-        """Raise StatsError unless the floats at `key` are these, up to rounding."""
+        """Raise StatsError unless the floats at `key` are `expected`, up to rounding."""
         found = self.floats(key, expected.shape)
         if np.abs(found - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
-            raise self.error(key, f"{expected.tolist()}, as the sums say", found.tolist())
+            raise self.error(key, f"{expected.tolist()}, computed from the sums", found.tolist())
 
     def records(self, key: str, kind: type[Record]) -> list[Record]:
-        """A list of objects, each with the fields of this dataclass: strings and numbers."""
+        """Return a list of instances of the dataclass `kind`, whose fields are strings and numbers."""
         return [self._record(key, item, kind) for item in self.value(key, list)]
 
     def record(self, key: str, kind: type[Record]) -> Record | None:
-        """One such object, or null."""
+        """Return one such instance, or None."""
         item = self.value(key, dict, type(None))
         return None if item is None else self._record(key, item, kind)
 

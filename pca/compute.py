@@ -2,9 +2,8 @@
 
     `squares` or `full_images` -> RgbMoments -> RgbStats
 
-The sums are saved about once a second (`state.py`), so a pass that was killed goes on where it was. They are integers:
-resumed or not, by one process or by many, the result has the same bits. Training looks for the result where
-`stats.stats_path` says.
+The sums are saved about once a second (`state.py`), so a killed pass resumes where it stopped. They are integers, so
+the result has the same bits, resumed or not, from one process or many. Training looks for it at `stats.stats_path`.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from .oracle import self_check
 from .state import SAMPLE_PER_IMAGE, PassState, saved_position
 from .stats import BadFile, Part, Region, RgbStats, tool_versions
 
-# Takes dataset indices int64 (n,), ascending; each comes back once, in order of batches, decoded or bad.
+# Takes ascending dataset indices, int64 (n,). Each comes back once, in the batch whose turn it is, decoded or bad.
 ImageSource = Callable[[NDArray[np.int64]], Iterator[Decoded]]
 
 log = logging.getLogger("alexnet")
 
 STATE_VERSION = 1
 SAVE_IMAGES, SAVE_SECONDS, MIN_SAVE_SECONDS = 512, 10.0, 1.0  # a save takes 20 ms
-MAX_SAMPLE = 2**18  # pixels for scikit-learn, of 8,192 images: eigenvalues to about 3%
-MIN_CHECKED = 16  # images, below which sampling errors cannot be told
+MAX_SAMPLE = 2**18  # pixels for scikit-learn, from 8,192 images: good for eigenvalues to about 3%
+MIN_CHECKED = 16  # images; with fewer, the sampling error cannot be estimated
 POLL_SECONDS = 0.2
 
 
@@ -55,11 +54,11 @@ def compute_stats(
     progress: Callable[[int], None] = lambda done: None,
     images: ImageSource | None = None,
 ) -> RgbStats:
-    """The statistics of a data set, or of the i-th of n contiguous slices of it (`shard`).
+    """Compute the statistics of a data set, or of slice i of n contiguous ones: `shard` is (i, n).
 
-    The state of the pass is kept in `work_dir`, also that of a finished pass, which then need not be repeated; None
-    keeps nothing. `progress` is told the number of images done. `images` replaces the decoder. Raise `TooManyBadFiles`
-    when more than `settings.max_bad` of the data set cannot be used.
+    `work_dir` keeps the state of the pass, even once it is finished, so that it need not be repeated; None keeps
+    nothing. `progress` gets the number of images done. `images` replaces the decoder. Raise `TooManyBadFiles` when
+    more than the share `settings.max_bad` of the data set cannot be used.
     """
     slice_ = _Slice(dataset, work_dir, region, settings or Settings(), shard)
     state = slice_.finish(images or slice_.decoder(batch_size), progress)
@@ -79,10 +78,10 @@ def compute_stats_sharded(
     progress: Callable[[int], None] = lambda done: None,
     images: ImageSource | None = None,
 ) -> RgbStats | None:
-    """`compute_stats` by processes that share `work_dir`: the same bits, on rank 0; None on the others.
+    """Split `compute_stats` among processes that share `work_dir`: return the same bits on rank 0, None on the others.
 
-    Rank 0 does its slice, then waits for the others as long as any of them makes progress; `StatsError` after
-    `timeout_seconds` in which none did. `progress` is told of this rank's images, and at the end of all ranks'.
+    Rank 0 does its slice, then waits for the others; raise `StatsError` once none has made progress for
+    `timeout_seconds`. `progress` gets this rank's images, and on rank 0, while it waits, those of all ranks.
     """
     slices = [
         _Slice(dataset, work_dir, region, settings or Settings(), (shard, world_size)) for shard in range(world_size)
@@ -100,11 +99,11 @@ def compute_stats_sharded(
 
 
 def merge_stats(paths: Sequence[Path]) -> RgbStats:
-    """The statistics of the images of several files together, exactly as if they had been one pass.
+    """Merge statistics files, exactly as if one pass had seen all their images.
 
-    Checked: every file by itself (`RgbStats.load`), that all have the same region, decoding and image size,
-    and that no image of a data set, known by its fingerprint, is counted twice. An image that is in two data
-    sets goes unnoticed.
+    Check every file by itself (`RgbStats.load`), that all have the same region, decoding and image size, and
+    that no image of a data set, identified by its fingerprint, counts twice. An image that is in two data sets
+    goes unnoticed.
     """
     if not paths:
         raise StatsError("nothing to merge: no files given")
@@ -132,7 +131,7 @@ def merge_stats(paths: Sequence[Path]) -> RgbStats:
 
 
 class _Slice:
-    """A contiguous part of a data set, how it is decoded, and where the state of its pass is kept."""
+    """A contiguous part of a data set, how to decode it, and where to keep the state of its pass."""
 
     def __init__(
         self,
@@ -149,15 +148,15 @@ class _Slice:
         self.start, self.stop = (len(dataset) * i // num_shards for i in (shard_id, shard_id + 1))
         self.decode = f"{settings.decode}, {'gpu' if settings.on_gpu else 'cpu'}"
         self.size = SHORT_SIDE if region == "centre" else None
-        self.limit = settings.max_bad * len(dataset)  # bad files
-        self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # between images sampled
+        self.limit = settings.max_bad * len(dataset)  # bad files allowed
+        self.stride = max(1, -(-len(dataset) * SAMPLE_PER_IMAGE // MAX_SAMPLE))  # from one sampled image to the next
         images = [dataset.fingerprint, self.start, self.stop, settings.max_pixels]
         self.key = json.dumps([STATE_VERSION, *images, region, self.decode, tool_versions()])
         name = f"{hashlib.blake2b(self.key.encode(), digest_size=12).hexdigest()}.npz"
-        self.work_dir, self.path = work_dir, work_dir and work_dir / name  # where the state is kept, if it is
+        self.work_dir, self.path = work_dir, work_dir and work_dir / name  # of the state, if it is kept
 
     def load(self) -> PassState:
-        """The saved state, or that of a pass not begun."""
+        """Return the saved state, or a fresh one."""
         saved = self.path and PassState.load(self.path, self.key, self.start, self.stop, self.size)
         return saved or PassState.fresh(self.start, self.size)
 
@@ -169,12 +168,12 @@ class _Slice:
         return saved_position(self.path, self.key, self.start) if self.path else self.start
 
     def decoder(self, batch_size: int) -> ImageSource:
-        settings = replace(self.settings, max_bad=1.0)  # they are counted here, over all starts of the pass
+        settings = replace(self.settings, max_bad=1.0)  # `finish` counts them, over all runs of the pass
         decode = squares if self.region == "centre" else full_images
         return lambda indices: decode(self.dataset, indices, batch_size=batch_size, settings=settings)
 
     def finish(self, images: ImageSource, progress: Callable[[int], None]) -> PassState:
-        """Add up what is missing. Files that were bad are tried again, unless the pass is complete."""
+        """Add up the remaining images. Unless the pass is complete, retry the files that were bad."""
         state = self.load()
         complete = state.position == self.stop and len(state.bad) <= self.limit
         again = [] if complete else sorted(state.bad)
@@ -198,12 +197,12 @@ class _Slice:
         return state
 
     def _add_batch(self, state: PassState, batch: Decoded | None, expected: NDArray[np.int64]) -> int:
-        """Add a batch; return how many images it accounts for, which must be the first of those expected."""
+        """Add a batch; return the number of images it covers, which must be the first of those `expected`."""
         if batch is None:
             raise RuntimeError(f"the image source ended before image {expected[0]}")
         found = sorted([*batch.indices.tolist(), *(index for index, _ in batch.bad)])
         if found != expected[: len(found)].tolist():
-            raise RuntimeError(f"expected images from {expected[0]} on, the image source gave {found}")
+            raise RuntimeError(f"expected images from {expected[0]} on, but the image source gave {found}")
         if self.region == "full":
             for image in batch.pixels:
                 state.moments.update_image(image)
@@ -212,7 +211,7 @@ class _Slice:
         else:
             state.moments.update(np.asarray(batch.pixels))
         for row, index in enumerate(batch.indices.tolist()):
-            state.bad.pop(index, None)  # it was bad in an earlier start
+            state.bad.pop(index, None)  # it was bad in an earlier run
             if index % self.stride == 0:
                 state.sample[index] = _sample(index, batch.pixels[row])
         state.bad |= dict(batch.bad)
@@ -221,13 +220,13 @@ class _Slice:
 
 
 def _sample(index: int, image: Any) -> NDArray[np.uint8]:
-    """(32, 3): random pixels of an image (H, W, 3), numpy or torch, chosen by its index alone."""
+    """Return random pixels (32, 3) of an image (H, W, 3), numpy or torch; the choice depends on `index` alone."""
     pixels = np.asarray(image.cpu() if hasattr(image, "cpu") else image).reshape(-1, 3)
     return pixels[np.random.default_rng([index]).integers(len(pixels), size=SAMPLE_PER_IMAGE)]
 
 
 def _stats_of(slice_: _Slice, state: PassState) -> RgbStats:
-    """The statistics of these sums, checked with scikit-learn on a sample of the same pixels."""
+    """Return the statistics of a finished pass, checked with scikit-learn on a sample of the same pixels."""
     dataset = slice_.dataset
     if len(state.bad) > slice_.limit:
         raise TooManyBadFiles(describe_bad(dataset, state.bad, slice_.settings.max_bad))
@@ -260,14 +259,14 @@ def _wait_for_all(slices: Sequence[_Slice], timeout_seconds: float, progress: Ca
         if time.monotonic() > deadline:
             late = ", ".join(str(rank) for rank, images in enumerate(left) if images)
             raise StatsError(
-                f"no progress for {timeout_seconds:g} s; still missing is the part of rank {late} of "
-                f"{len(slices)} (they must share {slices[0].work_dir}). Start all again to go on."
+                f"no progress for {timeout_seconds:g} s; unfinished: rank {late} of {len(slices)} "
+                f"(all must share {slices[0].work_dir}). Start all ranks again; they resume where they stopped."
             )
         time.sleep(POLL_SECONDS)
 
 
 def _join_neighbours(parts: Sequence[tuple[Part, Path]]) -> tuple[Part, ...]:
-    """Neighbouring parts as one; an image that is in two of them is an error."""
+    """Join adjacent parts; raise `StatsError` where two have an image in common."""
     joined: list[tuple[Part, Path]] = []
     for part, path in sorted(parts):
         last, last_path = joined[-1] if joined else (None, path)
@@ -275,8 +274,8 @@ def _join_neighbours(parts: Sequence[tuple[Part, Path]]) -> tuple[Part, ...]:
             joined.append((part, path))
         elif last.stop > part.start:
             raise StatsError(
-                f"{path}: expected other images than in {last_path}, found {part.start} to {part.stop} "
-                f"where that has {last.start} to {last.stop}, of data set {part.fingerprint}"
+                f"{path} has images {part.start} to {part.stop} of data set {part.fingerprint}, but {last_path} has "
+                f"{last.start} to {last.stop}: merge only files that do not overlap"
             )
         else:
             joined[-1] = (replace(last, stop=part.stop), path)

@@ -1,6 +1,6 @@
 """The statistics as one picture: mean image, spectrum, axes, and what lighting does to an image.
 
-After `compute.py`; nothing is computed from it.
+Comes after `compute.py`; nothing depends on it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ INK, MUTED, OURS, THEIRS = "#222222", "#767676", "#33638d", ("#a9a9a9", "#d6d6d6
 
 
 def plot_stats(stats: RgbStats, path: Path, example: NDArray[np.uint8] | None = None) -> None:
-    """Draw the statistics into `path`, PNG or PDF by its name.
+    """Draw the statistics into `path`, as PNG or PDF by its suffix.
 
-    `example`, uint8 (256, 256, 3) RGB 0..255, is the image that lighting is shown on; without it the mean image,
-    or, of whole images, a ramp of greys.
+    Show lighting on `example`, uint8 (256, 256, 3) RGB 0..255; without one, on the mean image, or on a ramp of greys
+    if the statistics are of whole images.
     """
     figure = Figure(figsize=(12.8, 9.5), dpi=120, layout="constrained", facecolor="white")
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.6], hspace=0.02)
@@ -38,13 +38,13 @@ def plot_stats(stats: RgbStats, path: Path, example: NDArray[np.uint8] | None = 
 
 
 def lit(image: NDArray[np.uint8], stats: RgbStats, axis: int, sigmas: float) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with so many sigmas of lighting along one axis: alpha times standard deviation."""
+    """Light an image (H, W, 3) along one axis: `sigmas` sigmas of alpha, times the standard deviation."""
     shift = sigmas * SIGMA * stats.strengths("std")[axis] * stats.eigenvectors[:, axis]  # (3,) grey levels
     return _to_uint8(image + shift)
 
 
 def axis_colours(stats: RgbStats, axis: int, num: int = 256, reach: float = 2.5) -> NDArray[np.uint8]:
-    """(num, 3): the colours from `reach` standard deviations below the mean colour to as many above."""
+    """Return (num, 3), the colours from `reach` standard deviations below the mean colour to as many above."""
     steps = np.linspace(-reach, reach, num)[:, None]
     return _to_uint8(stats.mean + steps * stats.strengths("std")[axis] * stats.eigenvectors[:, axis])
 
@@ -81,7 +81,7 @@ def _plot_mean(axes: Axes, stats: RgbStats) -> None:
 
 
 def _plot_spectrum(axes: Axes, stats: RgbStats) -> None:
-    """Standard deviations along the three axes, beside those of the known constants."""
+    """Draw the standard deviations along the three axes, beside those of the known constants."""
     groups = [("this data set", stats.strengths("std"), OURS)]
     groups += [(known.name, known.std, colour) for known, colour in zip(KNOWN, THEIRS, strict=True)]
     for place, (name, values, colour) in enumerate(groups):
@@ -98,7 +98,7 @@ def _plot_spectrum(axes: Axes, stats: RgbStats) -> None:
 
 
 def _plot_axes(axes: Axes, stats: RgbStats) -> None:
-    """Each eigenvector as the colours it runs through."""
+    """Draw each eigenvector as the colours it runs through."""
     for i in range(3):
         strip = axis_colours(stats, i)[None]  # (1, num, 3)
         axes.imshow(strip, extent=(-2.5, 2.5, 2.62 - i, 2.0 - i), aspect="auto", interpolation="nearest")
@@ -115,7 +115,7 @@ def _plot_axes(axes: Axes, stats: RgbStats) -> None:
 
 
 def _plot_lighting(figure: SubFigure, stats: RgbStats, example: NDArray[np.uint8]) -> None:
-    """Three rows of the same image, one for each axis."""
+    """Draw three rows of the same image, one for each axis."""
     grid = figure.subplots(3, len(STEPS), gridspec_kw={"wspace": 0.03, "hspace": 0.0})
     shifts = SIGMA * stats.strengths("std")
     figure.suptitle(

@@ -42,7 +42,7 @@ class RgbMoments:
 
     @classmethod
     def zero(cls, size: int | None = None) -> RgbMoments:
-        """Sums of nothing yet: of squares `size` x `size`, or, with None, of images of any shape."""
+        """Return empty sums: for squares `size` x `size`, or with None for images of any shape."""
         image = None if size is None else np.zeros((size, size, 3), np.int64)
         return cls(0, 0, np.zeros(3, np.int64), np.zeros((3, 3), np.int64), image)
 
@@ -60,7 +60,7 @@ class RgbMoments:
         self.products += _products(images.reshape(-1))
 
     def update_on_device(self, images: torch.Tensor) -> None:
-        """Add squares, uint8 (B, S, S, 3), on the device where they are; the same bits as `update`."""
+        """Add squares, uint8 (B, S, S, 3), on their own device; the same bits as `update`."""
         wide, shape = images.int(), tuple(images.shape)
         if self.sum_image is None or images.element_size() != 1 or shape[1:] != self.sum_image.shape:
             raise ValueError(f"expected uint8 squares like {self._image_shape}, found {images.dtype} {shape}")
@@ -121,7 +121,7 @@ def _or_empty(image: NDArray[np.int64] | None) -> NDArray[np.int64]:
 
 
 def _sum_uint8(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(n, ...) to int64 (...): sums over the first axis, in uint16 as long as that holds them."""
+    """Sum (n, ...) over the first axis to int64 (...), in uint16 as long as that holds the sums."""
     total = np.zeros(values.shape[1:], np.int64)
     for start in range(0, len(values), MAX_UINT16_TERMS):
         total += np.add.reduce(values[start : start + MAX_UINT16_TERMS], axis=0, dtype=np.uint16)
@@ -129,17 +129,17 @@ def _sum_uint8(values: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _channel_sums(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Interleaved RGB (3n,) to int64 (3,). Long rows first: sums along rows of three are slow."""
+    """Sum interleaved RGB (3n,) to int64 (3,). Long rows first: sums along rows of three are slow."""
     whole = len(values) - len(values) % 3072
     rows = _sum_uint8(values[:whole].reshape(-1, 3072)).reshape(-1, 3)
     return rows.sum(axis=0) + values[whole:].reshape(-1, 3).sum(axis=0, dtype=np.int64)
 
 
 def _products(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Interleaved RGB uint8 (3n,) to the sum of x xᵀ, int64 (3, 3).
+    """Sum x xᵀ over interleaved RGB uint8 (3n,) to int64 (3, 3).
 
-    Float32 BLAS, exact on blocks this small. A row of four pixels keeps it busier than three columns would;
-    of the 12 x 12 products, the four 3 x 3 blocks on the diagonal are wanted. Sums of blocks stay far below
+    Float32 BLAS is exact on blocks this small. Rows of four pixels keep it busier than three columns would; of
+    their 12 x 12 products only the four 3 x 3 blocks on the diagonal count. Sums of blocks stay far below
     2**53, where float64 is exact.
     """
     width = 3 * PIXELS_PER_ROW

@@ -1,4 +1,4 @@
-"""Our eigenvalues and eigenvectors beside others: scikit-learn's PCA of the same pixels, and published constants.
+"""Our eigenvalues and eigenvectors compared with scikit-learn's PCA of the same pixels, and with published constants.
 
 `stats.py` keeps a `SelfCheck` with the statistics, `compute.py` makes it at the end of a pass, and `pca-stats` prints
 it and the comparison with the constants.
@@ -12,17 +12,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST = 1e-9  # of the greatest eigenvalue: what is below is rounding, not colour
-ALLOWED = 5.0  # expected errors (one standard error each) that a check may be off
+SMALLEST = 1e-9  # relative to the greatest eigenvalue; anything below is rounding, not colour
+ALLOWED = 5.0  # a check may be off by this many standard errors
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """How far scikit-learn's PCA of a random sample of the pixels is from ours, and how far by chance.
+    """How far scikit-learn's PCA of a random sample of the pixels is from ours, and how far chance would take it.
 
-    Errors are the greatest over the three axes: of eigenvalues relative, of eigenvectors in degrees. The
-    expected ones are standard errors that take images as the units drawn, since pixels of one are alike
-    (too large where every image is in the sample: then none was left to chance).
+    Errors are the greatest over the three axes: relative for eigenvalues, in degrees for eigenvectors. Expected
+    errors are standard errors over images rather than pixels, since the pixels of one image are alike. They are
+    too large when the sample holds every image, which leaves nothing to chance.
     """
 
     num_images: int
@@ -45,14 +45,14 @@ def self_check(
 ) -> SelfCheck:
     """Compare ours with what scikit-learn finds in `sample`, uint8 (images, k, 3): k random pixels of each image.
 
-    `eigenvalues` (3,) are in descending order, `eigenvectors` the columns of a (3, 3).
+    `eigenvalues` (3,) are in descending order; `eigenvectors` are the columns of (3, 3).
     """
     from sklearn.decomposition import PCA  # takes a second to import, and only passes over data sets need it
 
     pixels = sample.reshape(-1, 3).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # all pixels alike: it divides by their variance
+    with np.errstate(invalid="ignore"):  # if all pixels are alike, it divides by zero variance
         fit = PCA(svd_solver="full").fit(pixels)
-    values = fit.explained_variance_ * (len(pixels) - 1) / len(pixels)  # theirs is divided by n - 1
+    values = fit.explained_variance_ * (len(pixels) - 1) / len(pixels)  # theirs divides by n - 1
     expected_error, expected_angle = _expected(sample - fit.mean_, values, fit.components_.T)
     error = np.abs(eigenvalues - values) / np.maximum(values, _smallest(values))
     return SelfCheck(
@@ -66,7 +66,7 @@ def self_check(
 
 
 def angles_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,): angles between the lines along the unit columns of two (3, 3), precise also where tiny."""
+    """Return (3,), angles between the lines along the unit columns of two (3, 3), precise even if tiny."""
     difference = np.minimum(np.linalg.norm(first - second, axis=0), np.linalg.norm(first + second, axis=0))
     return np.degrees(2 * np.arcsin(difference / 2))
 
@@ -74,14 +74,14 @@ def angles_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
 def _expected(
     sample: NDArray[np.float64], values: NDArray[np.float64], vectors: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Standard errors of the eigenvalues (relative) and eigenvectors (degrees) of a centred sample.
+    """Return standard errors of the eigenvalues (relative) and eigenvectors (degrees) of a centred sample.
 
-    By perturbation to first order: in the sample's eigenbasis, another sample's covariance would differ from
-    diag(lambda) by an E, whose size the spread between images tells. Then lambda_i moves by E_ii, and
-    vector i turns towards vector j by E_ij / (lambda_i - lambda_j).
+    First-order perturbation: in the sample's eigenbasis, another sample's covariance would differ from
+    diag(lambda) by some E, estimated from the spread between images. Then lambda_i moves by E_ii, and vector i
+    turns towards vector j by E_ij / (lambda_i - lambda_j).
     """
     projected = sample @ vectors  # (images, k, 3)
-    each = np.einsum("mki,mkj->mij", projected, projected) / sample.shape[1]  # covariance by image
+    each = np.einsum("mki,mkj->mij", projected, projected) / sample.shape[1]  # each image's covariance
     error = each.std(axis=0) / np.sqrt(len(sample))  # (3, 3)
     gaps, smallest = np.abs(values[:, None] - values), _smallest(values)
     turns = np.where(gaps > smallest, error / np.maximum(gaps, smallest), np.inf)  # equal axes turn freely
@@ -91,7 +91,7 @@ def _expected(
 
 
 def _smallest(values: NDArray[np.float64]) -> float:
-    """An eigenvalue below which there is only rounding."""
+    """Return the value below which an eigenvalue is only rounding."""
     return max(SMALLEST * float(values[0]), SMALLEST)
 
 
@@ -111,8 +111,8 @@ class Known:
 
 
 # github.com/akrizhevsky/cuda-convnet2, make-data/input_meta, key color_pca (the 2012 file is not public), and
-# github.com/facebookarchive/fb.resnet.torch, datasets/transforms.lua, whence the rest of the world has them.
-# The latter are often multiplied by alpha as they are: the noise is then 2.2, 7.7 and 17 times too weak.
+# github.com/facebookarchive/fb.resnet.torch, datasets/transforms.lua, from which everyone else copied them.
+# The latter are often used as if they were standard deviations: the noise is then 2.2, 7.7 and 17 times too weak.
 KNOWN = (
     Known("Krizhevsky, cuda-convnet2", (121.78006099, 37.09388853, 19.72083305), "std of 0..255"),
     Known("Torch, fb.resnet.torch", (0.2175, 0.0188, 0.0045), "variance of 0..1"),
@@ -129,6 +129,6 @@ class Comparison(NamedTuple):
 
 
 def compare(eigenvalues: NDArray[np.float64]) -> list[Comparison]:
-    """One row for each set of known constants, which are ImageNet's: other data sets need not be near them."""
+    """Return a row for each set of known constants. They are ImageNet's: other data sets may differ."""
     ours = np.sqrt(eigenvalues)
     return [Comparison(known.name, known.kind, known.std, ours / known.std) for known in KNOWN]

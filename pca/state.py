@@ -1,6 +1,6 @@
 """How far a pass over a data set has come, in memory and on disk.
 
-`compute.py` moves it forward and saves it; after a kill it loads it and goes on.
+`compute.py` advances and saves it; after a kill it loads the state and goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAMPLE_PER_IMAGE = 32  # pixels kept for scikit-learn
 
 @dataclass
 class PassState:
-    """Everything below `position` has been added to `moments` or stands in `bad`, from index `start` on."""
+    """From index `start` up to `position`, each image is either in `moments` or in `bad`."""
 
     start: int
     position: int
@@ -36,7 +36,7 @@ class PassState:
 
     @classmethod
     def fresh(cls, start: int, size: int | None) -> PassState:
-        """Nothing done yet; `size` as in `RgbMoments.zero`."""
+        """Return a state with nothing done yet; `size` is as in `RgbMoments.zero`."""
         return cls(start, start, RgbMoments.zero(size))
 
     def merge(self, other: PassState) -> None:
@@ -66,19 +66,19 @@ class PassState:
 
     @classmethod
     def load(cls, path: Path, key: str, start: int, stop: int, size: int | None) -> PassState | None:
-        """The state at `path`; None where there is none, or, with a warning, where it is damaged."""
+        """Return the state at `path`; None if there is none, or, with a warning, if it is damaged."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                broken = archive.testzip()  # every byte against its checksum, before any use
+                broken = archive.testzip()  # check every byte before using any
                 if broken is not None:
                     raise ValueError(f"checksum of {broken}")
             with np.load(io.BytesIO(content), allow_pickle=False) as saved:
                 return cls._from_arrays(dict(saved), key, start, stop, size)
-        except Exception as error:  # whatever damage may raise, the remedy is the same
+        except Exception as error:  # damage can raise anything, and the remedy is the same
             log.warning("%s is damaged (%s): this part of the statistics starts over.", path, error)
             return None
 
@@ -87,7 +87,7 @@ class PassState:
         cls, saved: dict[str, NDArray[Any]], key: str, start: int, stop: int, size: int | None
     ) -> PassState:
         if (found := str(saved["key"])) != key:
-            raise ValueError(f"it is of {found}, not of {key}")
+            raise ValueError(f"it belongs to {found}, not to {key}")
         num_images, num_pixels = saved["counts"].tolist()
         image = None if size is None else saved["sum_image"].reshape(size, size, 3)
         sample = dict(zip(saved["sample_of"].tolist(), saved["sample"], strict=True))
@@ -104,7 +104,7 @@ class PassState:
 
 
 def saved_position(path: Path, key: str, start: int) -> int:
-    """How far the pass that saves to `path` has come, at little cost; `start` where nothing can be read."""
+    """Return how far the pass that saves to `path` has come, cheaply; `start` if nothing can be read."""
     try:
         with np.load(path, allow_pickle=False) as saved:
             return int(saved["position"]) if str(saved["key"]) == key else start

@@ -1,7 +1,7 @@
-"""What follows from the sums: mean, covariance, eigenvectors; and the file they are kept in.
+"""The statistics that follow from the sums (mean, covariance, eigenvectors), and the file that keeps them.
 
-`moments.py` comes before; `compute.py` makes these from a data set; training takes the mean image and the lighting
-basis from here. `oracle.py` compares them with scikit-learn's and with published constants.
+`moments.py` gives the sums; `compute.py` makes statistics from a data set; training takes the mean image and the
+lighting basis from here. `oracle.py` compares them with scikit-learn's and with published constants.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class RgbStats:
     """Colour statistics in grey levels 0..255, channels RGB.
 
     The covariance is the population's: divided by the number of pixels. Eigenvectors are columns, in
-    descending order of eigenvalue, their sign fixed by `SIGN_RULE`. The sums they come from are kept, so
-    parts of a data set add exactly.
+    descending order of eigenvalue, with their sign fixed by `SIGN_RULE`. The sums are kept, so that parts of a
+    data set add up exactly.
     """
 
     region: Region  # "centre": the central square once the shorter side is 256; "full": whole images
-    decode: str  # how the JPEGs were decoded, in compute.py's words
+    decode: str  # how the JPEGs were decoded: "exact, cpu" or the like
     num_images: int
     num_pixels: int
     mean: NDArray[np.float64]  # (3,)
@@ -95,7 +95,7 @@ class RgbStats:
         versions: dict[str, str] | None = None,
         self_check: SelfCheck | None = None,
     ) -> RgbStats:
-        """The statistics of these sums."""
+        """Derive the statistics from the sums."""
         if moments.num_pixels == 0:
             raise StatsError("no image could be used, so there are no statistics")
         covariance = _covariance(moments)
@@ -121,13 +121,13 @@ class RgbStats:
         )
 
     def moments(self) -> RgbMoments:
-        """The sums, exact to the last bit."""
+        """Return the sums, exact to the last bit."""
         image = None if self.mean_image is None else sums_of(self.mean_image, self.num_images)
         return RgbMoments(self.num_images, self.num_pixels, self.sum.copy(), self.products.copy(), image)
 
     @property
     def fingerprint(self) -> str:
-        """The data set's; of several data sets together, a digest of theirs."""
+        """The data set's fingerprint; for several data sets, a digest of theirs."""
         prints = sorted({part.fingerprint for part in self.parts})
         if len(prints) == 1:
             return prints[0]
@@ -139,7 +139,7 @@ class RgbStats:
         return all((part.start, part.stop) == (0, part.num_images) for part in self.parts)
 
     def strengths(self, mode: Strength = "std") -> NDArray[np.float64]:
-        """(3,): grey levels along each eigenvector for one unit of the lighting draw alpha ~ N(0, 0.1).
+        """Return (3,), grey levels along each eigenvector for one unit of the lighting draw alpha ~ N(0, 0.1).
 
         "std" is what the authors' code did. "eigenvalue" is the paper's formula (section 4.1), alpha times
         lambda, read on pixels in [0, 1], where it makes sense: lambda / 255**2 there, times 255 to come back.
@@ -153,11 +153,11 @@ class RgbStats:
         raise ValueError(f"lighting strength {mode!r}: expected std, eigenvalue or off")
 
     def lighting_basis(self, mode: Strength = "std", sigma: float = 0.1) -> NDArray[np.float32]:
-        """(3, 3): a column for each eigenvector, as long in grey levels as a standard normal draw moves a colour."""
+        """Return (3, 3): column i is how far, in grey levels, one standard normal draw moves a colour along axis i."""
         return (self.eigenvectors * (sigma * self.strengths(mode))).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the mean image, as JSON takes it; floats keep every digit."""
+        """Return everything but the mean image, ready for JSON; floats keep every digit."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         image = values.pop("mean_image")
         plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
@@ -186,9 +186,9 @@ class RgbStats:
 
     @classmethod
     def load(cls, path: Path) -> RgbStats:
-        """Read what `save` wrote and check it against the sums in it; raise `StatsError` where it does not fit.
+        """Read what `save` wrote and check it against the sums in it; raise `StatsError` if they disagree.
 
-        The stored eigenvectors are used, not computed anew, so that all machines have the same bits.
+        Use the stored eigenvectors, not fresh ones, so that all machines have the same bits.
         """
         read = CheckedJson(path)
         for key, expected in HEADER.items():
@@ -210,7 +210,7 @@ class RgbStats:
 
 
 def tool_versions() -> dict[str, str]:
-    """What could change a pixel or a digit: Python, this package, numpy and the decoders, where installed."""
+    """Return the versions that could change a pixel or a digit: Python, this package, numpy, installed decoders."""
     versions = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -221,29 +221,29 @@ def tool_versions() -> dict[str, str]:
 
 
 def image_path(path: Path) -> Path:
-    """Where the mean image of the statistics at `path` lies."""
+    """Return where the mean image of the statistics at `path` is."""
     if path.suffix == ".npy":
         raise StatsError(f"{path}: expected a name like stats.json; the mean image is the .npy beside it")
     return path.with_suffix(".npy")
 
 
 def sums_of(mean_image: NDArray[np.float64], num_images: int) -> NDArray[np.int64]:
-    """The integers of which this is the mean, exactly.
+    """Recover the exact integer sums from their mean.
 
-    One of them is s <= 255 n. Division and multiplication each round by a factor 1 + d, |d| <= 2**-53, so
+    A sum is s <= 255 n. Division and multiplication each round by a factor 1 + d, |d| <= 2**-53, so
     n (s / n) is off by less than s 2**-51: below 1/2 up to s = 2**50, four trillion images.
     """
     return np.rint(mean_image * num_images).astype(np.int64)
 
 
 def _covariance(moments: RgbMoments) -> NDArray[np.float64]:
-    """(3, 3): (n Σxy - Σx Σy) / n² in Python's integers, rounded once."""
+    """Return (3, 3): (n Σxy - Σx Σy) / n² in Python's integers, rounded once."""
     n, sums, products = moments.num_pixels, moments.sum.tolist(), moments.products.tolist()
     return np.array([[(n * products[i][j] - sums[i] * sums[j]) / n**2 for j in range(3)] for i in range(3)])
 
 
 def _eigen(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues (3,) descending, eigenvectors (3, 3) as columns with their sign fixed."""
+    """Return eigenvalues (3,), descending, and eigenvectors (3, 3) as columns with their sign fixed."""
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     first = np.argmax(np.abs(vectors) > TOLERANCE, axis=0)  # row of the first component that is not zero
@@ -253,19 +253,19 @@ def _eigen(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 def _read_moments(read: CheckedJson) -> RgbMoments:
     num_images, num_pixels = read.value("num_images", int), read.value("num_pixels", int)
     if not 1 <= num_images <= num_pixels <= MAX_PIXELS:
-        raise read.error("num_pixels", f"at least the {num_images} images, and one", num_pixels)
+        raise read.error("num_pixels", f"at least one pixel, and one for each of {num_images} images", num_pixels)
     sums, products = read.integers("sum", (3,)), read.integers("products", (3, 3))
     image = _read_sum_image(read, num_images)
     if image is not None:
         if num_images * image[..., 0].size != num_pixels:
             raise read.error("num_pixels", f"{num_images} images of {image[..., 0].size}", num_pixels)
         if not np.array_equal(found := image.sum(axis=(0, 1)), sums):
-            raise read.error("sum", f"{found.tolist()}, as {image_path(read.path)} says", sums.tolist())
+            raise read.error("sum", f"{found.tolist()}, computed from {image_path(read.path)}", sums.tolist())
     return RgbMoments(num_images, num_pixels, sums, products, image)
 
 
 def _read_sum_image(read: CheckedJson, num_images: int) -> NDArray[np.int64] | None:
-    """From the mean image beside the file, int64 (S, S, 3)."""
+    """Recover the sum of the images, int64 (S, S, 3), from the mean image beside the file."""
     key, shape = "mean_image_shape", read.value("mean_image_shape", list, type(None))
     if shape is None:
         return None
@@ -289,11 +289,11 @@ def _read_eigen(read: CheckedJson, covariance: NDArray[np.float64]) -> tuple[NDA
     if np.abs(vectors.T @ vectors - np.eye(3)).max() > TOLERANCE:
         raise read.error("eigenvectors", "orthonormal columns", vectors.tolist())
     if np.abs(covariance @ vectors - vectors * values).max() > TOLERANCE * max(1.0, np.trace(covariance)):
-        raise read.error("eigenvectors", "those of the covariance, with the eigenvalues", vectors.tolist())
+        raise read.error("eigenvectors", "those of the covariance, matching the eigenvalues", vectors.tolist())
     return values, vectors
 
 
 def stats_path(dataset: Dataset, region: Region = "centre") -> Path | None:
-    """Where `pca-stats` leaves the statistics of a data set for `train` to find; None without a cache folder."""
+    """Return where `pca-stats` leaves the statistics for `train` to find; None without a cache folder."""
     folder = cache_folder()
     return folder and folder / "stats" / f"{dataset.fingerprint}-{region}.json"

@@ -2,8 +2,8 @@
 
 Reading order:
 
-1. `errors.py`, `files.py`, `cache.py`, `compiled.py`: what all rooms use, to be looked up rather than read.
-2. `dataset/`: which images there are, and where their bytes lie.
+1. `errors.py`, `files.py`, `cache.py`, `compiled.py`: used everywhere; look them up when you meet them.
+2. `dataset/`: which images there are, and where their bytes are.
 3. `plan.py`: the order of an epoch, and each image's random crop, flip and lighting.
 4. `geometry.py`: which rectangle of the source a crop is.
 5. `augment.py`: the whole treatment in plain numpy, the reference that everything faster is tested against.
@@ -12,5 +12,5 @@ Reading order:
    batches to train on.
 8. `pack.py`: a data set down-sampled once, into shards.
 
-Beside the flow: `bench/` measures the loader, `machine/` says what the hardware has, `synthetic/` draws data sets.
+Beside the flow: `bench/` measures the loader, `machine/` examines this machine, `synthetic/` draws data sets.
 """

@@ -17,8 +17,8 @@ Floats = NDArray[np.float32]
 
 def resize_axis_weights(source: int, target: int) -> NDArray[np.float64]:
     """Weights (target, source) of linear resampling with antialiasing: a triangle as wide as an output pixel when
-    shrinking, as a source pixel when enlarging. Where it hangs over the edge the edge pixel is repeated, as DALI
-    does; Pillow renormalises instead, which differs in the outermost rows and columns only."""
+    shrinking, as a source pixel when enlarging. Where it overhangs the edge, the edge pixel repeats, as in DALI;
+    Pillow renormalises instead, which differs only in the outermost rows and columns."""
     scale = source / target
     radius = max(scale, 1.0)
     reach = int(np.ceil(radius)) + 1
@@ -58,8 +58,8 @@ def lighting_offset(
 ) -> Floats:
     """What lighting adds to every pixel of an image: [p1 p2 p3] (sigma * draws * strengths), float32 (..., 3).
 
-    `draws` (..., 3) are standard normal; `strengths` (3,) in grey levels are, one per column of `eigenvectors`
-    (3, 3), standard deviations (the authors' code) or eigenvalues on [0,1] pixels (the paper's formula).
+    `draws` (..., 3) are standard normal. `strengths` (3,), in grey levels, belong to the columns of `eigenvectors`
+    (3, 3): standard deviations (the authors' code) or eigenvalues on [0,1] pixels (the paper's formula).
     """
     return ((draws * (sigma * strengths)) @ eigenvectors.T).astype(np.float32)
 

@@ -1,7 +1,6 @@
 """The cache folder, for what can be made again: lists of images, statistics, half-done passes, generated JPEGs.
 
-Without one that can be written nothing is kept: everything works, but is made anew each time. Work that cannot do
-without it asks before it begins.
+Without a writable one everything works, but is made again each time. Work that needs one checks before it begins.
 """
 
 from __future__ import annotations
@@ -14,34 +13,34 @@ from pathlib import Path
 from .errors import UserError
 from .files import can_write_into
 
-ADVICE = "Set ALEXNET_CACHE to a folder that can be written"
+ADVICE = "Set ALEXNET_CACHE to a writable folder"
 
 log = logging.getLogger("alexnet")
 
 
 def cache_folder() -> Path | None:
-    """Where to look for what was kept: $ALEXNET_CACHE, else the user's cache folder; None where nobody could."""
+    """Return $ALEXNET_CACHE, else the user's cache folder; None if it can be neither read nor written."""
     folder = _wanted()
     readable = folder is not None and os.access(folder, os.R_OK | os.X_OK)
     return folder if readable or not cache_problem() else None
 
 
 def cache_problem() -> str:
-    """Why nothing can be kept; empty where it can."""
+    """Say why nothing can be kept; empty if all is well."""
     if (folder := _wanted()) is None:
         return "There is no home folder to keep a cache in"
     return "" if can_write_into(folder) else f"The cache folder {folder} cannot be written"
 
 
 def can_keep() -> bool:
-    """Whether there is a folder to write into; the first time that there is none, a note says so."""
+    """Return whether there is a folder to write into; warn the first time there is none."""
     if problem := cache_problem():
-        _note(problem)
+        _warn_once(problem)
     return not problem
 
 
 def needed_cache(what: str) -> Path:
-    """The folder, to write into; UserError says that `what`, a sentence, is why there must be one."""
+    """Return a folder to write into, or raise `UserError` with `what`, a sentence that says why one is needed."""
     folder, problem = cache_folder(), cache_problem()
     if folder is None or problem:
         raise UserError(f"{problem}. {what} {ADVICE}.")
@@ -49,12 +48,12 @@ def needed_cache(what: str) -> Path:
 
 
 @cache
-def _note(problem: str) -> None:
-    log.warning("%s, so nothing is kept for the next time. %s.", problem, ADVICE)
+def _warn_once(problem: str) -> None:
+    log.warning("%s, so nothing is kept for next time. %s.", problem, ADVICE)
 
 
 def _wanted() -> Path | None:
-    """None for a user without a home: one that the system does not know, or whose home is the root of all folders."""
+    """None for a user without a home: one unknown to the system, or whose home is `/`."""
     if own := os.environ.get("ALEXNET_CACHE"):
         return Path(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):

@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """Something that the user can put right. The message says what is wrong, where, and what to do."""
+    """Something that the user can fix. The message says what is wrong, where, and what to do."""
 
 
 class DatasetError(UserError):
@@ -10,7 +10,7 @@ class DatasetError(UserError):
 
 
 class NoSplit(DatasetError):
-    """There is a data set, but nothing of this split in it."""
+    """The data set has nothing of this split."""
 
 
 class TooManyBadFiles(UserError):

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file in an OSError that does not: those of an open file carry no name."""
+    """Add the path to an OSError that lacks one, as errors of an open file do."""
     try:
         yield
     except OSError as error:
@@ -27,9 +27,9 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
-    """A file to write that appears at `path` once it is complete and on disk; after an error the old one stays.
+    """Yield a file to write; it appears at `path` once complete and on disk. After an error the old one stays.
 
-    Raise OSError at once where the disk has no room for `needed_bytes`.
+    Raise OSError at once if the disk has no room for `needed_bytes`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < needed_bytes:
@@ -47,7 +47,7 @@ def whole_file(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to disk; this says nothing of the contents of its files."""
+    """Write the names in a folder to disk, though not the contents of its files."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -59,9 +59,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def can_write_into(folder: Path) -> bool:
-    """Whether permissions allow files to be written into a folder, which may still have to be made."""
+    """Return whether permissions allow writing into a folder, or making it first."""
     levels = (folder, *folder.absolute().parents)
-    there = next(level for level in levels if os.path.exists(level))  # noqa: PTH110  # Path's raises where it may not look
+    there = next(level for level in levels if os.path.exists(level))  # noqa: PTH110  # Path's raises if denied
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
@@ -73,7 +73,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def only_writer(folder: Path, otherwise: Exception) -> Iterator[None]:
-    """Hold the folder's lock; raise `otherwise` where another process holds it. A killed process holds nothing."""
+    """Hold the folder's lock; raise `otherwise` if another process holds it. A killed process releases it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:

@@ -2,9 +2,9 @@
 
 The paper (section 2) rescales an image until its shorter side is 256 and keeps the central 256x256; training
 (section 4.1) takes a 224x224 crop of that. Rescaling and cropping commute, so a crop is one resampling of one
-rectangle of the source. Here is that rectangle, and the pixels that must be decoded for it.
+rectangle of the source. This module computes that rectangle, and which pixels must be decoded for it.
 
-After `plan.py`, which draws the crops; `decode/stream.py` asks for the regions of a batch.
+`plan.py`, before it, draws the crops; `decode/stream.py` asks for the regions of a batch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def source_region(shapes: NDArray[np.int64], crops: NDArray[np.integer], size: i
 
 
 def region_of_square(crops: NDArray[np.integer], size: int) -> Region:
-    """The same for images that are whole 256-squares already and need no decoding: nothing to leave out."""
+    """The same for images that are 256-squares already: the whole square, since there is nothing to decode."""
     start = np.zeros(crops.shape, np.int32)
     low = crops.astype(np.float32)
     return Region(start, start + np.int32(SHORT_SIDE), low, low + np.float32(size))

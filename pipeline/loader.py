@@ -2,8 +2,8 @@
 
     plan -> requests -> `ImageStream` (DALI) -> `resampled`, on CPUs -> torch tensors, without a copy on the host
 
-`Loader` is what training iterates; `SyntheticLoader` looks the same and repeats one batch, to show what a training step
-costs when data is free. `squares.py` decodes images without augmentation.
+Training iterates over a `Loader`. `SyntheticLoader` has the same interface but repeats one batch, to show what a
+training step costs when data is free. `squares.py` decodes images without augmentation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .treatment import Treatment
 class Batch:
     """What one training step sees, on the trainer's device."""
 
-    images: torch.Tensor  # float (B, 3, 224, 224), channels_last, treated: the mean is gone
+    images: torch.Tensor  # float (B, 3, 224, 224), channels_last, treated (mean subtracted and so on)
     labels: torch.Tensor  # int64 (B,)
     indices: NDArray[np.int64]  # (B,): the images used
     epoch: int
@@ -60,10 +60,10 @@ def always(epoch: int) -> bool:
 
 @dataclass(frozen=True)
 class Loader:
-    """Training batches of a data set, epoch after epoch. The last, incomplete batch of an epoch is left out.
+    """Training batches of a data set, epoch after epoch. The incomplete last batch of an epoch is left out.
 
-    `rank` of `num_ranks` takes its rows of every global batch of `batch_size`. `bad` collects images that could
-    not be used, with reasons: each is replaced by the next good one in the data set, in the same place of the plan.
+    `rank` of `num_ranks` takes its rows of every global batch of `batch_size`. `bad` collects unusable images, with
+    reasons: the next good one in the data set takes the place of each in the plan.
     """
 
     dataset: Dataset
@@ -76,7 +76,7 @@ class Loader:
     settings: Settings = field(default_factory=Settings)
     bad: dict[int, str] = field(default_factory=dict)
     half: bool = False  # float16 instead of float32
-    images_per_crop: int = 1  # so many in a row share a crop and a flip: see `plan.draw_epoch`
+    images_per_crop: int = 1  # this many in a row share a crop and a flip: see `plan.draw_epoch`
     random_crop: bool = True
     random_flip: bool = True
     rank: int = 0
@@ -84,8 +84,8 @@ class Loader:
 
     def __post_init__(self) -> None:
         if len(self.dataset) < self.batch_size:
-            count, size = len(self.dataset), self.batch_size
-            raise DatasetError(f"The training set has {count} images, less than a batch of {size}: lower --batch-size.")
+            found = f"The training set has {len(self.dataset)} images"
+            raise DatasetError(f"{found}, fewer than a batch of {self.batch_size}: lower --batch-size.")
         if self.batch_size < self.num_ranks:
             raise UserError(
                 f"A batch of {self.batch_size} cannot be shared by {self.num_ranks} ranks: raise --batch-size."
@@ -98,13 +98,13 @@ class Loader:
         return self.batches()
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
-        """Every batch from this step of this epoch to the end of the last epoch; a resumed run goes on so."""
+        """Every batch from this step of this epoch to the end of the last epoch; resumed runs start in the middle."""
         for stream, divisor in self._streams(epoch, step):
             for output, feed in resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
                 yield self._batch(output.half() if self.half else output, feed)
 
     def levels(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
-        """The same on the CPU before the treatment: uint8 images, and each one's lighting, (B, 3)."""
+        """The same batches on the CPU, untreated: uint8 images, and the lighting of each, (B, 3)."""
         for stream, _ in self._streams(epoch, step):
             for output, feed in resampled(stream, CROP, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
@@ -124,9 +124,9 @@ class Loader:
         return Batch(images.permute(0, 3, 1, 2), labels, feed.indices, feed.request.epoch, feed.request.step)
 
     def stream(self, epochs: Sequence[int], step: int, lit: bool) -> ImageStream:
-        """From `step` of the first epoch to the end of the last, as DALI outputs.
+        """DALI's outputs, from `step` of the first epoch to the end of the last.
 
-        They are float (B, 224, 224, 3) on a GPU, and on the CPU the regions that crops need.
+        On a GPU they are float (B, 224, 224, 3); on the CPU they are the regions that the crops need.
         """
         build: Any = region_graph
         inputs: tuple[str, ...] = REGION_INPUTS
@@ -165,7 +165,7 @@ class Loader:
             for step in range(first_step if epoch == epochs[0] else 0, len(self)):
                 begin = step * self.batch_size
                 draws = plan[begin + rows.start : begin + rows.stop]
-                # not a matrix product, whose rounding of a row depends on how many rows there are
+                # no matrix product: its rounding of a row depends on the number of rows
                 shifts = (draws.lighting[:, None] * basis).sum(axis=2)
                 inputs = {"mirror": draws.flips.astype(np.int32), "shift": shifts.astype(np.float32)}
                 yield Request(draws.order, draws.crops, inputs, epoch, step)

@@ -1,12 +1,12 @@
-"""The paper's offline down-sampling (section 2): every image once to its central 256-square, into WebDataset shards.
+"""The paper's offline down-sampling (section 2): each image once to its central 256-square, kept in WebDataset shards.
 
     any data set -> `squares` -> JPEG, or uint8 as it is -> train-000000.tar, train-000001.tar, ... + an index
 
 A pack decodes several times faster than the originals and fits in memory. Samples are `<key>.jpg` (or `.npy`) and
-`<key>.cls`; those of the training split are in one fixed random order, for readers that go through shards from front to
-back. Each shard has an index in DALI's format beside it, and the split one with which `open_dataset` opens the pack
-without reading it. A shard appears when it is whole, so an interrupted pass goes on with the missing ones, and ends
-with the same bytes.
+`<key>.cls`; the training split is in one fixed random order, for readers that go through shards from front to back.
+Each shard has an index in DALI's format beside it; the split has another, from which `open_dataset` opens the pack
+without reading the shards. A shard appears only once it is whole, so an interrupted pass goes on with the missing
+ones, and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .squares import squares
 RECORD = "pack.json"
 VERSION = 1
 ORDER_SEED = 2012
-IMAGES_PER_SHARD = 4096  # of 110 MB as JPEGs
+IMAGES_PER_SHARD = 4096  # 110 MB as JPEGs
 CHROMA = "4:4:4"  # 4:2:0 saves a fifth of the bytes and 4% of the colour variance, which lighting is drawn from
 BATCH = 64
 
@@ -49,7 +49,7 @@ Encoded = tuple[int, bytes | str]  # image, and its encoded square or why there 
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """What is written; a pack can only be continued with the options that it was begun with."""
+    """How to write a pack; an interrupted one continues only with the options it was begun with."""
 
     raw: bool = False  # pixels, not JPEGs
     quality: int = 90  # of the JPEGs
@@ -58,7 +58,7 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written of one split."""
+    """What was written for one split."""
 
     split: str
     num_images: int
@@ -76,7 +76,7 @@ def pack(
 ) -> Packed:
     """Write one split as shards into the folder `out`, or go on where an earlier call was interrupted.
 
-    Raise DatasetError where `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
+    Raise `DatasetError` if `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
     """
     with only_writer(out, DatasetError(f"Another process is packing into {out}. Wait for it, or use another folder.")):
         record = _Record(dataset, out, options, settings)
@@ -93,7 +93,7 @@ def pack(
 
 
 class _Record:
-    """pack.json: what a pack was made of and how, and the images that it lacks."""
+    """pack.json: what a pack was made from and how, and which images it lacks."""
 
     def __init__(self, dataset: Dataset, out: Path, options: PackOptions, settings: Settings) -> None:
         self._dataset, self._path = dataset, out / RECORD
@@ -106,7 +106,7 @@ class _Record:
         if found["fingerprints"].setdefault(dataset.split, dataset.fingerprint) != dataset.fingerprint:
             raise DatasetError(f"{out} holds a pack of other {dataset.split} images. Use another folder.")
         if not self._path.exists() and next(out.glob("*.tar"), None):
-            raise DatasetError(f"{out} holds archives that are no pack of ours. Use another folder.")
+            raise DatasetError(f"{out} holds archives that `alexnet pack` did not write. Use another folder.")
         self._all: dict[str, Any] = found | wanted
         self.bad: dict[int, str] = {int(i): why for i, why in found["bad"].get(dataset.split, {}).items()}
         words = class_words(dataset.root, dataset.classes)
@@ -166,7 +166,7 @@ def _write_shard(
     done: int,
     progress: Callable[[int], None],
 ) -> int:
-    """Write one shard and its index, and record the images it lacks; return how many are done."""
+    """Write one shard and its index, and record the images it lacks; return how many images are done in all."""
     bad, index = dict[int, str](), list[str]()
     with whole_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for image, content in images:
@@ -184,7 +184,7 @@ def _write_shard(
 
 
 def _key(dataset: Dataset, image: int) -> str:
-    """The image's index in its data set, and of its name what every reader of archives accepts."""
+    """The image's index in its data set, then its name in characters that every archive reader accepts."""
     stem = Path(dataset.names[image]).stem.encode("ascii", "replace").decode()
     return f"{image:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:60]}"
 

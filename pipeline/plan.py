@@ -36,7 +36,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch over n images; `plan[start:stop]` are the draws of these positions."""
+    """One epoch over n images; `plan[start:stop]` gives the draws of these positions."""
 
     order: NDArray[np.int32]  # (n,): a permutation of the images
     key: NDArray[np.unsignedinteger]  # (2,): Philox's, for all the rest
@@ -86,17 +86,15 @@ def draw_epoch(
     leaves the others as they were.
     """
     if num_images < 1 or images_per_crop < 1:
-        raise ValueError(
-            f"A plan needs at least 1 image, and at least 1 a crop, not {num_images} and {images_per_crop}."
-        )
-    shuffling, disturbing = np.random.SeedSequence([seed, epoch]).spawn(2)
+        raise ValueError(f"A plan needs at least 1 image and 1 image per crop, not {num_images} and {images_per_crop}.")
+    shuffling, augmenting = np.random.SeedSequence([seed, epoch]).spawn(2)
     shuffled = np.arange(num_images, dtype=np.int32)
     np.random.Generator(np.random.Philox(shuffling)).shuffle(shuffled)
-    return Plan(shuffled, disturbing.generate_state(2, np.uint64), images_per_crop, random_crop, random_flip)
+    return Plan(shuffled, augmenting.generate_state(2, np.uint64), images_per_crop, random_crop, random_flip)
 
 
 def draw_ahead(draw: Callable[[int], Plan], epochs: Iterable[int]) -> Iterator[Plan]:
-    """The plans of these epochs, each drawn while the one before is in use: millions of images take a second."""
+    """Yield the plans of these epochs, each drawn while the one before is in use: millions of images take a second."""
     with ThreadPoolExecutor(1, thread_name_prefix="alexnet-plan") as pool:
         drawn = (pool.submit(draw, epoch) for epoch in epochs)
         following = next(drawn, None)

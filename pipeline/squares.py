@@ -25,7 +25,7 @@ from .geometry import SHORT_SIDE
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images without augmentation: `pixels` uint8 (b, 256, 256, 3), or b arrays (H, W, 3) where whole."""
+    """Images without augmentation: `pixels` uint8 (b, 256, 256, 3), or b whole ones (H, W, 3)."""
 
     indices: NDArray[np.int64]  # (b,)
     pixels: Any
@@ -60,7 +60,7 @@ def full_images(
     settings: Settings,
     bad: dict[int, str] | None = None,
 ) -> Iterator[Decoded]:
-    """Whole images, as a list of numpy arrays uint8 (H, W, 3) a batch."""
+    """Whole images, as a list of numpy arrays uint8 (H, W, 3) per batch."""
     build = partial(image_graph, **decoder_arguments(dataset, settings))
     with _in_order(dataset, indices, build, IMAGE_INPUTS, None, batch_size, settings, bad) as stream:
         for output, feed in stream:

@@ -1,7 +1,7 @@
 """From pixels to what the network sees: subtract the mean, add lighting, divide.
 
-`loader.py` has it done while training batches are made; evaluation applies it to views of decoded squares. Training
-makes one from statistics, and a checkpoint keeps it.
+`loader.py` applies it to training batches as it makes them; evaluation applies it to views of decoded squares.
+Training makes a `Treatment` from statistics, and a checkpoint keeps it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Treatment:
         return self.divisor * np.float32(self.lit_divisor if lit else 1.0)
 
     def apply(self, squares: torch.Tensor, top: int, left: int, mirror: bool) -> torch.Tensor:
-        """Treat one view of evaluation: uint8 (b, 256, 256, 3): float32 (b, 3, 224, 224)."""
+        """Treat one view for evaluation: uint8 (b, 256, 256, 3) to float32 (b, 3, 224, 224)."""
         crop = squares[:, top : top + CROP, left : left + CROP].to(torch.float32)
         crop = crop.flip(2) if mirror else crop
         mean, divisor = (torch.from_numpy(a).to(squares.device) for a in (self.mean, self.divisor))
@@ -37,6 +37,4 @@ class Treatment:
 
 # torchvision's recipe for its published weights, in grey levels: references/classification/presets.py
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
-
-
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255

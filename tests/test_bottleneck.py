@@ -68,7 +68,7 @@ def figures(rate: float) -> Figures:
     ("kept", "loader", "says"),
     [
         (Ratio(0.99, 0.9, 1.0), 5000, "Loading is not the bottleneck: training with it has 99%"),
-        (Ratio(0.8, 0.6, 1.1), 5000, "It cannot be told"),
+        (Ratio(0.8, 0.6, 1.1), 5000, "It is unclear"),
         (Ratio(0.5, 0.4, 0.6), 500, "alone the loader is slower than the step"),
         (Ratio(0.5, 0.4, 0.6), 5000, "the two compete for the same cores"),
     ],

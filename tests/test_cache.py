@@ -49,9 +49,9 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("ALEXNET_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/")
-    cache._note.cache_clear()
+    cache._warn_once.cache_clear()
     yield
-    cache._note.cache_clear()
+    cache._warn_once.cache_clear()
 
 
 @pytest.fixture
@@ -94,14 +94,14 @@ def test_where_it_cannot_be_made_there_is_none(place: str, tmp_path: Path, monke
     monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / place))
     assert cache_problem() == f"The cache folder {tmp_path / place} cannot be written"
-    with pytest.raises(UserError, match=f"{place} cannot be written. It is needed. Set ALEXNET_CACHE to a folder that"):
+    with pytest.raises(UserError, match=f"{place} cannot be written. It is needed. Set ALEXNET_CACHE to"):
         needed_cache("It is needed.")
 
 
 def test_the_note_comes_once(no_home: None, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert [can_keep(), can_keep()] == [False, False]
-    note = f"{NO_HOME}, so nothing is kept for the next time. Set ALEXNET_CACHE to a folder that can be written."
+    note = f"{NO_HOME}, so nothing is kept for next time. Set ALEXNET_CACHE to a writable folder."
     assert [record.getMessage() for record in caplog.records] == [note]
 
 
@@ -146,7 +146,7 @@ def refused(run: Callable[[], object]) -> str:
 
 
 def test_what_cannot_do_without_says_so_first(no_home: None, colour_tree: Path) -> None:
-    dataset, advice = open_dataset(colour_tree, "train"), "Set ALEXNET_CACHE to a folder that can be written."
+    dataset, advice = open_dataset(colour_tree, "train"), "Set ALEXNET_CACHE to a writable folder."
 
     def compute() -> RgbStats:
         raise AssertionError("hours of work for nothing")
@@ -155,7 +155,7 @@ def test_what_cannot_do_without_says_so_first(no_home: None, colour_tree: Path) 
     assert message.startswith(f"{NO_HOME}. Ranks find the statistics there, unless --stats FILE")
     assert message.endswith(advice)
     message = refused(lambda: generated_dataset(3))
-    assert message == f"{NO_HOME}. The JPEGs that are generated where no DATA is given go there. {advice}"
+    assert message == f"{NO_HOME}. The JPEGs generated when no DATA is given go there. {advice}"
     result = CliRunner().invoke(main, ["pca-stats", "no/such/folder"])
     assert result.exit_code == 1
     assert result.stderr == f"Error: {NO_HOME}. Without --out FILE, the statistics go there. {advice}\n"

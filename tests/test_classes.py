@@ -147,10 +147,10 @@ def test_shards_without_names_count_as_the_training_split_does(
 @pytest.mark.parametrize(
     ("train", "val", "val_classes", "message"),
     [
-        ("folders", "numbers", NAMED, "numbers its classes, the training split names them .'ant', 'cat', 'dog'."),
-        ("names", "numbers", NAMED, "Say what the numbers are in .*/classes.txt: one name a line, in their order"),
+        ("folders", "numbers", NAMED, "numbers its classes, but the training split names them .'ant', 'cat', 'dog'."),
+        ("names", "numbers", NAMED, "Say what the numbers mean in .*/classes.txt: one name per line, in order"),
         ("numbers", "folders", NAMED, "has the classes 'ant', 'cat', 'dog', which the training split does not have"),
-        ("numbers", "flat", NAMED, "does not have .it has '0', '1', '2'.. Say what the numbers are in .*/classes.txt"),
+        ("numbers", "flat", NAMED, "does not have .it has '0', '1', '2'.. Say what the numbers mean in .*/classes.txt"),
         ("folders", "folders", ["0", "1", "2"], "numbers its classes, .* Rename its class folders"),
         ("folders", "folders", ["ant", "elk"], "'elk', which the training split does not have .* add them to the"),
     ],
@@ -166,7 +166,7 @@ def test_numbers_are_no_names(tmp_path: Path, train: str, val: str, val_classes:
 def test_numbers_from_one_are_names_and_no_positions(tmp_path: Path) -> None:
     plant(tmp_path, "train", "folders", ["1", "2", "3"])
     plant(tmp_path, "val", "numbers", ["1", "2", "3"])  # labels 0 to 2
-    assert "numbers its classes, the training split names them ('1', '2', '3')" in error_of(tmp_path)
+    assert "numbers its classes, but the training split names them ('1', '2', '3')" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("words", ["A man\nA woman\n", "A man\nA woman\nA dog\n", "dog\ndog\n"])
@@ -310,11 +310,11 @@ def test_rows_find_their_images(tmp_path: Path, file: str, encoding: str, row: s
     [
         (["a/1.JPEG", "b/1.JPEG"], {"a/1.JPEG": "x", "b/1": "y"}, None),
         (["1.jpg", "1.png"], {"1.jpg": "x", "1.png": "y"}, None),
-        (["a/1.JPEG", "b/1.JPEG"], {"1.JPEG": "x"}, "is of both val/a/1.JPEG and val/b/1.JPEG"),
-        (["1.jpg", "1.png"], {"1": "x"}, "is of both val/1.jpg and val/1.png"),
-        (["1.jpg", "1.png"], {"1.jpg": "x"}, "is of both val/1.jpg and val/1.png"),
-        (["1.JPEG"], {"1": "x", "./1": "y"}, "says both 'x' and 'y' of val/1.JPEG"),
-        (["1.JPEG"], {"a/1.JPEG": "x", "b/1.JPEG": "y"}, "says both 'x' and 'y' of val/1.JPEG"),
+        (["a/1.JPEG", "b/1.JPEG"], {"1.JPEG": "x"}, "fits both val/a/1.JPEG and val/b/1.JPEG"),
+        (["1.jpg", "1.png"], {"1": "x"}, "fits both val/1.jpg and val/1.png"),
+        (["1.jpg", "1.png"], {"1.jpg": "x"}, "fits both val/1.jpg and val/1.png"),
+        (["1.JPEG"], {"1": "x", "./1": "y"}, "calls val/1.JPEG both 'x' and 'y'"),
+        (["1.JPEG"], {"a/1.JPEG": "x", "b/1.JPEG": "y"}, "calls val/1.JPEG both 'x' and 'y'"),
         (["1.JPEG", "2.JPEG"], {"1": "x"}, "1 of 2 validation images have no label in .*, val/2.JPEG among them"),
     ],
 )

@@ -147,7 +147,7 @@ def test_archives_of_other_kinds(tmp_path: Path) -> None:
     tar.write_bytes(os.urandom(5000))
     assert "truncated or not a plain tar; copy it again" in error_of(tmp_path, "train")
     tar.write_bytes(make_tar(VAL))
-    assert "holds no tar a class inside" in error_of(tmp_path, "train")
+    assert "holds no tars of classes" in error_of(tmp_path, "train")
     tar.write_bytes(make_tar({"n01.tar": make_tar({"readme": b""})}))
     assert "The class archive n01.tar" in error_of(tmp_path, "train")
 

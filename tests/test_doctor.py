@@ -119,7 +119,7 @@ def test_driver_must_suit_dali(monkeypatch: pytest.MonkeyPatch, driver: str | No
     monkeypatch.setattr(doctor, "_cuda_builds", lambda: {"DALI": 12})
     finding = examine("NVIDIA driver")
     assert finding.status == status
-    assert ("from 525 on" in finding.remedy) == (status == "warn")
+    assert ("driver 525 or newer" in finding.remedy) == (status == "warn")
 
 
 def test_cuda_version_of_dali_is_read_from_its_package() -> None:

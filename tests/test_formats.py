@@ -45,10 +45,10 @@ FILES = {
     "a zip archive": b"PK\3\4\x14\0\0\0",
     "a tar archive": tar(),
     "a PDF document": b"%PDF-1.7\n",
-    "a film": b"\0\0\0\x20ftypisom\0\0\2\0",
+    "a video": b"\0\0\0\x20ftypisom\0\0\2\0",
     "a numpy array": b"\x93NUMPY\1\0v\0",
     "text, not an image": b"Sorry, this photo is no longer available.\n",
-    "not an image that is known .it begins with the bytes 7f 45 4c 46 02 01 01 00": b"\x7fELF\2\1\1\0\0\0",
+    "not a known kind of image .it begins with the bytes 7f 45 4c 46 02 01 01 00": b"\x7fELF\2\1\1\0\0\0",
 }
 
 

@@ -88,7 +88,7 @@ AFTER_THE_END = {
     "text": b"trailing text",
     "a scan's marker": b"\xff\xda",
     "a second end": EOI,
-    "a film": b"....ftypmp42" + bytes(9),
+    "a video": b"....ftypmp42" + bytes(9),
     "a second picture": jpeg(1),
     "a cut second picture": jpeg(1)[:-70],
     "a zip": b"PK\3\4" + bytes(20) + EOI,
@@ -155,10 +155,10 @@ BAD = {
     "a frame without a scan": (jpeg()[: jpeg().index(SCAN)] + EOI, "without a picture"),
     "a scan too many": (jpeg()[:-2] + SCAN + DATA, "more scans"),
     "tables and nothing": (SOI + b"".join(TABLES) + EOI + b"junk", "without a picture"),
-    "12 bits": (with_frame(b"\xff\xc1" + FRAME[2:4] + b"\x0c" + FRAME[5:]), "12 bits a sample, which is not supported"),
+    "12 bits": (with_frame(b"\xff\xc1" + FRAME[2:4] + b"\x0c" + FRAME[5:]), "12 bits per sample, which is not"),
     "lossless": (with_frame(b"\xff\xc3" + FRAME[2:]), "a lossless JPEG, which is not supported"),
     "hierarchical": (with_frame(b"\xff\xc5" + FRAME[2:]), "a hierarchical JPEG, which is not supported"),
-    "two components": (with_frame(b"\xff\xc0\0\x0e" + FRAME[4:9] + b"\2" + FRAME[10:16]), "of 2 components"),
+    "two components": (with_frame(b"\xff\xc0\0\x0e" + FRAME[4:9] + b"\2" + FRAME[10:16]), "with 2 components"),
 }
 
 

@@ -231,7 +231,7 @@ def test_a_pack_is_continued_only_as_it_was_begun(tiny_tree: Path, tmp_path: Pat
 
 def test_a_folder_with_other_archives_is_refused(tiny_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(b"")
-    with pytest.raises(DatasetError, match="no pack of ours"):
+    with pytest.raises(DatasetError, match="did not write"):
         packed(tiny_tree, tmp_path, JPEG)
 
 
@@ -319,7 +319,7 @@ def test_an_index_that_leads_out_of_its_pack_is_not_believed(
     stamp = shard_stamp(dataset.containers)
     save_index(tmp_path / "train.index", stamp, replace(dataset, **arrays, _descriptors={}))
     again = open_dataset(tmp_path, "train")
-    assert f"its {next(iter(forged))} cannot be" in caplog.text
+    assert f"impossible {next(iter(forged))}" in caplog.text
     for key in ("container", "labels", "lengths", "offsets"):
         assert getattr(again, key).tolist() == getattr(dataset, key).tolist()
 

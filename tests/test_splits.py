@@ -78,11 +78,11 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
 def test_class_archives_that_were_not_unpacked_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="alexnet")
     open_dataset(plant(tmp_path, "train/n01/0.JPEG", *(f"train/n0{i}.tar" for i in (1, 2, 3))), "train")
-    assert "2 of these may be classes not unpacked: there is no folder n02, for one." in caplog.text
+    assert "2 of these may be classes not yet unpacked: there is no folder n02, for one." in caplog.text
 
 
 def test_class_archives_alone_are_to_be_unpacked(tmp_path: Path) -> None:
     with tarfile.open(plant(tmp_path, "train/n01.tar") / "train/n01.tar", "w:") as archive:
         archive.addfile(tarfile.TarInfo("n01_0.JPEG"))
     assert "has no label, only jpeg." in refusal(tmp_path, "train")
-    assert "is to be unpacked into class folders" in refusal(tmp_path, "train")
+    assert "Unpack plain images into class folders" in refusal(tmp_path, "train")

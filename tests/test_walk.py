@@ -213,7 +213,7 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     (root / "train/a/sub").chmod(0)
     assert found_without_rights(root) == {
         "train/a/1.JPEG": f"[Errno 13] Permission denied: '{root}/train/a/1.JPEG'",
-        "train/a/sub": "a folder that may not be read",
+        "train/a/sub": "a folder without read permission",
     }
     (root / "train/b").chmod(0)
     expected = f"The folder {root}/train/b cannot be read (Permission denied). Allow reading"

@@ -188,7 +188,7 @@ def test_folders_with_images_win_over_a_tar(
     plant(tmp_path, "train/a/0.JPEG", "train/b/1.JPEG", **{f"{place}{name}": CLASS_TARS})
     assert images(open_dataset(tmp_path, "train")) == ["0", "1"]
     (line,) = said.messages
-    assert line == f"Reading the images in {tmp_path}/train; {tmp_path}/{place}{name} is left aside." or (
+    assert line == f"Reading the images in {tmp_path}/train; ignoring {tmp_path}/{place}{name}." or (
         place == "train/a/" and "Left out 1 file: 1 .tar." in line
     )
 
@@ -210,7 +210,7 @@ def test_the_validation_archive_inside_or_beside_its_folder(
     dataset = open_dataset(tmp_path, "val")
     assert images(dataset) == ["v1"]
     assert ((dataset.container < 0).all(), len(said.messages)) == (extracted, 1)
-    assert ("is left aside" if extracted else "Left out 1 file: 1 .me") in said.text
+    assert ("ignoring" if extracted else "Left out 1 file: 1 .me") in said.text
 
 
 def test_a_folder_called_like_a_shard(tmp_path: Path) -> None:

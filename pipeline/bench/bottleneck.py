@@ -1,6 +1,6 @@
 """Is loading the bottleneck? The training step on a cached batch, the loader alone, and both together, in turns.
 
-Measured as `conditions.py` says. The step comes in as a function: training lies beyond this package.
+`conditions.py` sets the conditions. The step comes in as a function: this package knows nothing of training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_LOSS = 0.02  # training may be slower by this before loading is to blame
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """Rates of the three, and where the time of a step goes once they run together."""
+    """Rates of the three, and where a step's time goes when both run together."""
 
     step: Figures  # on a cached batch
     loader: Figures  # alone
@@ -33,7 +33,7 @@ class Bottleneck:
 
 
 def measure_bottleneck(bench: Bench, train_step: TrainStep, progress: Progress) -> Bottleneck:
-    """Training as it is, beside training whose data is free."""
+    """Measure training as it is, beside training whose data is free."""
     bench.fill()
     batch = next(iter(bench.loader(bench.warm_sample, bench.settings)))
     cached = replace(batch, images=batch.images.clone())  # out of DALI's memory
@@ -58,7 +58,7 @@ def verdict(kept: Ratio, waiting: float, step: Figures, loader: Figures) -> str:
     if kept.median >= 1 - NO_LOSS:
         return f"Loading is not the bottleneck: {speed}."
     if kept.high >= 1:
-        return f"It cannot be told whether loading is the bottleneck: {speed}, but rounds differ by more."
+        return f"It is unclear whether loading is the bottleneck: {speed}, but rounds differ by more."
     if loader.images_per_second < step.images_per_second:
         why = "alone the loader is slower than the step"
     else:
@@ -73,7 +73,7 @@ def _cached_steps(train_step: TrainStep, cached: Batch, loader: Loader) -> Batch
 
 
 def _together(bench: Bench, train_step: TrainStep, waits: list[float]) -> Window:
-    """A window of training; appends the share of it that was spent waiting for batches."""
+    """Measure a window of training; append the share of it that was spent waiting for batches to `waits`."""
     waited: list[float] = []  # of each step
 
     def steps(loader: Loader) -> Batches:
@@ -87,7 +87,7 @@ def _together(bench: Bench, train_step: TrainStep, waits: list[float]) -> Window
 
 
 def _timed(batches: Iterator[Batch], waited: list[float]) -> Iterator[Batch]:
-    """The same batches; how long each was waited for is noted."""
+    """Pass the batches on, and note in `waited` how long each took to come."""
     while True:
         asked = time.perf_counter()
         batch = next(batches, None)

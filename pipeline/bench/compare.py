@@ -1,6 +1,6 @@
 """Our loader beside torch's DataLoader with Pillow, on the spot: the same images, crops and flips, taking turns.
 
-Measured as `conditions.py` says; the peer itself is `peer.py`. More loaders stand in `benchmarks/`.
+`conditions.py` sets the conditions; the peer itself is `peer.py`. `benchmarks/` has more loaders.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .peer import pillow_batches, worker_counts
 from .stages import loader_stage
 from .windows import Batches, Figures, Ratio, Window, measure, ratio, summarise, take_turns
 
-PEERS = {"resize then crop": False, "resize the crop alone": True}  # as torchvision's transforms; Pillow's best
+PEERS = {"resize then crop": False, "resize the crop alone": True}  # torchvision's transforms; Pillow at its best
 OURS = "alexnet"
-TRIALS = 2  # windows of each number of workers; the best one counts, so that a busy moment does not choose
+TRIALS = 2  # windows of each number of workers; the best one counts, so that a busy moment does not decide
 MEAN = np.full((CROP, CROP, 3), 120, np.float32)
 
 
 class PeerError(UserError):
-    """The other loader failed: unlike ours it does not survive an image that cannot be decoded."""
+    """The other loader failed: unlike ours, it does not survive an image that cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Peer:
     name: str
     workers: int  # processes
     trials: dict[int, float]  # images/s of the best window of each number of workers
-    figures: Figures  # of this process: cores and memory are without those of the workers
-    cores_per_1000_images_per_second: float  # without workers, so nothing is missing
+    figures: Figures  # of this process: cores and memory do not include the workers'
+    cores_per_1000_images_per_second: float  # measured without workers, so complete
     ours_is_times_as_fast: Ratio
     grey_levels_mean: float  # distance of the first batch's pixels from ours
     grey_levels_max: float
@@ -54,7 +54,7 @@ class Comparison:
 
 
 def compare_torch(bench: Bench, progress: Progress) -> Comparison:
-    """DataLoader with Pillow in both ways of resizing, each at its best number of workers, and ours, in turns."""
+    """Measure ours in turns with DataLoader and Pillow, which resizes in two ways, each with its best worker count."""
     bench.fill()
     with _one_torch_thread():
         trials = {name: _trials(bench, name, progress) for name in PEERS}
@@ -83,13 +83,13 @@ def compare_torch(bench: Bench, progress: Progress) -> Comparison:
 
 
 def _trials(bench: Bench, name: str, progress: Progress) -> dict[int, list[Window]]:
-    """Windows of each number of workers."""
+    """Measure windows of each number of workers."""
     contestants = {workers: partial(_window, bench, name, workers) for workers in worker_counts(num_cores())}
     return take_turns(contestants, TRIALS, partial(progress, f"workers, {name}"), discard=0)
 
 
 def _window(bench: Bench, name: str, workers: int) -> Window:
-    """One window that begins when every worker has been waited for twice."""
+    """Measure one window, which begins after two batches from every worker and four more."""
     batches = pillow_batches(
         bench.warm_sample,
         mean=MEAN,
@@ -113,13 +113,13 @@ def _window(bench: Bench, name: str, workers: int) -> Window:
             warm_up=4 + 2 * workers,
             device_id=bench.settings.device_id,
         )
-    except Exception as error:  # of Pillow, of torch, of a worker's death
+    except Exception as error:  # from Pillow, from torch, or a worker's death
         reason = str(error).strip().splitlines()[-1]
         raise PeerError(f"torch's DataLoader could not go on ({reason}). Leave --compare out.") from error
 
 
 def _distance(bench: Bench, name: str) -> tuple[float, float]:
-    """Mean and largest distance in grey levels of the first batch's pixels from ours."""
+    """Return the mean and largest distance, in grey levels, of the first batch's pixels from ours."""
     sample = bench.warm_sample
     loader = Loader(
         sample,
@@ -137,7 +137,7 @@ def _distance(bench: Bench, name: str) -> tuple[float, float]:
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """More would only stack batches, and burn the time that workers need."""
+    """Limit torch to one thread: more would only stack batches, and burn time that the workers need."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

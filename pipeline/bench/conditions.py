@@ -29,12 +29,12 @@ from ..treatment import Treatment
 from .page_cache import evict, fill
 from .windows import MIN_BATCHES, Batches, Window, measure
 
-Contents = Callable[[Loader], Batches]  # what is measured of a loader
+Contents = Callable[[Loader], Batches]  # the part of a loader to measure
 Progress = Callable[[str, int, int], None]  # what is measured, windows done, windows in all
 
-ENDLESS = 100_000  # epochs; no window reaches their end, and they are drawn one at a time
-SAMPLE_BYTES = 2**30  # so much of a data set is measured on, which fits the memory of any machine
-SAMPLE_BATCHES = 16  # but at least as many
+ENDLESS = 100_000  # epochs: more than any window takes, and drawn one at a time
+SAMPLE_BYTES = 2**30  # how much of a data set to measure on: it fits the memory of any machine
+SAMPLE_BATCHES = 16  # but at least this many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +51,19 @@ class Bench:
     _bad: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
 
     def sample(self, part: int) -> Dataset:
-        """Up to `SAMPLE_BYTES` of images, drawn at random; parts overlap only once there are no other images left."""
+        """Draw up to `SAMPLE_BYTES` of images at random; parts overlap only once no other images are left."""
         wanted = max(int(SAMPLE_BYTES / self.dataset.lengths.mean()), SAMPLE_BATCHES * self.batch_size)
         size = min(wanted, len(self.dataset))
         return self.dataset.subset(np.sort(self._order[np.arange(part * size, (part + 1) * size) % len(self._order)]))
 
     @cached_property
     def warm_sample(self) -> Dataset:
-        """What all warm windows read; `fill` has put it into memory, as far as it fits."""
+        """The images that all warm windows read; `fill` puts them into memory, as far as they fit."""
         return self.sample(0)
 
     @cached_property
     def num_bytes(self) -> int:
-        """Of the whole data set."""
+        """The size of the whole data set."""
         return int(self.dataset.lengths.sum())
 
     @cached_property
@@ -76,14 +76,14 @@ class Bench:
         return np.random.default_rng(self.seed).permutation(len(self.dataset))
 
     def bad(self, sample: Dataset) -> dict[int, str]:
-        """Images of a sample that could not be used, named once and not in every window."""
+        """Unusable images of a sample, kept so that each is reported once and not in every window."""
         return self._bad.setdefault(sample.fingerprint, {})
 
     def fill(self) -> None:
         fill(self.warm_sample, self.settings.readers)
 
     def loader(self, dataset: Dataset, settings: Settings) -> Loader:
-        """A loader with a mean image and lighting, as in training; their values make no difference to speed."""
+        """Make a loader with a mean image and lighting, as in training; their values do not affect the speed."""
         treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
         return Loader(
             dataset,
@@ -97,7 +97,7 @@ class Bench:
         )
 
     def warm(self, contents: Contents, settings: Settings | None = None) -> Window:
-        """A window whose images are in memory. Each is opened anew and begins once it runs steadily."""
+        """Measure a window whose images are in memory, with a new loader, once it runs steadily."""
         settings = settings or self.settings
         batches = contents(self.loader(self.warm_sample, settings))
         return measure(
@@ -105,8 +105,10 @@ class Bench:
         )
 
     def cold(self, contents: Contents, part: int, settings: Settings | None = None) -> tuple[Window, float | None]:
-        """A window whose images have been dropped from memory, which ends before one comes again; and the share of
-        their pages that stayed there, if the kernel says."""
+        """Measure a window whose images were dropped from memory, and end it before one of them repeats.
+
+        Also return the share of their pages that stayed in memory, if the kernel says.
+        """
         settings, sample = settings or self.settings, self.sample(part)
         stayed = evict(sample)
         loader = self.loader(sample, settings)
@@ -123,7 +125,7 @@ class Bench:
 
 
 def machine(device_id: int | None) -> dict[str, Any]:
-    """The hardware, and the versions that matter to a loader's speed."""
+    """Describe the hardware, and the versions that matter to a loader's speed."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())  # none on Arm
     return {
         "device": "cpu" if device_id is None else torch.cuda.get_device_name(device_id),
@@ -140,10 +142,10 @@ def machine(device_id: int | None) -> dict[str, Any]:
 
 
 def usable_cores() -> float:
-    """Cores, or what control groups grant of them."""
+    """The cores that this process may run on, or what control groups grant of them."""
     return min(num_cores(), core_quota())
 
 
 def _version_of(start: str) -> str:
-    """The version of the installed package whose name begins so: NVIDIA's end in the version of CUDA."""
+    """The version of the installed package whose name starts so: NVIDIA's names end in the CUDA version."""
     return next((d.version for d in metadata.distributions() if d.name.startswith(start)), "unknown")

@@ -1,6 +1,6 @@
 """What the loader's benchmark found, as one picture: stages, batch latency, the other loader, training, the sweep.
 
-After `result.py`; for people's eyes only. Every window is a dot, so that the spread can be seen.
+Comes after `result.py`; nothing depends on it. Every window is a dot, so that the spread shows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Entry = tuple[str, Figures, str]  # label, figures, colour
 
 
 def plot_bench(result: BenchResult, path: Path) -> None:
-    """Draw the result into `path`, PNG, PDF or SVG by its name; what was not measured takes no room."""
+    """Draw the result into `path`, as PNG, PDF or SVG by its suffix; what was not measured takes no room."""
     rows: list[Callable[[SubFigure], None]] = [lambda row: _plot_stages(row, result)]
     if result.comparison or result.bottleneck:
         rows.append(lambda row: _plot_beside(row, result))
@@ -59,7 +59,7 @@ def _plot_stages(panel: SubFigure, result: BenchResult) -> None:
 
 
 def _plot_rates(axes: Axes, entries: Sequence[Entry]) -> None:
-    """Medians and all windows on a logarithmic scale, from the top down."""
+    """Draw medians and all windows on a logarithmic scale, from the top down."""
     for place, (_, figures, colour) in enumerate(entries):
         axes.plot(
             [figures.low, figures.high], [place, place], color=colour, linewidth=7, alpha=0.25, solid_capstyle="round"
@@ -87,7 +87,7 @@ def _plot_rates(axes: Axes, entries: Sequence[Entry]) -> None:
 
 
 def _plot_bars(axes: Axes, entries: Sequence[Entry]) -> None:
-    """Bars of medians, a dot for each window, from the top down."""
+    """Draw bars of medians and a dot for each window, from the top down."""
     for place, (_, figures, colour) in enumerate(entries):
         axes.barh(place, figures.images_per_second, 0.62, color=colour)
         axes.plot(figures.windows, [place] * len(figures.windows), "o", color=INK, markersize=3, alpha=0.55)
@@ -107,7 +107,7 @@ def _plot_bars(axes: Axes, entries: Sequence[Entry]) -> None:
 
 
 def _plot_latency(axes: Axes, entries: Sequence[Entry]) -> None:
-    """The share of batches that were there after so many milliseconds."""
+    """Draw the share of batches that had arrived after each number of milliseconds."""
     for label, figures, colour in entries:
         text = f"{label}: half within {figures.latency_ms_p50:,.0f} ms, 99% within {figures.latency_ms_p99:,.0f}"
         axes.plot(figures.latency_ms_quantiles, range(101), color=colour, linewidth=2, label=text)
@@ -118,11 +118,11 @@ def _plot_latency(axes: Axes, entries: Sequence[Entry]) -> None:
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
     axes.tick_params(labelsize=9, labelcolor=MUTED)
     _bare(axes, "bottom")
-    _title(axes, "Batch latency", "the share of batches that were there by then")
+    _title(axes, "Batch latency", "the share of batches that had arrived by then")
 
 
 def _plot_beside(panel: SubFigure, result: BenchResult) -> None:
-    """The other loader, and training."""
+    """Draw the other loader, and training."""
     left, right = panel.subplots(1, 2, gridspec_kw={"wspace": 0.08})
     if found := result.comparison:
         others = [(f"DataLoader:\n{p.name},\nworkers: {p.workers}", p.figures, FAINT) for p in found.peers]
@@ -152,11 +152,11 @@ def _plot_sweep(panel: SubFigure, found: Sweep) -> None:
         _plot_option(axes, option, points, found.recommended.get(option))
     grid[0].set_ylim(0, 1.08 * max(point.gain.high for point in found.points))
     words = f"recommended (disc): {found.options}, together {found.gain}" if found.options else "none is clearly better"
-    _title(grid[0], "Other settings, times as fast as the one in force (ring)", words)
+    _title(grid[0], "Other settings, times as fast as the current one (ring)", words)
 
 
 def _plot_option(axes: Axes, option: str, points: Sequence[Point], recommended: float | None) -> None:
-    """Medians over the rounds, and their range; what was in force is a ring, what is recommended a disc."""
+    """Draw medians over the rounds, and their range: the current value is a ring, the recommended one a disc."""
     values, places = [p.value for p in points], np.arange(len(points))
     axes.axhline(1, color=MUTED, linewidth=0.8)
     axes.vlines(

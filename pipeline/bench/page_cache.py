@@ -1,9 +1,9 @@
-"""Getting a data set's files into the kernel's page cache or out of it, without root, and seeing what is there.
+"""Put a data set's files into the kernel's page cache or drop them from it, without root, and see what is there.
 
-`conditions.py` measures cold and warm with it. `posix_fadvise` asks the kernel to forget pages; it keeps those that are
-dirty or that a process has mapped, and file systems with memory of their own (tmpfs, ZFS, a network's server) keep
-theirs. So `mincore` is asked what stayed. Three caches remain that cannot be emptied without root, nor looked into: the
-kernel's names and inodes, the disk's own cache, and a hypervisor's.
+`conditions.py` uses it to measure cold and warm. `posix_fadvise` asks the kernel to forget pages; it keeps those that
+are dirty or mapped by a process, and file systems with memory of their own (tmpfs, ZFS, a network's server) keep
+theirs. So `mincore` checks what stayed. Three caches can be neither emptied nor examined without root: the kernel's
+names and inodes, the disk's own cache, and a hypervisor's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..dataset.images import Dataset
 
-Extents = list[tuple[int, int]]  # offset, that of a page, and length in bytes
+Extents = list[tuple[int, int]]  # offset (where a page begins) and length, in bytes
 MOUNTS = Path("/proc/self/mountinfo")
 LARGEST_FOLIO = 512 * mmap.PAGESIZE  # pages that the kernel keeps together or not at all
 
@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def fill(dataset: Dataset, readers: int) -> None:
-    """Read every image once; those that cannot be read are left to the loader."""
+    """Read every image once; leave those that cannot be read to the loader."""
 
     def read(indices: range) -> None:
         for i in indices:
@@ -41,22 +41,22 @@ def fill(dataset: Dataset, readers: int) -> None:
 
 
 def evict(dataset: Dataset) -> float | None:
-    """Drop the images from memory; returns the share of their pages that stayed, as `resident_share` does."""
+    """Drop the images from memory; return the share of their pages that stayed, as `resident_share` does."""
     for descriptor, extents in _open_files(dataset):
         _forget(descriptor, extents, mmap.PAGESIZE)
         stayed = _count_resident(descriptor, extents)
         if stayed:
             with suppress(OSError):
                 os.fdatasync(descriptor)  # dirty pages cannot be dropped
-        if stayed != 0:  # or that is not known; folios may be shared with what lies around the images
+        if stayed != 0:  # or None, unknown; a folio may reach beyond the images
             _forget(descriptor, extents, LARGEST_FOLIO)
     return resident_share(dataset)
 
 
 def resident_share(dataset: Dataset) -> float | None:
-    """The share of the images' pages that is in memory; None where the kernel does not say.
+    """Return the share of the images' pages that is in memory; None if the kernel does not say.
 
-    It tells only who owns a file or may write it; for others `mincore` claims that everything is there.
+    It tells only those who own a file or may write it; to others `mincore` claims that everything is there.
     """
     pages = resident = 0
     for descriptor, extents in _open_files(dataset):
@@ -67,18 +67,18 @@ def resident_share(dataset: Dataset) -> float | None:
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that holds `path`, such as ext4, or "unknown"."""
+    """Return the type of the file system that holds `path`, such as ext4, or "unknown"."""
     found = ("", "unknown")
     for line in MOUNTS.read_text().splitlines() if MOUNTS.exists() else ():
         mount, _, kind = line.partition(" - ")
         point = mount.split()[4].replace("\\040", " ")
-        if path.resolve().is_relative_to(point) and len(point) >= len(found[0]):  # the later one hides the earlier
+        if path.resolve().is_relative_to(point) and len(point) >= len(found[0]):  # a later mount hides an earlier one
             found = (point, kind.split()[0])
     return found[1]
 
 
 def _open_files(dataset: Dataset) -> Iterator[tuple[int, Extents]]:
-    """Every file that holds images and can be opened: a descriptor, and where they are in it."""
+    """Yield every file that holds images and can be opened: a descriptor, and where they are in it."""
     for path, members in _files(dataset):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -93,7 +93,7 @@ def _open_files(dataset: Dataset) -> Iterator[tuple[int, Extents]]:
 
 
 def _files(dataset: Dataset) -> Iterator[tuple[Path, list[tuple[int, int]]]]:
-    """Every file, and from which byte to which its images reach; beginnings are those of pages."""
+    """Yield every file, and the byte ranges of its images; each starts where a page does."""
     starts = dataset.offsets // mmap.PAGESIZE * mmap.PAGESIZE
     spans = np.stack([starts, dataset.offsets + dataset.lengths], axis=1)
     order = np.argsort(dataset.container, kind="stable").tolist()
@@ -105,14 +105,14 @@ def _files(dataset: Dataset) -> Iterator[tuple[Path, list[tuple[int, int]]]]:
 
 
 def _forget(descriptor: int, extents: Extents, unit: int) -> None:
-    """Drop every `unit` of bytes that the extents touch: what is named in part, the kernel keeps."""
+    """Drop every `unit` of bytes that the extents touch, whole: the kernel keeps what is named in part."""
     for first, last in {(offset // unit, (offset + length - 1) // unit) for offset, length in extents}:
         os.posix_fadvise(descriptor, first * unit, (last + 1 - first) * unit, os.POSIX_FADV_DONTNEED)
 
 
 def _count_resident(descriptor: int, extents: Extents) -> int | None:
-    """How many of the pages are in memory; None where the kernel does not say (`can_do_mincore` in its mm/mincore.c)
-    or the file system knows no maps."""
+    """Return how many of the pages are in memory; None if the kernel does not say (`can_do_mincore` in its
+    mm/mincore.c) or the file system cannot map files."""
     owner = os.fstat(descriptor).st_uid
     if os.geteuid() not in (0, owner) and not os.access(f"/proc/self/fd/{descriptor}", os.W_OK):
         return None

@@ -1,4 +1,4 @@
-"""The loader that most people have, given our plan: torch's DataLoader with Pillow.
+"""The loader that most people use, following our plan: torch's DataLoader with Pillow.
 
 `compare.py` and `benchmarks/with_pillow.py` measure it beside ours. Its worker processes import this module, so it must
 not import DALI.
@@ -76,7 +76,7 @@ def pillow_batches(
     region: bool = False,
     device_id: int | None = None,
 ) -> PillowBatches:
-    """Batches, float32 (B, 3, 224, 224), channels last like ours, and their indices (B,), epoch after epoch.
+    """Yield batches, float32 (B, 3, 224, 224), channels last like ours, and their indices (B,), epoch after epoch.
 
     As in PyTorch's own ImageNet example: `workers` processes, or none, and pinned memory on the way to a GPU.
     """
@@ -93,5 +93,5 @@ def pillow_batches(
 
 
 def worker_counts(cores: int) -> list[int]:
-    """Numbers of worker processes worth trying: none, the powers of two, and one for each core."""
+    """Return the numbers of worker processes worth trying: none, the powers of two, and one for each core."""
     return sorted({0, *(2**k for k in range(cores.bit_length()) if 2**k < cores), cores})

@@ -20,7 +20,7 @@ from .windows import Figures
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One run. `stages` are the loader's parts, warm; the last three are None where they were not asked for."""
+    """One run. `stages` are the loader's parts, warm; None stands for what was not asked for."""
 
     stages: tuple[Figures, ...]
     cold: tuple[Figures, ...]
@@ -48,9 +48,9 @@ def bench_loader(
     sweeps: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> BenchResult:
-    """The stages from memory and from the disk, and what else is asked for."""
+    """Measure the stages from memory and from the disk, and whatever else is asked for."""
     on_gpu = bench.settings.device_id is not None
-    facts = machine(bench.settings.device_id)  # the load before anything is measured
+    facts = machine(bench.settings.device_id)  # first: measuring raises the load
     stages, share_of_decode = measure_warm(bench, progress)
     cold, cache = measure_cold(bench, progress)
     data = describe_dataset(bench)

@@ -32,9 +32,9 @@ from .conditions import Bench, Progress, usable_cores
 from .page_cache import file_system, resident_share
 from .windows import Batches, Figures, Ratio, Window, ratio, summarise, take_turns
 
-SIZED_IMAGES = 256  # as many are looked at for the mean size
+SIZED_IMAGES = 256  # how many to look at for the mean size
 NEAR = 0.9  # rates closer than this count as alike
-UNQUIET = 0.3  # windows so far apart, as a share of the median, or so many cores in use, are worth a warning
+NOISY = 0.3  # warn if windows are this far apart (share of the median) or this share of the cores is busy
 
 Limit = Literal["reading", "decoding", "resampling", "hand-off"]
 LIMITS: dict[Limit, str] = {
@@ -47,7 +47,7 @@ LIMITS: dict[Limit, str] = {
 
 @dataclass(frozen=True)
 class PageCache:
-    """Where the images were in each window: shares of their pages in memory, None where the kernel did not say."""
+    """Where the images were in each window: shares of their pages in memory, None if the kernel did not say."""
 
     file_system: str
     resident_warm: float | None  # after all of them were read
@@ -89,16 +89,16 @@ def pipeline_stage(loader: Loader) -> Batches:
 
 def loader_stage(loader: Loader) -> Batches:
     for batch in loader:
-        batch.images[:, :, 0, 0].sum()  # one pixel of each image, so that they are really there
+        batch.images[:, :, 0, 0].sum()  # touch a pixel of each image, to be sure that they are there
         yield batch.indices
 
 
 STAGES = {"read": read_stage, "decode": decode_stage, "pipeline": pipeline_stage, "loader": loader_stage}
-COLD_STAGES = ("read", "loader")  # what lies between them does not care where the bytes came from
+COLD_STAGES = ("read", "loader")  # to those between, it makes no difference where the bytes came from
 
 
 def measure_warm(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...], Ratio]:
-    """Every stage, and how fast the loader is beside decoding alone."""
+    """Measure every stage, and how fast the loader is relative to decoding alone."""
     bench.fill()
     contestants = {name: partial(bench.warm, contents) for name, contents in STAGES.items()}
     windows = take_turns(contestants, bench.rounds, partial(progress, "stages"))
@@ -107,7 +107,7 @@ def measure_warm(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...],
 
 
 def measure_cold(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...], PageCache]:
-    """The stages that wait for the disk, each window on images of its own where there are enough."""
+    """Measure the stages that wait for the disk, each window on images of its own if there are enough."""
     warm, parts, stayed = resident_share(bench.warm_sample), count(1), []
 
     def window(name: str) -> Window:
@@ -134,9 +134,9 @@ def measure_cold(bench: Bench, progress: Progress) -> tuple[tuple[Figures, ...],
 
 
 def limit(stages: Sequence[Figures], on_gpu: bool) -> Limit:
-    """What holds the loader back when it reads from memory.
+    """Say what holds the loader back when it reads from memory.
 
-    On a GPU that is the first part that is no faster than the whole, on a CPU the part that takes most of its time.
+    On a GPU that is the first part that is no faster than the whole; on a CPU, the part that takes most of its time.
     """
     speed = {s.name: s.images_per_second for s in stages}
     if speed["loader"] > NEAR * speed["read"]:
@@ -150,7 +150,7 @@ def limit(stages: Sequence[Figures], on_gpu: bool) -> Limit:
 
 
 def processor_shares(stages: Sequence[Figures]) -> dict[Limit, float]:
-    """Shares of the loader's processor time on a CPU, largest first. Neighbours disturb that time less than rates."""
+    """Return shares of the loader's processor time on a CPU, largest first. Other processes disturb rates far more."""
     cost = {s.name: s.cores_per_1000_images_per_second for s in stages}
     parts: dict[Limit, float] = {
         "reading": cost["read"],
@@ -161,12 +161,12 @@ def processor_shares(stages: Sequence[Figures]) -> dict[Limit, float]:
 
 
 def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
-    """The limit in words; `load` is how many other processes wanted a core before the start."""
+    """Put the limit into words; `load` is how many other processes wanted a core before the start."""
     words, spread = LIMITS[limit(stages, on_gpu)], max(stage.spread for stage in stages)
     if not on_gpu:
         shares = (f"{part} {share:.0%}" for part, share in processor_shares(stages).items())
         words += f"; processor time: {', '.join(shares)}"
-    if spread > UNQUIET or load > UNQUIET * usable_cores():
+    if spread > NOISY or load > NOISY * usable_cores():
         words += (
             f". The machine was not quiet: a load of {load:.1f} before the start, "
             f"windows of one stage up to {spread:.0%} apart"
@@ -175,7 +175,7 @@ def verdict(stages: Sequence[Figures], on_gpu: bool, load: float) -> str:
 
 
 def describe_dataset(bench: Bench) -> dict[str, Any]:
-    """What was read; sizes are means, the megapixels those of some images."""
+    """Describe what was read; sizes are means, the megapixels over some of the images."""
     dataset, sample, pixels = bench.dataset, bench.warm_sample, []
     for i in np.unique(np.linspace(0, len(sample) - 1, SIZED_IMAGES).astype(int)):
         with suppress(BadImage):

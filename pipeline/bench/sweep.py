@@ -1,8 +1,8 @@
 """Which settings suit this machine: options tried one after the other, and a recommendation that was checked.
 
-Measured as `conditions.py` says. Each option's values take turns with the one in force, which is replaced only by one
-that was faster in every round, and by enough. What comes out at the end is measured once more against what it began
-with, in windows that chose nothing, and is recommended only if it wins again.
+`conditions.py` sets the conditions. The values of an option take turns with the current one; only a value that was
+faster in every round, and by enough, replaces it. The final settings then meet the original ones in new windows, which
+had no say in the choice, and are recommended only if they win again.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ FACTORS = {"threads": (0.25, 0.5, 1, 1.5, 2), "readers": (0.25, 0.5, 1, 2, 4), "
 
 @dataclass(frozen=True)
 class Point:
-    """One value of one option, the others as they were then."""
+    """One value of one option, with the others as they were at the time."""
 
     option: str  # as in Settings
     value: float
-    in_force: bool  # before this option was tried
+    in_force: bool  # the current value when this option was tried
     images_per_second: float
     low: float
     high: float
     cores: float
     latency_ms_p99: float
-    gain: Ratio  # against the value in force
+    gain: Ratio  # against the current value
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that was tried, and what came out."""
+    """Everything that was tried, and what came out."""
 
     cold: bool  # measured from the disk, as training will read
     points: tuple[Point, ...]
-    recommended: dict[str, float]  # the options that should differ; empty: none is clearly better
+    recommended: dict[str, float]  # the options to change; empty if no value is clearly better
     before: float  # images/s
     after: float  # images/s, in the final comparison; `before` if nothing is recommended
     gain: Ratio | None  # in that comparison; None if there was nothing to compare
-    options: str  # the recommended ones as they are typed
+    options: str  # the recommended ones, as one types them
 
 
 def sweep(bench: Bench, progress: Progress) -> Sweep:
-    """Try `hw_decoder_load` (on a GPU), threads, readers and prefetch, each beginning with what won before."""
+    """Try `hw_decoder_load` (on a GPU), threads, readers and prefetch, each starting from what won before."""
     cold = not bench.fits_in_memory
     bench.fill()
     settings, points = bench.settings, list[Point]()
@@ -66,7 +66,7 @@ def sweep(bench: Bench, progress: Progress) -> Sweep:
 
 
 def candidates(settings: Settings) -> dict[str, list[Any]]:
-    """The values to try of each option, those in force among them."""
+    """Return the values of each option to try, including the current one."""
     tried: dict[str, list[Any]] = {}
     if settings.device_id is not None:
         tried["hw_decoder_load"] = sorted({*LOADS, settings.hw_decoder_load})
@@ -77,14 +77,14 @@ def candidates(settings: Settings) -> dict[str, list[Any]]:
 
 
 def winner(gains: Sequence[Ratio]) -> int | None:
-    """The cheapest, which comes first, of those that are clearly better and hardly worse than the best, if any is."""
+    """Return the first, so the cheapest, that is clearly better and close to the best; None if none is better."""
     better = [i for i, gain in enumerate(gains) if is_clear(gain)]
     best = max((gains[i].median for i in better), default=0)
     return next((i for i in better if gains[i].median * WORTH_IT > best), None)
 
 
 def is_clear(gain: Ratio) -> bool:
-    """Faster in every round, and by enough."""
+    """Return whether it was faster in every round, and by enough."""
     return gain.low > 1 and gain.median > WORTH_IT
 
 

@@ -1,6 +1,6 @@
-"""From what was measured of the loader to the options that would change it.
+"""Which options would make the loader faster, judging by its measurements.
 
-After `stages.py`, whose figures are read here; `result.py` keeps the result.
+`stages.py` provides the figures; `result.py` keeps the result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .stages import NEAR, Limit, PageCache, limit
 from .windows import Figures
 
 PACKED_MEGAPIXELS = 0.07  # more than the 256-squares that `alexnet pack` makes
-UNEVEN = 3  # times the median: how late the latest of a hundred batches may be
+UNEVEN = 3  # times the median: how long one batch in a hundred may take
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Symptom:
 def symptoms(
     stages: Sequence[Figures], cold: Sequence[Figures], cache: PageCache, on_gpu: bool, data: Mapping[str, Any]
 ) -> tuple[Symptom, ...]:
-    """Every symptom, present or not: disk, CPU, GPU, hand-off; `data` is what `describe_dataset` returns."""
+    """Return every symptom, present or not: disk, CPU, GPU, hand-off; `data` is what `describe_dataset` returns."""
     warm, held_by = {s.name: s for s in stages}, limit(stages, on_gpu)
     read_from_disk = next(s for s in cold if s.name == "read")
     large = data["image_megapixels"] > PACKED_MEGAPIXELS
@@ -69,7 +69,7 @@ def _disk_symptoms(
 def _processor_symptoms(
     loader: Figures, held_by: Limit, on_gpu: bool, less_decoding: Sequence[str]
 ) -> tuple[Symptom, ...]:
-    """Of the CPU's cores, and of a GPU that they wait for."""
+    """Symptoms of the CPU's cores, and of a GPU that they wait for."""
     cores = usable_cores()
     idle = max(min(loader.idle_cores, cores - loader.cores), 0)
     waits_idle = held_by in ("decoding", "resampling") and idle > (1 - NEAR) * cores
@@ -90,7 +90,7 @@ def _processor_symptoms(
         ),
         Symptom(
             "GPU",
-            "cores are idle, so it waits for the GPU",
+            "cores are idle, so the loader waits for the GPU",
             f"{idle:.1f} of {cores:g} cores idle" if on_gpu else "no GPU in use",
             waits_idle and on_gpu,
             "other --hw-decoder-load, by --sweep; more --threads",
@@ -111,7 +111,7 @@ def _hand_off_symptoms(warm: Mapping[str, Figures], held_by: Limit, on_gpu: bool
         ),
         Symptom(
             "hand-off",
-            f"one batch in a hundred takes over {UNEVEN} times as long as most",
+            f"one batch in a hundred takes over {UNEVEN} times as long as the median",
             f"{loader.latency_ms_p99:.0f} against {loader.latency_ms_p50:.0f} ms",
             loader.latency_ms_p99 > UNEVEN * loader.latency_ms_p50,
             "more --prefetch",

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
 
-Batches = Generator[NDArray[np.int64], None, None]  # the images of each batch, (b,), as soon as it is there
+Batches = Generator[NDArray[np.int64], None, None]  # the images of each batch, (b,), as soon as it arrives
 Name = TypeVar("Name")
 
-MIN_BATCHES = 3  # a window takes as many even if they outlast it
+MIN_BATCHES = 3  # a window takes at least this many, however long they take
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Window:
     seconds: float
     cpu_seconds: float  # of all threads of this process
     idle_seconds: float  # of the cores it may run on
-    latencies: tuple[float, ...]  # seconds that each batch was waited for
+    latencies: tuple[float, ...]  # seconds spent waiting for each batch
     peak_rss_bytes: int  # of this process since the window was opened
     gpu_bytes: int = 0  # in use on the GPU at its end, by everyone
 
@@ -89,12 +89,12 @@ class Ratio:
 def measure(
     batches: Batches, dataset: Dataset, *, seconds: float, warm_up: int, most: float = inf, device_id: int | None = None
 ) -> Window:
-    """One window over `batches`, after `warm_up` of them that fill the queues; then they are closed.
+    """Measure one window over `batches`, after `warm_up` of them that fill the queues; then close them.
 
-    It takes `most` of them at most, begins and ends with the arrival of one, and more must follow: where they end, the
-    last have been worked on before. On a GPU all work asked for is waited for at both ends.
+    The window takes up to `most` batches, and begins and ends as one arrives. More must follow: towards an end, batches
+    come from full queues and look too fast. On a GPU both ends wait for all work begun.
     """
-    _forget_peak_rss()
+    _reset_peak_rss()
     with closing(batches):
         for _ in range(warm_up):
             next(batches)
@@ -122,7 +122,7 @@ def take_turns(
     progress: Callable[[int, int], None],
     discard: int = 1,
 ) -> dict[Name, list[Window]]:
-    """`rounds` windows of each, in reverse order every other round, after `discard` rounds that do not count."""
+    """Measure `rounds` windows of each, reversing the order every round, after `discard` rounds that do not count."""
     windows: dict[Name, list[Window]] = {name: [] for name in contestants}
     done, total = 0, (discard + rounds) * len(contestants)
     for turn in range(discard + rounds):
@@ -161,7 +161,7 @@ def summarise(name: str, windows: Sequence[Window]) -> Figures:
 
 
 def ratio(ours: Sequence[Window], theirs: Sequence[Window]) -> Ratio:
-    """How many times as fast as theirs ours are."""
+    """Return how many times as fast ours are as theirs."""
     ratios = [a.images_per_second / b.images_per_second for a, b in zip(ours, theirs, strict=True)]
     return Ratio(median(ratios), min(ratios), max(ratios))
 
@@ -172,7 +172,7 @@ def _synchronize(device_id: int | None) -> None:
 
 
 def _idle_seconds() -> float:
-    """Of all cores that this process may run on, since the machine was started; waiting for a disk is idle too."""
+    """Idle time of all cores that this process may run on, since boot; waiting for a disk is idle too."""
     lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
     ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in ours) / os.sysconf("SC_CLK_TCK")
@@ -185,6 +185,6 @@ def _gpu_bytes(device_id: int | None) -> int:
     return total - free
 
 
-def _forget_peak_rss() -> None:
-    with suppress(OSError):  # where that is forbidden, the peak is that of the process's whole life
+def _reset_peak_rss() -> None:
+    with suppress(OSError):  # if that is forbidden, the peak covers the life of the process
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""Which images a data set holds, and where their bytes lie: from a folder to a `Dataset`.
+"""Which images a data set holds, and where their bytes are: from a folder to a `Dataset`.
 
 Reading order: `images.py` (the `Dataset` itself), `regular.py` (only regular files are opened), `names.py` (what file
 names say), `classes.py` (class names and their order), `labels.py` (labels of a validation set without class folders),

@@ -1,7 +1,7 @@
-"""The members of tar archives and where they lie, with every header checked.
+"""The members of tar archives and where they are, with every header checked.
 
-Between `layouts.py` and `shards.py`, which know what members mean, and Python's `tarfile`, which a damaged header can
-make read gigabytes, go backwards, or take the damage for the end of the archive.
+`layouts.py` and `shards.py` know what the members mean. Python's `tarfile` needs watching: a damaged header can make it
+read gigabytes, go backwards, or take the damage for the end of the archive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import DatasetError
 from .regular import NotRegular, open_regular
 
-MAX_HEADER = 1 << 20  # bytes of a long name or of extended headers; true ones have a few hundred
+MAX_HEADER = 1 << 20  # bytes of a long name or of extended headers; real ones have a few hundred
 
 
 class _HeaderFile(io.BufferedReader):
@@ -28,7 +28,7 @@ class _HeaderFile(io.BufferedReader):
 
 
 def open_archive(path: Path) -> int:
-    """A descriptor to read the archive from."""
+    """Open the archive; return a descriptor."""
     try:
         return open_regular(path)
     except NotRegular as error:
@@ -39,14 +39,14 @@ def archive_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        os.close(open_archive(path))  # says what is there instead
+        os.close(open_archive(path))  # raises DatasetError if something else is there
         raise
 
 
 def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute.
+    """Yield the files of a tar, or of the tar that begins at byte `start` of a larger one; offsets are absolute.
 
-    Raise `DatasetError` where it is not a complete, uncompressed tar.
+    Raise `DatasetError` if it is not a complete, uncompressed tar.
     """
     end = archive_size(path) if end is None else end
     with _HeaderFile(io.FileIO(open_archive(path))) as file:
@@ -56,15 +56,15 @@ def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarf
                 yield from _checked(tar, start, end)
                 file.seek(tar.offset)
                 if tar.offset + tarfile.BLOCKSIZE > end or any(file.read(tarfile.BLOCKSIZE)):
-                    raise tarfile.ReadError(f"no end mark at byte {tar.offset - start}")  # tarfile calls this an end
-        except (tarfile.TarError, ValueError, LookupError, RecursionError) as error:  # as damage would have it
+                    raise tarfile.ReadError(f"no end mark at byte {tar.offset - start}")  # tarfile accepts that
+        except (tarfile.TarError, ValueError, LookupError, RecursionError) as error:  # it depends on the damage
             hint = "It is truncated or not a plain tar; copy it again."
             raise DatasetError(f"The archive {path} cannot be read ({error}). {hint}") from error
 
 
 def _checked(tar: tarfile.TarFile, before: int, end: int) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # or it would keep a million of them
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep a million of them
         if tar.offset <= before or member.size < 0:
             raise tarfile.ReadError(f"{member.name} has {member.size} bytes")
         before = tar.offset

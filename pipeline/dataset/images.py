@@ -1,9 +1,9 @@
-"""A data set in memory: where the bytes of each image lie, and its label.
+"""A data set in memory: where the bytes of each image are, and its label.
 
 A `Dataset` is a list of extents (container, offset, length, label) and the class names. An image is a plain file, or a
 stretch of bytes inside a tar archive, read in place: nothing is decoded or unpacked here. An entry that should be an
-image but is no readable file has a length of 0. `layouts.py` fills these in, `index.py` keeps them in a file,
-`open.py` does both.
+image but is not a readable file has a length of 0. `layouts.py` makes data sets, `index.py` keeps them in files,
+`open.py` uses both.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits over class names, image names, lengths and labels: what the images are, not where they lie."""
+        """32 hex digits over class names, image names, lengths and labels: what the images are, not where."""
         digest = hashlib.blake2b(digest_size=16)
         classes = "\n".join(self.classes).encode("utf-8", "surrogateescape")
         for part in (classes, self.names.blob, self.names.ends, self.lengths, self.labels):
@@ -79,15 +79,14 @@ class Dataset:
         return digest.hexdigest()
 
     def name(self, i: int) -> str:
-        """The image's name for people: its path below the root, or `archive:member`."""
+        """Return the image's name for people: its path below the root, or `archive:member`."""
         where = int(self.container[i])
         return self.names[i] if where < 0 else f"{self.containers[where].name}:{self.names[i]}"
 
     def read(self, i: int) -> NDArray[np.uint8]:
-        """The encoded bytes of image i, uint8 (length,). Safe to call from many threads.
+        """Return the encoded bytes of image i, uint8 (length,). Safe to call from many threads.
 
-        Raise OSError when the file is gone, `NotRegular` when it is something else, `DatasetError` when its size is no
-        longer the one listed.
+        Raise OSError if the file is gone, `NotRegular` if it is something else, `DatasetError` if its size has changed.
         """
         where, length = int(self.container[i]), int(self.lengths[i])
         if where < 0:
@@ -95,12 +94,12 @@ class Dataset:
         else:
             data = os.pread(self._descriptor(where), length, int(self.offsets[i]))
         if len(data) != length:
-            hint = "start again with --rescan, which lists it anew"
+            hint = "start again with --rescan, which lists it again"
             raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed; {hint}")
         return np.frombuffer(data, np.uint8)
 
     def subset(self, indices: NDArray[np.int64]) -> Dataset:
-        """These images alone, in this order."""
+        """Return a data set of these images alone, in this order."""
         names = [self.names[i].encode("utf-8", "surrogateescape") for i in indices.tolist()]
         ends = np.cumsum([len(name) for name in names], dtype=np.int64)
         table = StringTable(np.frombuffer(b"".join(names), np.uint8), ends)

@@ -3,7 +3,7 @@
     a checksum of all that follows | a JSON text: stamp, root, classes, containers, fingerprint | the arrays
 
 Each part is an array in numpy's format (NEP 1). The arrays are mapped into memory, not read: fifteen million images
-are there in half a second, and processes on one machine share them.
+load in half a second, and processes on one machine share them.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .regular import open_regular
 
 log = logging.getLogger("alexnet")
 
-VERSION = 4  # of the file
-LISTING = 3  # of what a listing says of the same files; a pack's, which says what its shards say, stays
+VERSION = 4  # of the file format
+LISTING = 3  # of the rules that turn files into a list; a pack's index does not depend on them
 ARRAYS = ("labels", "container", "offsets", "lengths")
 
 
 def index_path(root: Path, split: Split) -> Path | None:
-    """Where the list of a split's images is kept; None without a cache folder."""
+    """Return where the list of a split's images is kept; None without a cache folder."""
     folder = cache_folder()
     return folder and folder / "index" / f"{_digest(os.fsencode(f'{root}|{split}'))}.index"
 
 
 def stamp_of(root: Path, split: Split, description: str, files: list[list[Any]]) -> str:
-    """A digest of what a listing depends on besides the folders that were read for it.
+    """Return a digest of what a listing depends on, besides the folders that were read for it.
 
     `description` is the layout's; `files` are the [path, modification time, size] that `Layout.stamp` gives.
     """
@@ -51,18 +51,18 @@ def keep_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int]
     try:
         save_index(path, stamp, dataset, folders)
     except OSError as error:
-        log.warning("The list of images could not be cached in %s (%s); it is made anew each time.", path, error)
+        log.warning("The list of images could not be cached in %s (%s); it is made again each time.", path, error)
 
 
 def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int] | None = None) -> None:
-    """Write the index; raise OSError where that fails, and leave what was there before.
+    """Write the index; if that fails, raise OSError and leave what was there before.
 
     `folders` are those that were read, with the times of their last change: a file that comes or goes changes one.
     """
     facts = {
         "stamp": stamp,
         "folders": folders or {},
-        "root": str(dataset.root),  # Kaggle's lies below the folder given
+        "root": str(dataset.root),  # Kaggle's is below the folder given
         "classes": dataset.classes,
         "containers": [str(c) for c in dataset.containers],
         "raw": dataset.raw,
@@ -81,7 +81,7 @@ def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int]
 
 
 def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
-    """The data set as it was saved; None where there is none of this stamp, or a folder has changed."""
+    """Load the data set as it was saved; return None if none has this stamp, or if a folder has changed."""
     try:
         with open(open_regular(path), "rb") as file:  # noqa: PTH123 (a descriptor)
             expected = int(np.load(file))
@@ -104,15 +104,15 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
         _check(dataset)
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy meets damage with errors of many kinds
-        log.warning("The cached list of images %s is damaged (%s); it is made anew.", path, error)
+    except Exception as error:  # damage makes numpy raise many kinds of errors
+        log.warning("The cached list of images %s is damaged (%s); making a new one.", path, error)
         return None
-    vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the cached property would find, from the same arrays
+    vars(dataset)["fingerprint"] = facts["fingerprint"]  # what the property would compute
     return dataset
 
 
 def _changed(folders: dict[str, int]) -> bool:
-    """Whether files have come or gone since these folders were read; only the folders themselves are looked at."""
+    """Return whether files have come or gone since these folders were read; look only at the folders themselves."""
     try:
         return any(os.stat(folder).st_mtime_ns != time for folder, time in folders.items())  # noqa: PTH116
     except OSError:
@@ -120,7 +120,7 @@ def _changed(folders: dict[str, int]) -> bool:
 
 
 def _check(dataset: Dataset) -> None:
-    """Raise ValueError at what cannot be. A pack's index may come from anyone: it must not point outside the pack."""
+    """Raise ValueError for impossible values. Anyone can have made a pack's index: it must stay within the pack."""
     limits = {
         "labels": (0, len(dataset.classes) - 1),
         "container": (0, len(dataset.containers) - 1) if dataset.containers else (-1, -1),
@@ -130,11 +130,11 @@ def _check(dataset: Dataset) -> None:
     for key, (low, high) in limits.items():
         array = getattr(dataset, key)
         if array.shape != dataset.names.ends.shape or array.min() < low or array.max() > high:
-            raise ValueError(f"its {key} cannot be")
+            raise ValueError(f"impossible {key}")
 
 
 def _map_array(file: BufferedReader) -> NDArray[Any]:
-    """The array that `np.save` wrote at the present position, mapped read-only; move the position behind it."""
+    """Map, read-only, the array that `np.save` wrote at the current position; move the position past it."""
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     start = file.tell()
@@ -144,7 +144,7 @@ def _map_array(file: BufferedReader) -> NDArray[Any]:
 
 
 def _checksum(file: BinaryIO, start: int) -> int:
-    """CRC-32 of a file from byte `start` to its end."""
+    """Return the CRC-32 of a file from byte `start` to its end."""
     file.seek(start)
     checksum = 0
     while part := file.read(1 << 24):

@@ -1,7 +1,7 @@
-"""The labels of a validation set without class folders, from Tiny ImageNet's, Kaggle's or the devkit's files; and what
-people call the classes.
+"""The labels of a validation set without class folders, from the files of Tiny ImageNet, Kaggle or the devkit; and the
+everyday names of classes.
 
-`layouts.py` lists the images, and takes their labels from here.
+`layouts.py` lists the images and takes their labels from here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 
 def val_labels(root: Path, folder: Path | None, names: Sequence[str]) -> list[str]:
-    """The class of each image, by its path in the data set; from whichever of the known files is there."""
+    """Return the class of each image from the first known file that is there; `names` are paths in the data set."""
     for file in label_files(root, folder):
         if file.name == ANNOTATIONS:  # Tiny ImageNet: name <tab> class <tab> box
             rows = (line.split("\t") for line in _text(file).split("\n"))
@@ -42,33 +42,33 @@ def val_labels(root: Path, folder: Path | None, names: Sequence[str]) -> list[st
 
 
 def label_files(root: Path, folder: Path | None) -> list[Path]:
-    """The files that `val_labels` may read, as far as they exist."""
+    """Return the files that `val_labels` may read, if they exist."""
     devkit = [place / name for place in _devkit_folders(root) for name in (GROUND_TRUTH, "meta.mat")]
-    solutions = [above / SOLUTION for above in (root, *root.parents[:3])]  # Kaggle's lies above its folders
+    solutions = [above / SOLUTION for above in (root, *root.parents[:3])]  # Kaggle's is above its folders
     files = [*([folder / ANNOTATIONS] if folder else []), *solutions, *devkit, root / f"{DEVKIT}.tar.gz"]
     return [file for file in files if file.is_file()]
 
 
 def _match(file: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) -> list[str]:
-    """The class of each image from rows of image and class.
+    """Return the class of each image from rows of image and class.
 
-    A row may say `NAME`, `./NAME`, `val/NAME` or `/anywhere/val/NAME`, with another extension or none: the longest end
-    of the image's path that a row ends in decides.
+    A row may say `NAME`, `./NAME`, `val/NAME` or `/anywhere/val/NAME`, with another extension or none: the row that
+    shares the longest end of the image's path decides.
     """
     ending = defaultdict[str, list[int]](list)  # rows by the ends of their paths
     for i, (path, name) in enumerate(rows):
         for end in _ends(path) if name else ():
             ending[end].append(i)
-    found = [next((ending[end] for end in _ends(name) if end in ending), []) for name in names]
+    found = [next((ending[end] for end in _ends(name) if end in ending), []) for name in names]  # longest end first
     if missing := [name for name, those in zip(names, found, strict=True) if not those]:
         which = f"{len(missing)} of {len(names)} validation images have no label in {file}, {missing[0]} among them"
         raise DatasetError(f"{which}. Add them to it, or remove the images.")
     image_of: dict[int, str] = {}
     for name, those in zip(names, found, strict=True):
         if len(said := sorted({rows[i][1] for i in those})) > 1:
-            raise DatasetError(f"{file} says both {said[0]!r} and {said[1]!r} of {name}. Correct it.")
+            raise DatasetError(f"{file} calls {name} both {said[0]!r} and {said[1]!r}. Correct it.")
         if (other := image_of.setdefault(those[0], name)) != name:
-            raise DatasetError(f"One line of {file} is of both {other} and {name}. Write their folders into it.")
+            raise DatasetError(f"One line of {file} fits both {other} and {name}. Add their folders to it.")
     return [rows[those[0]][1] for those in found]
 
 
@@ -84,7 +84,7 @@ def _text(file: Path) -> str:
 
 
 def _devkit_classes(root: Path, names: Sequence[str]) -> list[str]:
-    """The devkit gives one number a line, for the images in order of their names; meta.mat names the numbers."""
+    """Read the devkit: one number a line, for the images in order of their names; meta.mat names the numbers."""
     truth = _devkit_file(root, GROUND_TRUTH)
     if truth is None:
         wanted = f"{ANNOTATIONS}, {SOLUTION}, {GROUND_TRUTH} or {DEVKIT}.tar.gz"
@@ -103,7 +103,7 @@ def _devkit_classes(root: Path, names: Sequence[str]) -> list[str]:
 
 
 def _devkit_wnids(root: Path) -> dict[str, str]:
-    """Names of the numbers, as both are written."""
+    """Return the name of each class number; both are strings."""
     meta = _devkit_file(root, "meta.mat")
     if meta is None:
         hint = f"Put {DEVKIT}.tar.gz (or its data/meta.mat) into {root}."
@@ -111,7 +111,7 @@ def _devkit_wnids(root: Path) -> dict[str, str]:
     try:  # in a process of its own: a damaged file can crash scipy
         child = subprocess.run([sys.executable, "-c", READ_META], input=meta, capture_output=True, timeout=60)
         return dict(json.loads(child.stdout))
-    except (subprocess.TimeoutExpired, ValueError) as error:  # it said nothing, or nonsense
+    except (subprocess.TimeoutExpired, ValueError) as error:  # it printed nothing, or nonsense
         raise DatasetError(f"The devkit's meta.mat in {root} cannot be read; copy it again.") from error
 
 
@@ -147,9 +147,9 @@ WORD_FILES = ("words.txt", "synset_words.txt", "LOC_synset_mapping.txt")  # Tiny
 
 
 def class_words(root: Path, classes: Sequence[str]) -> dict[str, str]:
-    """What people call the classes, where a file in the data set's folder or just above says so.
+    """Return the everyday names of classes, if a file in the data set's folder or just above it has them.
 
-    Each line is a class and its words, with a tab between, or else a space.
+    Each of its lines is a class and its words, separated by a tab, or else by a space.
     """
     for above in (root, *root.parents[:3]):
         for name in WORD_FILES:

@@ -1,6 +1,6 @@
-"""The layouts in which data sets are found: class folders, the original ILSVRC archives, WebDataset shards.
+"""The known layouts of data sets: class folders, the original ILSVRC archives, WebDataset shards.
 
-`find_layout` says which of them a split has; the `Layout` can list its images into a `Dataset`, and has a cheap stamp
+`find_layout` says which of them a split has. A `Layout` can list its images into a `Dataset`, and has a cheap stamp
 that changes when files come or go. `open.py` keeps the list under that stamp.
 """
 
@@ -42,14 +42,14 @@ log = logging.getLogger("alexnet")
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a split lies on disk. Listing its images fills `folders` and `left_out`."""
+    """How a split is laid out on disk. Listing its images fills `folders` and `left_out`."""
 
     describe: str
-    list_images: Callable[[bool], Dataset]  # True: ignore an index that lies beside archives
-    stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of what would change
-    list_classes: Callable[[], list[str]] | None = None  # where that takes less time than listing the images
-    folders: dict[str, int] = field(default_factory=dict)  # that were read, and when each had changed, in ns
-    left_out: Counter[str] = field(default_factory=Counter)  # files that are no images, by extension
+    list_images: Callable[[bool], Dataset]  # True: ignore the index beside archives
+    stamp: Callable[[], list[list[Any]]]  # [path, modification time in ns, size] of the files it depends on
+    list_classes: Callable[[], list[str]] | None = None  # if that is cheaper than listing the images
+    folders: dict[str, int] = field(default_factory=dict)  # folders read, and when each last changed, in ns
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are not images, by extension
     remark: str = ""  # what the user should know about the choice
 
     def describe_left_out(self) -> str:
@@ -57,22 +57,22 @@ class Layout:
 
 
 def find_layout(root: Path, split: Split) -> Layout:
-    """The first layout that is there, folders with images before archives.
+    """Find the layout of a split; folders with images come before archives.
 
-    Raise `NoSplit`, with what was looked for and what is there instead, where there is none.
+    Raise `NoSplit` if there is none, saying what was looked for and what is there instead.
     """
     root = kaggle_root(root)
     folder = split_folder(root, split)
     inside, beside = archives_in(folder) if folder else [], archives_of_split(root, split)
     if folder and _is_test(folder) and beside and split_word(beside[0].stem) != TEST:
-        folder, inside = None, []  # the first word of the split wins, be it a folder's or an archive's
+        folder, inside = None, []  # an archive named val, validation or valid wins over test/
     tars = inside + beside
     if folder and (not tars or _hold_images(_class_folders(folder) if split == "train" else [folder])):
         return _folder_layout(root, split, folder, inside, beside)
     if original := next((tar for tar in tars if tar.name == ILSVRC_TARS[split]), None):
-        return _original(root, split, original)
+        return _ilsvrc_layout(root, split, original)
     if tars:
-        return _shards(root, split, inside or beside)
+        return _shard_layout(root, split, inside or beside)
     raise NoSplit(nothing_found(root, split))
 
 
@@ -85,12 +85,11 @@ def _hold_images(folders: Iterable[Path]) -> bool:
 
 
 def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], beside: list[Path]) -> Layout:
-    """`inside` and `beside` are archives, which are ignored with a remark."""
+    """Make the layout of a folder; `inside` and `beside` are archives, ignored with a remark."""
     labels, classes = label_files(root, folder), _class_folders(folder)
     walk = Walk([*inside, *labels])
-    layout = partial(
-        Layout, folders=walk.folders, left_out=walk.left_out, remark=_left_aside(folder, inside + beside, classes)
-    )
+    remark = _ignored_archives(folder, inside + beside, classes)
+    layout = partial(Layout, folders=walk.folders, left_out=walk.left_out, remark=remark)
     if classes and (not _is_test(folder) or _hold_images(classes)):
         return layout(
             f"class folders in {folder.name}/",
@@ -109,22 +108,23 @@ def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], b
 
 
 def _is_test(folder: Path) -> bool:
-    """A test/ may hold the images of a competition, which have no labels."""
+    """Return whether this is test/, which may hold the images of a competition, without labels."""
     return folder.name.lower() == TEST
 
 
-def _left_aside(folder: Path, archives: list[Path], classes: Sequence[Path]) -> str:
+def _ignored_archives(folder: Path, archives: list[Path], classes: Sequence[Path]) -> str:
     if not archives:
         return ""
     more = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
-    said = f"Reading the images in {folder}; {archives[0]}{more} is left aside."
+    remark = f"Reading the images in {folder}; ignoring {archives[0]}{more}."
     of_class = [tar for tar in archives if tar.parent == folder and not split_word(tar.stem)]
-    if packed := [tar.stem for tar in of_class if tar.with_suffix("") not in classes]:  # a script was interrupted
-        said += f" {len(packed)} of these may be classes not unpacked: there is no folder {packed[0]}, for one."
-    return said
+    # unpacking may have been interrupted
+    if packed := [tar.stem for tar in of_class if tar.with_suffix("") not in classes]:
+        remark += f" {len(packed)} of these may be classes not yet unpacked: there is no folder {packed[0]}, for one."
+    return remark
 
 
-def _original(root: Path, split: Split, tar: Path) -> Layout:
+def _ilsvrc_layout(root: Path, split: Split, tar: Path) -> Layout:
     left_out, describe = Counter[str](), f"the archive {tar.name}"
     if split == "train":
         return Layout(
@@ -142,7 +142,7 @@ def _original(root: Path, split: Split, tar: Path) -> Layout:
     )
 
 
-def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
+def _shard_layout(root: Path, split: Split, shards: list[Path]) -> Layout:
     names = next((p for p in (shards[0].parent / CLASS_FILE, root / CLASS_FILE) if p.is_file()), None)
     left_out, remark = Counter[str](), ""
     unclear = [shard.name for shard in shards if names_both_splits(shard.stem)]
@@ -159,7 +159,7 @@ def _shards(root: Path, split: Split, shards: list[Path]) -> Layout:
 
 
 def _stamp(paths: Sequence[Path]) -> list[list[Any]]:
-    """[path, modification time in ns, size] of those that exist."""
+    """Return [path, modification time in ns, size] of the files that exist."""
     stamps = []
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -194,7 +194,7 @@ def _no_images(folder: Path) -> str:
 
 def _list_flat(root: Path, folder: Path, walk: Walk) -> Dataset:
     files = {path[len(str(root)) + 1 :]: size for path, size in walk.images(folder)}
-    images = [name for name in files if is_image(name)]  # not a folder that may not be read
+    images = [name for name in files if is_image(name)]  # `files` has unreadable folders, too
     classes, labels = _numbered(val_labels(root, folder, images))
     label_of, listing = dict(zip(images, labels, strict=True)), Listing()
     for name, size in files.items():
@@ -203,7 +203,7 @@ def _list_flat(root: Path, folder: Path, walk: Walk) -> Dataset:
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The sorted classes, and each image's position among them, from its class's name."""
+    """Return the sorted classes, and each image's label, from the names of the images' classes."""
     classes = sorted_classes(set(names))
     label_of = {name: label for label, name in enumerate(classes)}
     return classes, [label_of[name] for name in names]
@@ -213,13 +213,15 @@ def _numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def _class_tars(tar: Path) -> dict[str, tarfile.TarInfo]:
-    """What ILSVRC2012_img_train.tar holds: one tar for each class."""
+    """Return the tars inside ILSVRC2012_img_train.tar, one for each class."""
     inner: dict[str, tarfile.TarInfo] = {}
     for m in members(tar):
-        if m.name.endswith(".tar") and not is_hidden(m.name) and inner.setdefault(Path(m.name).stem, m) is not m:
+        if not m.name.endswith(".tar") or is_hidden(m.name):
+            continue
+        if inner.setdefault(Path(m.name).stem, m) is not m:
             raise DatasetError(f"{tar} holds {m.name} twice; copy it again.")
     if not inner:
-        raise DatasetError(f"{tar} holds no tar a class inside. Is it the original ILSVRC2012_img_train.tar?")
+        raise DatasetError(f"{tar} holds no tars of classes. Is it the original ILSVRC2012_img_train.tar?")
     return inner
 
 

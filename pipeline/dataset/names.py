@@ -1,6 +1,6 @@
-"""What the name of a file says: whether it is an image, whether it is hidden, and which split it belongs to.
+"""What a file's name says: whether it is an image, whether it is hidden, and which split it belongs to.
 
-`walk.py`, `splits.py` and `shards.py` ask.
+For `walk.py`, `splits.py` and `shards.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from .images import Split
 
-# In order of preference, where a sample of a shard has several. The decoders know TIFF too, but a damaged one can crash
-# nvimgcodec's.
+# In order of preference, if a sample of a shard has several. The decoders know TIFF too, but a damaged one can crash
+# nvimgcodec.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
 # macOS's, with a ._NAME for each NAME; the thumbnails of a Synology; what fsck recovered
@@ -26,16 +26,16 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def is_image(name: str) -> bool:
-    return name[name.rfind(".") :].lower() in _ENDINGS  # (a million times)
+    return name[name.rfind(".") :].lower() in _ENDINGS  # hot: called for every file
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file or a member of an archive is not the user's own: `.NAME`, or what systems add."""
+    """Return whether a file or archive member is not the user's own: `.NAME`, or something a system added."""
     return path[path.rfind("/") + 1 :].startswith(".") or not FOREIGN_FOLDERS.isdisjoint(path.split("/"))
 
 
 def split_word(name: str) -> str | None:
-    """The word of a file's name that says its split: `validation` in x-validation-03.tar, none in x-trainval-03.tar.
+    """The word of a file's name that gives its split: `validation` in x-validation-03.tar, none in x-trainval-03.tar.
 
     Words are runs of letters. The last one counts: in test-of-imagenet-train-03.tar it is the one beside the number.
     """
@@ -53,7 +53,7 @@ def _words(name: str) -> list[str]:
 
 
 def count_left_out(left_out: Counter[str], names: Iterable[str]) -> None:
-    """Count files that are no images by extension, except those that belong beside images."""
+    """Count, by extension, files that are not images, except those that belong beside images."""
     for name in names:
         base = name[name.rfind("/") + 1 :]
         if not SIDE_FILES.fullmatch(base):
@@ -61,7 +61,7 @@ def count_left_out(left_out: Counter[str], names: Iterable[str]) -> None:
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
-    """`Left out 12 files: 8 .tif, 4 .txt.`, or nothing."""
+    """Return `Left out 12 files: 8 .tif, 4 .txt.` or the like; empty if there were none."""
     if not left_out:
         return ""
     kinds = [f"{count:,} {extension or 'without an extension'}" for extension, count in left_out.most_common()]

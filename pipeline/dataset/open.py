@@ -1,6 +1,6 @@
 """Open a data set: find it, list its images or take the cached list, and match its labels.
 
-This is where `dataset/` is entered from outside: the result is a `Dataset`, which `loader.py` and `squares.py` read.
+This is the entry to `dataset/`: the result is a `Dataset`, which `loader.py` and `squares.py` read.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .regular import NotRegular, check_regular
 log = logging.getLogger("alexnet")
 
 DEFAULT_DATA = Path("/data/imagenet")
-CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed anew each time: it takes less than half a second
+CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed each time, in less than half a second
 
 
 def locate(data: Path | None) -> Path:
-    """DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
+    """Return the folder DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
     if data is not None:
         where, source = data, "given"
     elif os.environ.get("ALEXNET_DATA"):
@@ -42,7 +42,7 @@ def locate(data: Path | None) -> Path:
 
 
 def from_files(paths: Sequence[Path]) -> Dataset:
-    """A data set of single image files, without labels."""
+    """Make a data set of single image files, without labels."""
     listing = Listing()
     for path in paths:
         try:
@@ -58,9 +58,9 @@ def from_files(paths: Sequence[Path]) -> Dataset:
 def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Dataset:
     """Open one split, in any layout of `layouts.py`; large data sets are listed once and cached.
 
-    The labels of a validation split are positions in the classes of the training split, where there is one. `rescan`
-    lists anew, which is needed after a file was replaced in place. Raise `NoSplit` where nothing of the split is there,
-    `DatasetError` where something is wrong with it.
+    The labels of a validation split are positions in the classes of the training split, if there is one. `rescan`
+    lists again, which is needed after a file was replaced in place. Raise `NoSplit` if nothing of the split is there,
+    `DatasetError` if something is wrong with it.
     """
     root = locate(data)
     layout = find_layout(root, split)
@@ -83,7 +83,7 @@ def _training_classes(root: Path) -> Sequence[str] | None:
 
 
 def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False) -> Dataset:
-    """A split whose labels are positions in its own classes."""
+    """Open a split with labels that are positions in its own classes."""
     path, stamp = index_path(root, split), stamp_of(root, split, layout.describe, layout.stamp())
     if path and not rescan and (cached := load_index(path, stamp, split)) is not None:
         return cached
@@ -97,7 +97,7 @@ def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False)
 
 
 def open_splits(data: Path | None, splits: Sequence[Split], *, rescan: bool = False) -> list[Dataset]:
-    """Open these splits; without any, those that are there, and warn of one that is missing."""
+    """Open these splits; if none are given, open those that are there, and warn of a missing one."""
     if splits:
         return [open_dataset(data, split, rescan=rescan) for split in splits]
     found, missing = list[Dataset](), list[NoSplit]()

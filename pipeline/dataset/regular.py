@@ -24,7 +24,7 @@ class NotRegular(ValueError):
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise `NotRegular` with what is at `path` instead, OSError where nothing is there or it cannot be looked at."""
+    """Raise `NotRegular` with what is at `path` instead, OSError if nothing is there or it cannot be examined."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except OSError as error:
@@ -35,18 +35,18 @@ def check_regular(path: str | Path) -> None:
     if stat.S_ISDIR(mode) and os.path.islink(path):  # noqa: PTH114
         raise NotRegular("a symbolic link to a folder, not a regular file")
     if stat.S_ISDIR(mode) and not os.access(path, os.R_OK | os.X_OK):
-        raise NotRegular("a folder that may not be read")
+        raise NotRegular("a folder without read permission")
     _check_mode(mode)
 
 
 def open_regular(path: str | Path) -> int:
-    """A descriptor of the file, to read from; raises as `check_regular` does."""
+    """Open the file and return a descriptor; raise as `check_regular` does."""
     check_regular(path)
     return _open(path)
 
 
 def read_regular(path: str, *, listed_as_such: bool) -> bytes:
-    """The file's bytes; raise as `check_regular` does, which is skipped for a file that was `listed_as_such`."""
+    """Return the file's bytes; raise as `check_regular` does, but skip that check for a file `listed_as_such`."""
     if not listed_as_such:
         check_regular(path)
     with io.FileIO(_open(path)) as file:
@@ -54,7 +54,7 @@ def read_regular(path: str, *, listed_as_such: bool) -> bytes:
 
 
 def _open(path: str | Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may have become something else
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # NONBLOCK: it may be a FIFO by now
     try:
         _check_mode(os.fstat(descriptor).st_mode)
     except NotRegular:

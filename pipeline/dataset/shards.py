@@ -25,16 +25,16 @@ from .images import Dataset, Listing, Split
 from .index import VERSION, keep_index, load_index
 from .names import IMAGE_EXTENSIONS, count_left_out, is_hidden, is_image
 
-MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsensical label would make a billion
+MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsense label could ask for a billion
 RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
 
 
 def open_shards(
     root: Path, split: Split, shards: Sequence[Path], class_file: Path | None, left_out: Counter[str], rescan: bool
 ) -> Dataset:
-    """The samples of WebDataset shards, from the index beside them where one fits; `rescan` makes it anew.
+    """Open the samples of WebDataset shards, from the index beside them if it fits; `rescan` rebuilds it.
 
-    `class_file` names numbered classes; `left_out` counts, by extension, what samples without an image have.
+    `class_file` names numbered classes; `left_out` counts, by extension, the files of samples without an image.
     """
     index, stamp = root / f"{split}.index", shard_stamp(shards)
     if not rescan and (packed := load_index(index, stamp, split)) is not None:
@@ -47,7 +47,7 @@ def open_shards(
 
 
 def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Counter[str]) -> Dataset:
-    """List the samples; their classes are the names, or numbers, that their labels give."""
+    """List the samples; the classes are the names or numbers in their labels."""
     listing, labels = Listing(), Labels()
     encodings = set()
     for number, shard in enumerate(shards):
@@ -67,12 +67,12 @@ def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Coun
 
 
 def shard_stamp(shards: Sequence[Path]) -> str:
-    """What the index of a pack is valid for: shards of these names and sizes, wherever they are moved."""
+    """Return what the index of a pack is valid for: shards of these names and sizes, wherever they are moved."""
     return json.dumps([VERSION, *([shard.name, archive_size(shard)] for shard in shards)])
 
 
 def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -> int:
-    """Bytes before the pixels of a 256-square in numpy's format."""
+    """Return the number of bytes before the pixels of a 256-square in numpy's format."""
     file.seek(member.offset_data)
     start = io.BytesIO(file.read(min(member.size, 4096)))
     try:
@@ -82,12 +82,12 @@ def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -
             raise ValueError(f"{found[3]} {found[1]}")
     except ValueError as error:
         hint = "`alexnet pack --raw` writes uint8 (256, 256, 3)."
-        raise DatasetError(f"{member.name} in {shard} is no such array as can be read ({error}). {hint}") from error
+        raise DatasetError(f"{member.name} in {shard} is not a readable array ({error}). {hint}") from error
     return start.tell()
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """(key, members by extension) of each sample: neighbours whose names agree up to the first dot of the file's name.
+    """Yield (key, members by extension) of each sample: neighbours whose file names agree up to their first dot.
 
     Names without a dot, or with one in front, belong to no sample.
     """
@@ -108,7 +108,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
 
 
 def _image_of(shard: Path, key: str, parts: Collection[str]) -> str | None:
-    """Which of a sample's extensions is the image: .jpg before .png and so on, and either before seg.png."""
+    """Return which of a sample's extensions is the image: .jpg before .png and so on, and either before seg.png."""
     images = [e for e in parts if is_image(f".{e}")]
     plain = [e for e in images if "." not in e]
     if not plain and len(images) > 1:
@@ -120,7 +120,7 @@ def _image_of(shard: Path, key: str, parts: Collection[str]) -> str | None:
 
 
 def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int | str:
-    """From `<key>.cls`, or `label` or `cls` in `<key>.json`: a number, or in JSON the name of a class."""
+    """Read `<key>.cls`, or `label` or `cls` in `<key>.json`: a number, or in JSON the name of a class."""
 
     def content(member: tarfile.TarInfo) -> str:
         file.seek(member.offset_data)
@@ -128,7 +128,7 @@ def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str
 
     hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
     if (source := next((extension for extension in ("cls", "json") if extension in parts), None)) is None:
-        hint = f"{hint} An archive of plain images is to be unpacked into class folders."
+        hint = f"{hint} Unpack plain images into class folders."
         raise DatasetError(f"The sample {key} in {shard} has no label, only {', '.join(parts)}. {hint}")
     try:
         if source == "cls":
@@ -144,8 +144,8 @@ def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str
 
 
 def _number_or_name(value: object) -> int | str:
-    """A number may be written as text."""
+    """Return the label; a number may be written as text."""
     if isinstance(value, str) and value.strip():
-        value.encode()  # no half of a surrogate pair
+        value.encode()  # refuses half a surrogate pair
         return int(value) if re.fullmatch(r"\s*-?\d+\s*", value, re.ASCII) else value
-    return int(str(value))  # neither 2.7 nor true
+    return int(str(value))  # refuses 2.7 and true

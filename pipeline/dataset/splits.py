@@ -14,13 +14,13 @@ ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "IL
 
 
 def kaggle_root(root: Path) -> Path:
-    """Kaggle's download keeps the two folders three levels down."""
+    """Return the folder that holds the splits; Kaggle's download keeps them three levels down."""
     below = root / "ILSVRC" / "Data" / "CLS-LOC"
     return below if below.is_dir() else root
 
 
 def split_folder(root: Path, split: Split) -> Path | None:
-    """The folder that holds a split's images, whatever the case of its name."""
+    """Return the folder that holds a split's images, whatever the case of its name."""
     names = SPLIT_NAMES[split]
     folders = [path for path in root.iterdir() if path.name.lower() in names and path.is_dir()]
     return min(folders, key=lambda path: (names.index(path.name.lower()), not path.name.islower()), default=None)
@@ -31,7 +31,7 @@ def archives_in(folder: Path) -> list[Path]:
 
 
 def archives_of_split(root: Path, split: Split) -> list[Path]:
-    """The original archive, or the shards whose names have the first of the split's words for which there are any."""
+    """Return the original archive, or the shards named by the first of the split's words that names any."""
     if (original := root / ILSVRC_TARS[split]).is_file():
         return [original]
     words = {tar: split_word(tar.stem) for tar in archives_in(root)}
@@ -40,7 +40,7 @@ def archives_of_split(root: Path, split: Split) -> list[Path]:
 
 
 def nothing_found(root: Path, split: Split) -> str:
-    """The message for a split that is missing: what was looked for, what is there, what to do."""
+    """Write the message about a missing split: what was looked for, what is there, what to do."""
     entries = sorted(_entry_name(path) for path in root.iterdir() if not is_hidden(path.name))
     found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
     wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or shards such as x-{split}-0.tar"
@@ -53,7 +53,7 @@ def nothing_found(root: Path, split: Split) -> str:
 
 
 def _entry_name(path: Path) -> str:
-    """A folder ends in a slash; compressed archives and dead links say what they are."""
+    """Name an entry: a folder ends in a slash; compressed archives and dead links say what they are."""
     if path.is_dir():
         return f"{path.name}/"
     if path.name.endswith((".tar.gz", ".tgz")) and split_word(path.name):
@@ -62,13 +62,13 @@ def _entry_name(path: Path) -> str:
 
 
 def _subfolder_with(root: Path, split: Split) -> Path | None:
-    """A folder right below that holds the split, and is not itself a split's."""
+    """Return a folder right below that holds the split, and is not itself a split's."""
     folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not split_word(path.name))
     return next((path for path in folders if split_folder(path, split) or archives_of_split(path, split)), None)
 
 
 def how_to_get(root: Path, split: Split) -> str:
-    """How to make a validation set where there are only images to train on; empty where that is not the case."""
+    """Say how to make a validation set if there is only a training set; empty otherwise."""
     folder = split_folder(root, "train")
     archives = [*(archives_in(folder) if folder else []), *archives_of_split(root, "train")]
     if split == "train" or not (folder or archives):

@@ -1,7 +1,7 @@
-"""The image files below a folder: which are there, what was left out, and which folders say when that changes.
+"""The image files below a folder: which are there, what was left out, and which folders to watch for changes.
 
-Between `layouts.py`, which knows what folders mean, and the file system, where a link can lead nowhere or in a circle.
-What should be an image but cannot be read is listed with a size of 0, and reported as a bad image when it is read.
+`layouts.py` knows what the folders mean. Here links can lead nowhere or in a circle. What should be an image but cannot
+be read is listed with a size of 0, and reported as a bad image once it is read.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Entry = os.DirEntry[str]
 
 
 class Walk:
-    """Finds images and remembers what it met; files in `known` are not counted as left out."""
+    """Finds images and remembers what it met; does not count files in `known` as left out."""
 
     def __init__(self, known: Iterable[Path] = ()) -> None:
-        self.folders: dict[str, int] = {}  # that were read, and when each had changed, in ns
-        self.left_out = Counter[str]()  # files that are no images, by extension
+        self.folders: dict[str, int] = {}  # folders read, and when each last changed, in ns
+        self.left_out = Counter[str]()  # files that are not images, by extension
         self._known = frozenset(map(str, known))
         self._around: dict[Path, set[str]] = {}
 
     def subfolders(self, folder: Path) -> list[str]:
-        """Names of the class folders in `folder`, in the order of their labels; a lone images/ is none."""
+        """Return the names of the class folders, in the order of their labels; a lone images/ does not count."""
         names = list[str]()
         for entry in self._entries(str(folder)):
             if is_hidden(entry.name):
@@ -49,7 +49,7 @@ class Walk:
         return [name for name in sorted_classes(names) if name != "images" or len(names) > 1]
 
     def images(self, folder: Path) -> Iterator[tuple[str, int]]:
-        """(path, size) of every image file below, in sorted order; size 0 where it is no file that can be read."""
+        """Yield (path, size) of every image file below, in sorted order; the size of an unreadable one is 0."""
         try:
             pending = [self._entries(str(folder))]
         except OSError as error:
@@ -87,7 +87,7 @@ class Walk:
             count_left_out(self.left_out, [entry.name])
 
     def _kind_of(self, entry: Entry) -> Literal["folder", "file", "lost"]:
-        """Lost is a link that leads nowhere or in a circle."""
+        """Return the kind; a link that leads nowhere or in a circle is lost."""
         try:
             if entry.is_symlink() and os.path.realpath(entry.path, strict=True) in self._folders_around(entry):
                 return "lost"
@@ -96,7 +96,7 @@ class Walk:
             return "lost"
 
     def _folders_around(self, entry: Entry) -> set[str]:
-        """Real paths of all folders that hold it, through whatever links it was reached."""
+        """Return the real paths of all folders above the entry, by whichever links it was reached."""
         folder = Path(entry.path).parent
         if folder not in self._around:
             real = [Path(os.path.realpath(above)) for above in (folder, *folder.parents)]

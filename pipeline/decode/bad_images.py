@@ -1,6 +1,6 @@
 """Images that cannot be used: how they are counted, limited and named.
 
-`read.py` and `stream.py` find them; whoever reads images keeps a `bad` of index and reason.
+`read.py` and `stream.py` find them; whoever reads images keeps a dictionary `bad`, from index to reason.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class BadImage(ValueError):
 
 
 def add_bad(dataset: Dataset, bad: dict[int, str], met: Mapping[int, str], max_bad: float) -> None:
-    """Add the images in `met` to `bad`; a reason that is already there stays.
+    """Add the images in `met` to `bad`; keep the reasons already there.
 
-    Raise `TooManyBadFiles` where they now exceed the share `max_bad` of the data set.
+    Raise `TooManyBadFiles` if they now exceed the share `max_bad` of the data set.
     """
     bad |= {index: reason for index, reason in met.items() if index not in bad}
     if len(bad) > max_bad * len(dataset):
@@ -26,7 +26,7 @@ def add_bad(dataset: Dataset, bad: dict[int, str], met: Mapping[int, str], max_b
 
 
 def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
-    """One message for too many bad images: how many, the limit, and the first few."""
+    """Return the message about too many bad images: how many, the limit, and the first few."""
     return (
         f"{len(bad)} of {len(dataset)} images ({len(bad) / len(dataset):.2%}) cannot be used, more than --max-bad "
         f"{max_bad:g} allows. {name_bad(dataset, bad)}"
@@ -34,6 +34,6 @@ def describe_bad(dataset: Dataset, bad: dict[int, str], max_bad: float) -> str:
 
 
 def name_bad(dataset: Dataset, bad: Mapping[int, str], few: int = 3) -> str:
-    """The first few of them, with reasons."""
+    """Name the first few bad images, with reasons."""
     first = [f"{dataset.name(index)}: {reason}" for index, reason in sorted(bad.items())[:few]]
     return "; ".join([*first, *(["..."] if len(bad) > few else [])])

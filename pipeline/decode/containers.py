@@ -1,7 +1,7 @@
-"""PNG, WebP and BMP before they are decoded: their sizes, whether they are whole, and which of their bytes are needed.
+"""PNG, WebP and BMP before decoding: their sizes, whether they are whole, and which of their bytes a decoder needs.
 
-Metadata (EXIF, colour profiles, text) is not used, and is damaged more often than pixels are: it is removed before a
-decoder can stumble over it. `read.py` calls these, as it calls `jpeg.py`.
+Metadata (EXIF, colour profiles, text) is unused, and damaged more often than pixels: it is removed before a decoder
+can stumble over it. `read.py` calls these functions, as it calls `jpeg.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_png(data: Bytes) -> Picture:
         raise BadImage("truncated (a PNG without its end, IEND)") from None
     if name != b"IHDR":
         raise BadImage("damaged (a PNG that does not begin with its header, IHDR)")
-    if length != 13 or depth not in _PNG_DEPTHS.get(colour, ()):  # DALI can crash over these
+    if length != 13 or depth not in _PNG_DEPTHS.get(colour, ()):  # these can crash DALI
         raise BadImage(f"damaged (a PNG: its header of {length} bytes, {depth} bits, colours of type {colour})")
     return Picture(_joined(data[:at], parts), height, width)
 
@@ -66,7 +66,7 @@ _ALPHA, _ANIMATION = 0x10, 0x02  # flags of VP8X; the others announce metadata
 
 
 def read_webp(data: Bytes) -> Picture:
-    """Check the structure of a WebP; raise `BadImage`. Of an animation DALI decodes the first picture."""
+    """Check the structure of a WebP; raise `BadImage`. DALI decodes the first picture of an animation."""
     chunks = [(name, chunk) for name, chunk in _webp_chunks(data) if name in _WEBP_NEEDED]
     pictures = [(name, chunk) for name, chunk in chunks if name in (b"VP8 ", b"VP8L", b"ANMF")]
     try:
@@ -75,18 +75,18 @@ def read_webp(data: Bytes) -> Picture:
             raise BadImage("damaged (a WebP whose picture has another size than its header)")
     except (IndexError, error):
         raise BadImage("damaged (a WebP without a picture)") from None
-    if data[12:16].tobytes() in (b"VP8 ", b"VP8L"):  # no decoder looks at what follows
+    if data[12:16].tobytes() in (b"VP8 ", b"VP8L"):  # decoders ignore what follows the picture
         return Picture(data, height, width)
     header = chunks[0][1].copy()
     if chunks[0][0] == b"VP8X":
         header[_RIFF_HEAD.size] &= _ALPHA | _ANIMATION
-    body = np.concatenate([_even(header), *(_even(chunk) for _, chunk in chunks[1:])])
+    body = np.concatenate([_padded(header), *(_padded(chunk) for _, chunk in chunks[1:])])
     riff = np.frombuffer(_RIFF.pack(b"RIFF", 4 + len(body), b"WEBP"), np.uint8)
     return Picture(np.concatenate([riff, body]), height, width)
 
 
 def _webp_chunks(data: Bytes) -> Iterator[tuple[bytes, Bytes]]:
-    """(name, the chunk with its head) of each."""
+    """Yield each chunk's name, and the chunk with its head."""
     view, at = data.data, _RIFF.size
     end = 8 + _RIFF.unpack_from(view)[1]
     if end > len(data):
@@ -101,7 +101,7 @@ def _webp_chunks(data: Bytes) -> Iterator[tuple[bytes, Bytes]]:
 
 
 def _webp_size(name: bytes, chunk: Bytes) -> tuple[int, int]:
-    """(height, width) of a canvas or of a picture."""
+    """Return (height, width) of a canvas or a picture."""
     view = chunk.data
     if name == b"VP8X":
         return 1 + int.from_bytes(view[15:18], "little"), 1 + int.from_bytes(view[12:15], "little")
@@ -114,7 +114,7 @@ def _webp_size(name: bytes, chunk: Bytes) -> tuple[int, int]:
     raise BadImage("damaged (a WebP whose picture has no header)")
 
 
-def _even(chunk: Bytes) -> Bytes:
+def _padded(chunk: Bytes) -> Bytes:
     return chunk if len(chunk) % 2 == 0 else np.append(chunk, np.uint8(0))
 
 
@@ -123,12 +123,14 @@ def _even(chunk: Bytes) -> Bytes:
 _BMP_FILE, _BMP_CORE, _BMP_INFO = Struct("<10xII"), Struct("<HHHH"), Struct("<iiHHI")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their sizes
 _PLAIN, _RLE, _MASKS = 0, (1, 2), 3  # how rows are packed
-_BGRX = Struct("<III").pack(0xFF0000, 0xFF00, 0xFF)  # the masks of 32 bits that need none
+_BGRX = Struct("<III").pack(0xFF0000, 0xFF00, 0xFF)  # the 32-bit masks that change nothing
 
 
 def read_bmp(data: Bytes) -> Picture:
-    """Check a BMP of plain rows, 1, 4, 8, 24 or 32 bits a pixel; raise `BadImage`, also for other kinds, of which DALI
-    decodes some, sometimes."""
+    """Check a BMP of plain rows, 1, 4, 8, 24 or 32 bits a pixel; raise `BadImage`.
+
+    Refuse all other kinds: DALI decodes some of them, sometimes.
+    """
     view = data.data
     try:
         offset, size = _BMP_FILE.unpack_from(view)
@@ -153,5 +155,5 @@ def read_bmp(data: Bytes) -> Picture:
 
 
 def _joined(whole: Bytes, parts: list[Bytes]) -> Bytes:
-    """The parts end to end; `whole` itself where they are all of it."""
+    """Join the parts; return `whole` itself if nothing was left out."""
     return whole if sum(map(len, parts)) == len(whole) else np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, for messages about files that are no image or not a supported one."""
+"""What a file is, judged by its first bytes: for messages about files that are not supported images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOT_SUPPORTED = "which is not supported; convert it to JPEG, PNG, BMP or WebP"
-HEAD = 512  # bytes that are looked at
+HEAD = 512  # bytes looked at
 
 _IMAGES = {
     rb"GIF8[79]a": "a GIF image",
@@ -31,27 +31,22 @@ _OTHERS = {
     rb"PK\x03\x04": "a zip archive, not an image; unpack it",
     rb".{257}ustar": "a tar archive, not an image; unpack it",
     rb"%PDF-": "a PDF document, not an image",
-    rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ": "a film, not an image",
+    rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ": "a video, not an image",
     rb"\x93NUMPY": "a numpy array, not an image",
     rb"[\t\n\r -~\x80-\xff]+$": "text, not an image",
 }
-_KINDS = [
-    (re.compile(pattern, re.DOTALL), says)
-    for pattern, says in {
-        **{pattern: f"{name}, {NOT_SUPPORTED}" for pattern, name in _IMAGES.items()},
-        **_OTHERS,
-    }.items()
-]
+_DESCRIPTIONS = {pattern: f"{name}, {NOT_SUPPORTED}" for pattern, name in _IMAGES.items()} | _OTHERS
+_KINDS = [(re.compile(pattern, re.DOTALL), description) for pattern, description in _DESCRIPTIONS.items()]
 
 
 def what_it_is(data: NDArray[np.uint8]) -> str:
-    """A few words on a file that is none of the supported images."""
+    """Describe a file that is not a supported image, in a few words."""
     if len(data) == 0:
         return "the file is empty"
     if not data.any():
         return "filled with zeros, not an image; copy it again"
     head = data[:HEAD].tobytes()
-    for pattern, says in _KINDS:
+    for pattern, description in _KINDS:
         if pattern.match(head):
-            return says
-    return f"not an image that is known (it begins with the bytes {head[:8].hex(' ')})"
+            return description
+    return f"not a known kind of image (it begins with the bytes {head[:8].hex(' ')})"

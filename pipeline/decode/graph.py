@@ -1,4 +1,4 @@
-"""The DALI graphs. A graph knows neither files nor ranks nor epochs: all that it needs comes in as arguments.
+"""The DALI graphs. A graph knows no files, ranks or epochs: everything it needs comes in as arguments.
 
     encoded bytes -> decode the region -> resample once -> mirror, subtract, light -> float (224, 224, 3)   training
     encoded bytes -> decode the region -> resample once -> uint8 (256, 256, 3)                              evaluation
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .settings import HW_DECODER_LOAD, Decode
 
-# Bad images are named by `stream.py`, so the decoders' own messages are silenced; both are read when DALI is loaded.
+# `stream.py` names bad images, so the decoders' own messages are silenced. DALI reads both variables when it loads.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("DALI_NVIMGCODEC_LOG_LEVEL", "1")
 
@@ -35,7 +35,6 @@ REGION_INPUTS = (*IMAGE_INPUTS, "start", "end")
 SQUARE_INPUTS = (*REGION_INPUTS, "low", "high")
 TRAIN_INPUTS = (*SQUARE_INPUTS, "mirror", "shift")
 
-
 Source = Callable[[], tuple[Any, ...]]  # raises StopIteration after the last batch
 
 
@@ -46,7 +45,7 @@ def new_pipeline(batch_size: int, threads: int, device_id: int | None, prefetch:
         device_id=device_id,
         prefetch_queue_depth=prefetch,
         exec_dynamic=True,
-        seed=0,  # no operator here draws anything: the plan does
+        seed=0,  # irrelevant: the plan draws, no operator here does
     )
 
 
@@ -108,13 +107,13 @@ def image_graph(
 def region_graph(
     pipeline: Pipeline, source: Source, *, decode: Decode, hw_decoder_load: float = HW_DECODER_LOAD
 ) -> None:
-    """Output what is decoded of each image for a crop, uint8 (h, w, 3)."""
+    """Output the region of each image that its crop needs, uint8 (h, w, 3)."""
     inputs = _inputs(REGION_INPUTS, source)
     pipeline.set_outputs(_decode_region(inputs, decode, pipeline.device_id is not None, hw_decoder_load))
 
 
 def _inputs(names: tuple[str, ...], source: Source) -> dict[str, Any]:
-    """The graph's inputs by name. Nothing copies the source's arrays: they must not change until their batch is out."""
+    """The graph's inputs by name. DALI copies no array of the source: none may change until its batch is out."""
     nodes = fn.external_source(source=source, num_outputs=len(names), no_copy=True)
     return dict(zip(names, nodes, strict=True))
 

@@ -9,7 +9,7 @@ enum { /* markers: ITU T.81, table B.1 */
     COMMENT = 0xFE, FILL = 0xFF
 };
 
-/* What became of a walk; `jpeg.py` has words for each, in this order. */
+/* How a walk ended; `jpeg.py` has words for each, in this order. */
 enum { WHOLE, TRUNCATED, NO_PICTURE, TWO_IMAGES, WRONG_MARKER, TWO_FRAMES, FRAME_HEADER, SCAN_HEADER, TOO_MANY_SCANS,
        SEGMENT_LENGTH };
 
@@ -19,7 +19,7 @@ typedef struct {
     int32_t plain;     /* whether those bytes hold nothing but one image's own segments and scans */
     int32_t process;   /* the marker of its frame: baseline, progressive, ... */
     int32_t bits, height, width, components;
-    int32_t marker;    /* that is in a wrong place */
+    int32_t marker;    /* the last one met: after WRONG_MARKER, the culprit */
 } Jpeg;
 
 static int is_restart(int marker) { return (marker & 0xF8) == 0xD0; }
@@ -32,7 +32,7 @@ static int is_frame(int marker) {
     return (marker & 0xF0) == 0xC0 && !is_table(marker) && marker != JPEG_EXTENSION;
 }
 
-/* How components become colours. */
+/* Tells how components become colours. */
 static int has_colours(int marker) { return marker == JFIF || marker == ADOBE; }
 
 static int is_needed(int marker) {
@@ -47,8 +47,8 @@ static int big_endian(const uint8_t *bytes) { return bytes[0] << 8 | bytes[1]; }
 
 enum { BETWEEN_SEGMENTS, IN_DATA, IN_DATA_WITH_RESTARTS };
 
-/* The next marker at or after `at`, or -1. In a scan's data FF 00 is a byte, restarts belong to it, and what is no marker
- * of any use is damage that ends with the next restart. */
+/* The next marker at or after `at`, or -1. In a scan's data FF 00 is a byte of data, and restarts are part of it. In a
+ * scan with restarts, a meaningless marker is damage that ends with the next restart. */
 static int64_t find_marker(const uint8_t *bytes, int64_t at, int64_t size, int where) {
     const uint8_t *place = bytes + at, *last = bytes + size - 1;
     for (; place < last && (place = memchr(place, 0xFF, last - place)); place++) {
@@ -72,7 +72,7 @@ typedef struct {
     int restarts, several_scans;
 } Walk;
 
-/* Remembers what lies from here to `next`. */
+/* Remembers the part from here to `next`. */
 static void keep(Walk *walk, int64_t next) {
     int64_t *part = walk->parts ? walk->parts + 2 * walk->jpeg->num_parts : NULL;
     walk->jpeg->num_parts++;
@@ -132,7 +132,7 @@ static int read_segment(Walk *walk, int marker) {
         return TRUNCATED;
     const uint8_t *segment = walk->bytes + walk->at;
     int length = big_endian(segment + 2), needed = is_needed(marker), status = WHOLE;
-    if (length < 2) { /* libjpeg takes it for 2 where it does not matter */
+    if (length < 2) { /* libjpeg takes it as 2 in segments that do not matter */
         if (needed && !has_colours(marker))
             return SEGMENT_LENGTH;
         length = 2, needed = walk->jpeg->plain = 0;

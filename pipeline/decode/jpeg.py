@@ -1,9 +1,9 @@
-"""Where the first image of a JPEG ends, and what of its bytes a decoder needs.
+"""Where the first image of a JPEG ends, and which of its bytes a decoder needs.
 
-A file may go on after its image (a film, a second picture, zeros), hold another one inside (a thumbnail), and have junk
-between the parts of its header. libjpeg, and so Pillow, forgives nearly all of that; the parser in front of DALI's
-decoders does not. So `jpeg.c` walks through the parts as libjpeg does. A JPEG without an end of its own is truncated,
-even where some crop of it could be decoded; from one that is not plain, what no decoder needs is removed.
+A file may go on after its image (a video, a second picture, zeros), hold another image inside (a thumbnail), and have
+junk between the parts of its header. libjpeg, and so Pillow, forgives nearly all of that; the parser in front of DALI's
+decoders does not. So `jpeg.c` walks through the parts as libjpeg does. A JPEG without an end counts as truncated, even
+if some crop of it could be decoded. From a JPEG that is not plain, whatever no decoder needs is removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Jpeg(NamedTuple):
 
 
 class _Jpeg(ctypes.Structure):
-    """What `jpeg.c` finds out about a JPEG: its `struct jpeg`."""
+    """What `jpeg.c` finds out about a JPEG: the same fields as its `Jpeg`."""
 
     _fields_ = (
         ("end", ctypes.c_int64),
@@ -55,9 +55,9 @@ class _Jpeg(ctypes.Structure):
 
 
 def read_jpeg(data: NDArray[np.uint8]) -> Jpeg:
-    """The first image in bytes that begin with a JPEG's signature; a view of them, unless something must be left out.
+    """Return the first image in bytes that begin with a JPEG's signature: a view, unless something must be left out.
 
-    Raise `BadImage` where it is not whole, or of a kind that is not supported.
+    Raise `BadImage` if it is not whole, or is of an unsupported kind.
     """
     found, address = _Jpeg(), data.ctypes.data
     if status := _library()(address, len(data), ctypes.byref(found), None):
@@ -66,15 +66,15 @@ def read_jpeg(data: NDArray[np.uint8]) -> Jpeg:
         kind = "lossless" if found.process in LOSSLESS else "hierarchical"
         raise BadImage(f"a {kind} JPEG, which is not supported")
     if found.bits != 8:
-        raise BadImage(f"a JPEG of {found.bits} bits a sample, which is not supported; 8 are")
+        raise BadImage(f"a JPEG with {found.bits} bits per sample, which is not supported; only 8 are")
     if found.components not in (1, 3, 4):
-        raise BadImage(f"a JPEG of {found.components} components, which is not supported; 1, 3 and 4 are")
+        raise BadImage(f"a JPEG with {found.components} components, which is not supported; only 1, 3 and 4 are")
     image = data[: found.end] if found.plain else _needed(data, found)
     return Jpeg(image, found.height, found.width, found.components)
 
 
 def _needed(data: NDArray[np.uint8], found: _Jpeg) -> NDArray[np.uint8]:
-    """The parts that a decoder needs, as one plain JPEG."""
+    """Join the parts that a decoder needs into one plain JPEG."""
     parts = np.empty((found.num_parts, 2), np.int64)
     _library()(data.ctypes.data, len(data), ctypes.byref(found), parts.ctypes.data)
     pieces = [data[begin:end].tobytes() for begin, end in parts[: found.num_parts].tolist()]

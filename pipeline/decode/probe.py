@@ -1,6 +1,6 @@
 """Which image of a batch DALI refuses, and what is wrong with it.
 
-DALI says that a batch has failed, not which of its images; `stream.py` then tries them here one by one.
+DALI says that a batch has failed, not which of its images. `stream.py` then tries them here one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .graph import IMAGE_INPUTS, REGION_INPUTS, image_graph, new_pipeline, regio
 class DecodeProbe:
     """Decodes one image at a time.
 
-    `whole` images, or, for a stream that crops, only their regions: a region may decode where the whole does not.
+    Decode `whole` images, or only regions for a stream that crops: a region may decode where the whole does not.
     """
 
     def __init__(self, device_id: int | None, *, whole: bool) -> None:
@@ -48,12 +48,12 @@ class DecodeProbe:
 
 
 def describe_damage(data: NDArray[np.uint8]) -> str:
-    """What is wrong with an image that DALI refused, in Pillow's words, which say more; the same for the same bytes."""
+    """Say what is wrong with an image that DALI refused, in Pillow's clearer words: the same for the same bytes."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data.tobytes())) as image:
             image.load()
     except UnidentifiedImageError:  # its message names the buffer's address in memory
         return "damaged (its header cannot be read)"
-    except Exception as error:  # Pillow's plugins raise errors of many kinds; each is a reason
+    except Exception as error:  # Pillow's plugins raise many kinds of errors; each is a reason
         return f"damaged ({str(error) or type(error).__name__})"
     return "damaged (the decoder refused it)"

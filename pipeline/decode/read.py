@@ -1,7 +1,7 @@
 """Read one image as it is stored, and check it before any decoder sees it.
 
-`stream.py` reads images with this. What passes is structurally whole (`jpeg.py`, `containers.py`); DALI may still
-refuse it (`probe.py`).
+`stream.py` reads images with this. An image that passes is structurally whole (`jpeg.py`, `containers.py`); DALI may
+still refuse it (`probe.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .jpeg import read_jpeg
 
 
 def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The encoded bytes of one image, uint8 (n,), and its (height, width); of a raw data set the pixels.
+    """Return the encoded bytes of one image, uint8 (n,), or the pixels of a raw one; and its (height, width).
 
-    Raise `BadImage` with the reason where it cannot be used.
+    Raise `BadImage` with the reason if it cannot be used.
     """
     try:
         data = dataset.read(index)
@@ -37,7 +37,7 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
     if head[:2] == b"\xff\xd8":
         jpeg = read_jpeg(data)
         _check_size(jpeg.height, jpeg.width, max_pixels)
-        return jpeg.data if jpeg.components < 4 else _without_inks(jpeg.data), (jpeg.height, jpeg.width)
+        return jpeg.data if jpeg.components < 4 else _cmyk_as_bmp(jpeg.data), (jpeg.height, jpeg.width)
     picture = _read_picture(head, data)
     _check_size(picture.height, picture.width, max_pixels)
     return picture.data, (picture.height, picture.width)
@@ -60,10 +60,10 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
         raise BadImage(f"its header claims {width}x{height} pixels")
 
 
-def _without_inks(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A JPEG of four components (CMYK, YCCK) as a BMP of what Pillow makes of it.
+def _cmyk_as_bmp(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert a JPEG of four components (CMYK, YCCK) to a BMP, with Pillow.
 
-    Decoders differ in which inks they take as inverted, and in their colours. ImageNet has some twenty of these.
+    Decoders disagree about which inks are inverted, and about the colours. ImageNet has some twenty of these.
     """
     bmp = io.BytesIO()
     try:

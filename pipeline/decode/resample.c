@@ -36,8 +36,8 @@ static int max_taps(float low, float high, int size) {
     return 2 * (int)ceilf(scale > 1 ? scale : 1) + 3;
 }
 
-/* What each of `size` output pixels along an axis of `length` source pixels sums up. `store` has room for size *
- * max_taps weights. */
+/* Which source pixels each of `size` output pixels sums, along an axis of `length` source pixels. `store` has room for
+ * size * max_taps weights. */
 static void plan_axis(float low, float high, int size, int length, int mirror, Taps *taps, float *store) {
     double scale = ((double)high - low) / size, support = scale > 1 ? scale : 1;
     int room = max_taps(low, high, size);
@@ -88,7 +88,7 @@ INLINE void add_columns(const float *restrict sums, const Taps *taps, int size, 
     }
 }
 
-/* The same where every output pixel is one source pixel; a mirrored row is turned in `turned`, 3 * size bytes. */
+/* The same if every output pixel is one source pixel; `turned`, 3 * size bytes, is room to turn a mirrored row. */
 INLINE void pick_columns(const uint8_t *restrict row, const Taps *columns, int size, uint8_t *restrict turned,
                          float *restrict out) {
     const uint8_t *source = row + CHANNELS * columns[0].first;
@@ -99,7 +99,7 @@ INLINE void pick_columns(const uint8_t *restrict row, const Taps *columns, int s
     for (long i = 0; i < CHANNELS * size; i++) out[i] = source[i];
 }
 
-/* Past the caches: nobody reads a batch before it is complete, and by then it has left them. */
+/* Write past the caches: nobody reads a batch before it is complete, and by then it would have left them. */
 INLINE void write_row(float *restrict to, const float *restrict row, long n) {
 #ifdef __SSE__
     if ((uintptr_t)to % 16 == 0 && n % 4 == 0) {
@@ -110,6 +110,7 @@ INLINE void write_row(float *restrict to, const float *restrict row, long n) {
     memcpy(to, row, n * sizeof *to);
 }
 
+/* Whether the output pixels are consecutive source pixels, forwards or backwards. */
 static int is_picked(const Taps *taps, int size) {
     const int step = taps[size - 1].first < taps[0].first ? -1 : 1;
     for (int i = 0; i < size; i++)
@@ -117,8 +118,8 @@ static int is_picked(const Taps *taps, int size) {
     return 1;
 }
 
-/* One image. With `mean` (size, size, 3): float (level + shift - mean) / divisor, the last three of 3 channels; without:
- * the levels as uint8. Returns -1 without memory, else 0. */
+/* One image. With `mean` (size, size, 3), `shift` (3) and `divisor` (3): float (level + shift - mean) / divisor; without:
+ * the levels as uint8. Returns -1 if memory runs out, else 0. */
 FOR_EACH_PROCESSOR
 static int resample_one(const uint8_t *pixels, int height, int width, const float *low, const float *high, int mirror,
                         int size, const float *mean, const float *shift, const float *divisor, void *out) {
@@ -165,7 +166,7 @@ int resample(int64_t count, const uint8_t *const *pixels, const int32_t *shapes,
                          shift + CHANNELS * i, divisor, (char *)out + i * step))
             return -1;
 #ifdef __SSE__
-    _mm_sfence(); /* what went past the caches is there before anybody is told */
+    _mm_sfence(); /* complete the writes past the caches before reporting the batch as done */
 #endif
     return 0;
 }

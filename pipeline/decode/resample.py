@@ -1,7 +1,7 @@
 """From decoded rectangles to crops, on the CPU: resample, round, mirror, light and subtract in one pass.
 
-After decoding on the CPU; on a GPU DALI resamples (`graph.py`). `resample.c` does the work, on threads of its own:
-DALI's antialiased resize takes five times as long, nearly as long as decoding. `tensors.py` calls this.
+This follows decoding on the CPU; on a GPU DALI resamples (`graph.py`). `resample.c` does the work, on threads of its
+own: DALI's antialiased resize takes five times as long, nearly as long as decoding. `tensors.py` calls this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..compiled import load
 from ..plan import share
 
-# What `resample.c` takes of each image, and as which type.
+# What `resample.c` needs for each image, and as which type.
 _INPUTS = {"shape": np.int32, "low": np.float32, "high": np.float32, "mirror": np.int32, "shift": np.float32}
 
 
@@ -29,7 +29,7 @@ class Resampler:
     """Turns batches of rectangles into squares of `size` x `size` pixels.
 
     With `mean`, (size, size, 3) or (3,): float32 (level + shift - mean) / divisor, all in grey levels; without it uint8
-    levels. What comes out does not depend on the number of threads.
+    levels. The results do not depend on the number of threads.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Resampler:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alexnet-resample")
 
     def start(self, images: Sequence[Any], inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:
-        """Begin a batch; the function returned waits for it, (b, size, size, 3).
+        """Begin a batch; return a function that waits for it and returns it, (b, size, size, 3).
 
         `images` are b rectangles, uint8 (h, w, 3), numpy arrays or DALI's; `inputs` has `start` and `end` (their place
-        in their image, so h and w), `low` and `high` (what of them is wanted), and for training `mirror` and `shift`.
+        in the source, so h and w), `low` and `high` (which part to resample), and for training `mirror` and `shift`.
         """
         count = len(images)
         defaults = {"mirror": np.zeros(count), "shift": np.zeros((count, 3))}  # evaluation has neither
@@ -70,7 +70,7 @@ class Resampler:
         return finish
 
     def treat(self, levels: NDArray[np.uint8], shifts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Treat squares that are resampled and mirrored already, (b, size, size, 3), lit by `shifts` (b, 3)."""
+        """Treat squares (b, size, size, 3) that are already resampled and mirrored; `shifts` (b, 3) is the lighting."""
         corner = np.zeros((len(levels), 2))
         whole = {"start": corner, "end": corner + self._size, "low": corner, "high": corner + self._size}
         return self.start(list(levels), whole | {"shift": shifts})()
@@ -92,7 +92,7 @@ class Resampler:
             out[part].ctypes,
         )
         if failed:
-            raise MemoryError("There is no memory left to resample an image.")
+            raise MemoryError("There is not enough memory to resample an image.")
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -105,20 +105,19 @@ class Resampler:
 
 
 class _Memory:
-    """Batches of one shape. Memory that is no longer in use is used again: fresh pages cost as much time as filling
-    them."""
+    """Batches of one shape. Memory no longer in use is reused: fresh pages cost as much time as filling them."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._shape, self._dtype = shape, dtype
         self._free: list[NDArray[Any]] = []
 
     def take(self, count: int) -> NDArray[Any]:
-        """(count, *shape), contents undefined. Its memory comes back when the last array or tensor over it is gone."""
+        """Return (count, *shape), contents undefined; take its memory back once no array or tensor uses it."""
         size = count * prod(self._shape)
         block = self._free.pop() if self._free else None
         if block is None or block.size < size:
             block = np.empty(size, self._dtype)
-        array = np.frombuffer(block.data, self._dtype, size)  # a buffer's array is the base of all its views
+        array = np.frombuffer(block.data, self._dtype, size)  # over a buffer, so it is the base of all views
         weakref.finalize(array, self._free.append, block).atexit = False
         return array.reshape(count, *self._shape)
 

@@ -19,19 +19,19 @@ MAX_BAD = 0.01
 
 @dataclass(frozen=True)
 class Settings:
-    """What every stream of images is told.
+    """The settings of every stream of images.
 
     `decode`, `max_pixels` and the kind of device decide what comes out; the others decide how fast.
     """
 
-    threads: int = field(default_factory=num_cores)  # DALI's, and those that resample
+    threads: int = field(default_factory=num_cores)  # in DALI, and as many in the resampler
     readers: int = field(default_factory=lambda: max(4, num_cores()))  # threads that read files
     device_id: int | None = None  # of the GPU that decodes; None: the CPU does
     prefetch: int = 2  # batches inside DALI, and as many read ahead
-    hw_decoder_load: float = HW_DECODER_LOAD  # of a GPU
+    hw_decoder_load: float = HW_DECODER_LOAD  # on a GPU
     max_pixels: int = MAX_PIXELS  # images that claim more are refused unopened
-    max_bad: float = MAX_BAD  # the share of images that may be unusable before it is an error
-    decode: Decode = "exact"  # to the bit as libjpeg; "fast": a few grey levels off. Not for raw data sets
+    max_bad: float = MAX_BAD  # the share of images that may be unusable; more is an error
+    decode: Decode = "exact"  # the same bits as libjpeg; "fast": a few grey levels off. Raw data sets ignore it
 
     @property
     def on_gpu(self) -> bool:

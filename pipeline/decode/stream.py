@@ -1,10 +1,10 @@
-"""Bytes into a DALI graph, its outputs out, whatever images cannot be decoded.
+"""Bytes into a DALI graph and its outputs out, even if some images cannot be decoded.
 
 Reader threads fetch encoded images and check them (`read.py`); DALI's own threads decode; the consumer takes finished
 batches. A bad image is named, counted and either replaced by the next good one in the data set (training) or dropped
-from its batch (statistics, evaluation). DALI has nothing like that: one image that it cannot decode ends its pipeline.
-Then the culprit is searched for among the batches in flight (`probe.py`), the pipeline is built anew, and the same
-batches are fed again. `tensors.py` makes torch tensors of what comes out.
+from its batch (statistics, evaluation). DALI offers nothing like that: one image that it cannot decode ends its
+pipeline. The stream then finds the culprit among the batches in flight (`probe.py`), builds a new pipeline, and feeds
+it the same batches again. `tensors.py` turns the outputs into torch tensors.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Request:
 class Feed:
     """A request with its bytes.
 
-    `indices` (k,) are the images really used, `crops` (k, 2) theirs, `bad` the (image, reason) of those dropped.
+    `indices` (k,) are the images really used and `crops` (k, 2) their crops; `bad` has (image, reason) of each dropped.
     """
 
     request: Request
@@ -61,13 +61,13 @@ class Feed:
 
 
 class ImageStream(Iterator[tuple[Any, Feed]]):
-    """Iterates (the graph's output or None for an empty batch, its feed) in the order of the requests.
+    """Iterate over (output, feed) in the order of the requests; the output of an empty batch is None.
 
-    `build` fills a pipeline; `inputs` names what it takes; `crop` is the output size for `source_region`, or None
-    where the graph decodes whole images. Raw pixels need no decoding: on the CPU they come out as they were read.
+    `build` fills a pipeline and `inputs` names its inputs. `crop` is the output size for `source_region`, or None if
+    the graph decodes whole images. Raw pixels need no decoding: on the CPU they come out as they were read.
 
     `bad` maps every unusable image met so far to the reason. A stream that drops bad images does not try those again.
-    One that replaces them does: the replacement must follow from the plan alone, not from what a run has met before,
+    One that replaces them does: the replacement must follow from the plan alone, not from what the run has met so far,
     since a resumed run has met less.
     """
 
@@ -90,7 +90,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._replace = on_bad == "replace"
         self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read")
         self._read: queue.Queue[Feed | BaseException | None] = queue.Queue(settings.prefetch)
-        self._again: deque[Feed] = deque()  # to be fed anew to a new pipeline
+        self._again: deque[Feed] = deque()  # to be fed to the new pipeline
         self._in_flight: deque[Feed] = deque()  # inside the pipeline
         self._done: deque[tuple[Any, Feed]] = deque()
         self._refused: set[tuple[int, int, int]] = set()  # (image, top, left) that DALI could not decode
@@ -131,7 +131,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._stop.set()
         while self._producer.is_alive():
             try:
-                self._read.get(timeout=0.05)  # a producer that waits for room must see the event
+                self._read.get(timeout=0.05)  # make room: a blocked producer cannot see the event
             except queue.Empty:
                 continue
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -160,7 +160,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
                 return
 
     def _fill(self, request: Request) -> Feed:
-        """Read a request's images and work out what to decode of each."""
+        """Read a request's images and work out which part of each to decode."""
         parts = np.array_split(request.indices, min(self._settings.readers, len(request.indices)) or 1)
         crops = np.array_split(request.crops, len(parts))
         loaded = [image for part in self._pool.map(self._load_all, parts, crops) for image in part]
@@ -182,7 +182,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         return [self._load(i, top, left) for i, (top, left) in zip(indices.tolist(), crops.tolist(), strict=True)]
 
     def _load(self, wanted: int, top: int, left: int) -> _Loaded | None:
-        """The image, or the next one after it that is usable at this crop, or None where bad images are dropped."""
+        """Return the image, or else the next one usable at this crop; None if it is bad and the stream drops it."""
         for step in range(len(self._dataset) if self._replace else 1):
             index = (wanted + step) % len(self._dataset)
             if (index, top, left) in self._refused or (index in self.bad and not self._replace):
@@ -213,7 +213,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         return pipeline
 
     def _feed(self) -> tuple[Any, ...]:
-        """The pipeline's source: the next batch that is not empty."""
+        """Return the next batch that is not empty; this is the pipeline's source."""
         while (feed := self._again.popleft() if self._again else self.take()) is not None:
             if not self._refused.isdisjoint(_places(feed)):  # DALI has refused one since the feed was read
                 feed = self._fill(feed.request)
@@ -223,7 +223,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         raise StopIteration
 
     def take(self) -> Feed | None:
-        """The next batch as it was read, before decoding; None after the last, however often it is asked for."""
+        """Return the next batch as it was read, before decoding; None after the last, on every call."""
         item = None if self._ended else self._read.get()
         self._ended = not isinstance(item, Feed)
         if isinstance(item, BaseException):
@@ -236,7 +236,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
             self._done.append((None, self._in_flight.popleft()))
 
     def _recover(self, error: RuntimeError) -> None:
-        """Find what cannot be decoded among the batches in flight, and feed them again without it."""
+        """Find the images in flight that cannot be decoded, and feed the batches again without them."""
         probe = DecodeProbe(self._settings.device_id, whole=self._crop is None)
         culprits = {
             place: feed.inputs["encoded"][row]
@@ -255,5 +255,5 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
 
 
 def _places(feed: Feed) -> list[tuple[int, int, int]]:
-    """(image, top, left) of each row of a feed."""
+    """Return (image, top, left) for each row of a feed."""
     return [(i, top, left) for i, (top, left) in zip(feed.indices.tolist(), feed.crops.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""The batches of a stream as torch tensors, finished: resampled where DALI has not done it, and not copied.
+"""The finished batches of a stream as torch tensors: resampled if DALI has not done so, and never copied.
 
 Last of `decode/`: `loader.py` and `squares.py` build a stream and take their batches from here.
 """
@@ -20,7 +20,7 @@ from .stream import Feed, ImageStream
 
 
 def decoder_arguments(dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    """The arguments that tell a graph how to decode this data set."""
+    """Return the arguments that tell a graph how to decode this data set."""
     return {"decode": "raw" if dataset.raw else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
@@ -31,7 +31,7 @@ def resampled(
     mean: NDArray[np.float32] | None = None,
     divisor: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[torch.Tensor, Feed]]:
-    """The batches of a stream, (b, size, size, 3): uint8, or with `mean` and `divisor` float32, treated.
+    """Yield the batches of a stream, (b, size, size, 3): uint8, or with `mean` and `divisor` float32, treated.
 
     On the CPU the next batch is resampled while this one is in use; on a GPU the graph has done everything.
     """
@@ -53,7 +53,7 @@ def _finished(wait: Callable[[], NDArray[Any]], feed: Feed) -> tuple[torch.Tenso
 
 
 def _held_while_in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.Tensor, Feed]]:
-    """The batches of a GPU. They lie in DALI's memory, which DALI gets back once the work begun on a batch is done."""
+    """Yield a GPU's batches. They lie in DALI's memory: DALI gets it back once the work begun on a batch is done."""
     kept: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
     with stream:
         for output, feed in stream:
@@ -66,5 +66,5 @@ def _held_while_in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.T
 
 
 def as_tensor(output: Any) -> torch.Tensor:
-    """A DALI output of equal shapes as one torch tensor over the same memory."""
+    """View a DALI output of equal shapes as one torch tensor over the same memory."""
     return torch.utils.dlpack.from_dlpack(output.as_tensor())

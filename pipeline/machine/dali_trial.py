@@ -1,6 +1,6 @@
 """Does DALI work here? One JPEG decoded, in a process of its own.
 
-Native code that meets the wrong driver or processor can end a process rather than raise. `doctor.py` asks.
+With the wrong driver or processor, native code can kill a process instead of raising. `doctor.py` asks.
 """
 
 import io
@@ -9,7 +9,7 @@ import sys
 
 
 def dali_decodes(device: str) -> tuple[bool, str]:
-    """Whether `try_dali` succeeds in a process of its own, and its version or what went wrong."""
+    """Return whether `try_dali` succeeds in a process of its own, and DALI's version or what went wrong."""
     trial = f"from {__name__} import try_dali; try_dali({device!r})"
     answer = subprocess.run([sys.executable, "-c", trial], capture_output=True, text=True, timeout=300)
     lines = (answer.stderr if answer.returncode else answer.stdout).strip().splitlines()

@@ -70,11 +70,11 @@ def _cores() -> Outcome:
     usable, quota = num_cores(), core_quota()
     found = f"{usable} of {os.cpu_count()} usable"
     if quota < usable:
-        cost = "the kernel stops threads that want more, which is slower than fewer threads"
+        cost = "the kernel pauses threads that want more, which is slower than running fewer"
         return "warn", f"{found}, a cgroup grants {quota:g}", cost, f"--threads {max(1, int(quota))}"
     if usable < 4:
-        cost = "decoding original JPEGs bounds the speed of training on a GPU"
-        return "warn", found, cost, "more cores, or images made smaller beforehand, which decode faster"
+        cost = "decoding original JPEGs limits the speed of training on a GPU"
+        return "warn", found, cost, "more cores, or images reduced beforehand by `alexnet pack`, which decode faster"
     return _ok(found)
 
 
@@ -109,8 +109,8 @@ def _open_files() -> Outcome:
 def _cache() -> Outcome:
     folder, problem = cache_folder(), cache_problem()
     if folder is None or problem:
-        cost = "lists of images and statistics are made anew each time; mesh training and `bench-loader` may need it"
-        return "missing", problem, cost, "set ALEXNET_CACHE to a folder that can be written"
+        cost = "lists of images and statistics are made again each time; mesh training and `bench-loader` may need it"
+        return "missing", problem, cost, "set ALEXNET_CACHE to a writable folder"
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     found = f"{folder}: {free / GIB:.0f} GiB free"
@@ -136,13 +136,13 @@ def _data() -> Outcome:
 def _driver() -> Outcome:
     driver = driver_version()
     if driver is None:
-        cost = "training runs on the CPU: well for the demo, for months with ImageNet"
+        cost = "training runs on the CPU: fine for the demo, months for ImageNet"
         return "missing", "no NVIDIA driver", cost, "a machine with an NVIDIA GPU; in a container: --gpus all"
     found = f"NVIDIA driver {driver}"
     for name, cuda in _cuda_builds().items():
         needed = DRIVER_FOR_CUDA.get(cuda, max(DRIVER_FOR_CUDA.values()))
         if int(driver.split(".")[0]) < needed:
-            remedy = f"a driver from {needed} on, or a {name} built for an older CUDA"
+            remedy = f"driver {needed} or newer, or a {name} built for an older CUDA"
             return "warn", f"{found}, older than CUDA {cuda} needs", f"{name} cannot use the GPU", remedy
     return _ok(found)
 
@@ -163,7 +163,7 @@ def _cuda_builds() -> dict[str, int]:
 def _gpus() -> Outcome:
     gpus = query_gpus("name,memory.total")
     if not gpus:
-        return "missing", "none", "training runs on the CPU", "a machine with one NVIDIA GPU or more"
+        return "missing", "none", "training runs on the CPU", "a machine with an NVIDIA GPU"
     return _ok("; ".join(gpus))
 
 
@@ -182,7 +182,7 @@ def _peer_access() -> Outcome:
 
     count = torch.cuda.device_count()
     if count < 2:
-        return _ok("matters from two GPUs on")
+        return _ok("only matters with two or more GPUs")
     pairs = list(permutations(range(count), 2))
     apart = [f"{a}-{b}" for a, b in pairs if not torch.cuda.can_device_access_peer(a, b)]
     if apart:
@@ -211,7 +211,7 @@ def _distributed() -> Outcome:
     there = [name for name in names if distributed.is_available() and distributed.is_backend_available(name)]
     found = ", ".join(there) or "no backend"
     if not there or (cuda.device_count() > 1 and "nccl" not in there):
-        cost = "torch cannot talk between processes" if not there else "GPUs exchange through host memory"
+        cost = "torch processes cannot communicate" if not there else "GPUs exchange through host memory"
         return "missing", found, cost, "install torch from its own wheels, which hold both NCCL and gloo"
     return _ok(found)
 

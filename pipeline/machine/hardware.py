@@ -12,20 +12,20 @@ JPEG_ENGINES = {"A100": 5, "H100": 7, "H200": 7}  # hardware JPEG decoders of a 
 
 
 def num_cores() -> int:
-    """Cores that this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def core_quota() -> float:
-    """Cores' worth of time that control groups grant this process; infinite where they do not care."""
-    second = (line.split() for line in _cgroup_files("cpu.max"))  # microseconds granted, and of how many
-    first = zip(_cgroup_files("cpu.cfs_quota_us"), _cgroup_files("cpu.cfs_period_us"), strict=True)
-    grants = [int(a) / int(b) for a, b in (*first, *second) if a not in ("max", "-1")]
+    """How many cores' worth of time control groups grant this process; infinite if they set no limit."""
+    version_2 = (line.split() for line in _cgroup_files("cpu.max"))  # microseconds granted, and per how many
+    version_1 = zip(_cgroup_files("cpu.cfs_quota_us"), _cgroup_files("cpu.cfs_period_us"), strict=True)
+    grants = [int(quota) / int(period) for quota, period in (*version_1, *version_2) if quota not in ("max", "-1")]
     return min(grants, default=float("inf"))
 
 
 def memory() -> tuple[int, int]:
-    """Bytes available to this process, and in all: the machine's or what a control group grants."""
+    """Bytes available to this process, and bytes in all: the machine's, or what a control group grants."""
     facts = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines())
     total, free = (int(facts[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
     limits = [*_cgroup_files("memory.max"), *_cgroup_files("memory.limit_in_bytes")]
@@ -34,7 +34,7 @@ def memory() -> tuple[int, int]:
 
 
 def _cgroup_files(name: str) -> Iterator[str]:
-    """The contents of a file in each control group of this process and its parents, in either version."""
+    """The contents of a file in each control group of this process and in their parents, version 1 or 2."""
     listing = PROC / "self/cgroup"
     for line in listing.read_text().splitlines() if listing.exists() else ():
         _, controllers, path = line.split(":", 2)
@@ -46,7 +46,7 @@ def _cgroup_files(name: str) -> Iterator[str]:
 
 
 def driver_version() -> str | None:
-    """Such as "535.104.05", from the kernel module or else its tool; None without an NVIDIA driver."""
+    """Such as "535.104.05", from the kernel module or else nvidia-smi; None without an NVIDIA driver."""
     module = PROC / "driver/nvidia/version"
     text = module.read_text() if module.exists() else "\n".join(query_gpus("driver_version"))
     match = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
@@ -54,7 +54,7 @@ def driver_version() -> str | None:
 
 
 def query_gpus(fields: str) -> list[str]:
-    """What nvidia-smi says about each GPU, fields joined by commas; empty without a GPU or the tool."""
+    """What nvidia-smi says about each GPU, fields joined by commas; empty without a GPU or nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]

@@ -1,8 +1,8 @@
 """One drawn picture: a size, a cluttered backdrop, perhaps an object of a class, light, JPEG bytes.
 
 `generate.py` makes data sets of these. They cost as much to decode as ImageNet's: sizes, bytes per pixel,
-chroma subsampling and the share of greyscale files are those of a sample of it. Scenes are float32 (H, W, 3),
-RGB, about 0..255, and changed in place.
+chroma subsampling and the share of greyscale files match a sample of it. Scenes are float32 (H, W, 3), RGB,
+about 0..255, and changed in place.
 """
 
 import colorsys
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Pixels = NDArray[np.floating]  # float32, as numpy 2 keeps it among Python numbers
+Pixels = NDArray[np.floating]  # float32; numpy 2 keeps it when mixed with Python numbers
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the pictures of a class have in common; colour None is any."""
+    """What the pictures of a class have in common; `colour` None means any."""
 
     shape: str
     texture: str
@@ -32,7 +32,7 @@ class Kind:
         return f"{self.colour or self.texture}_{self.shape}"
 
 
-# Every shape, texture and colour occurs in several classes: one of them alone gets at most four of ten right.
+# Every shape, texture and colour occurs in several classes: any one of them alone gets at most four of ten right.
 KINDS = (
     Kind("star", "plain", "red"),
     Kind("star", "plain", "blue"),
@@ -56,7 +56,7 @@ GREY_SHARE = 0.03
 
 
 def draw_jpeg(key: tuple[int, ...], kind: Kind | None) -> bytes:
-    """The JPEG file of one picture: `key[0]` is the seed of the data set, `key` that of the picture."""
+    """Draw one picture as a JPEG file: `key` seeds the picture, `key[0]` the textures of its data set."""
     rng = np.random.default_rng(key)
     width, height = draw_size(rng)
     scene = _backdrop(rng, height, width, seed=key[0])
@@ -64,7 +64,7 @@ def draw_jpeg(key: tuple[int, ...], kind: Kind | None) -> bytes:
         _paste(scene, rng, kind)
     _illuminate(scene, rng)
     picture = Image.fromarray(np.clip(scene, 0, 255, out=scene).astype(np.uint8))
-    # Where colour tells classes apart no file is grey; that is 6 kinds of 10.
+    # The 6 kinds of 10 that colour tells apart are never grey; the other 4 make up for them.
     if (kind is None or not kind.colour) and rng.random() < GREY_SHARE * (10 / 4 if kind else 1):
         picture = picture.convert("L")
     fine = rng.random() < 0.68
@@ -74,8 +74,8 @@ def draw_jpeg(key: tuple[int, ...], kind: Kind | None) -> bytes:
     return buffer.getvalue()
 
 
-# How many of 1,000 ImageNet images have each common size (width, height). Of the others 44% have a longer
-# side of 500; the rest is drawn from the quantiles of the longer side and of the ratio of the sides.
+# How many of 1,000 ImageNet images have each common size (width, height). 44% of the others have a longer side of
+# 500; the rest are drawn from the quantiles of the longer side and of the ratio of the sides.
 _SIZE_COUNTS = {
     (500, 375): 214,
     (500, 333): 100,
@@ -95,7 +95,7 @@ _RATIOS = (0.4, 0.56, 0.64, 0.67, 0.75, 0.8, 0.95, 1, 1, 1)
 
 
 def draw_size(rng: np.random.Generator) -> tuple[int, int]:
-    """Width and height of a picture, in pixels, distributed like ImageNet's (0.2 megapixels on average)."""
+    """Draw the width and height of a picture, in pixels, distributed like ImageNet's (0.2 megapixels on average)."""
     common = np.searchsorted(np.cumsum(_SIZE_SHARES), rng.random())
     if common < len(_SIZES):
         return _SIZES[common]
@@ -105,7 +105,7 @@ def draw_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _backdrop(rng: np.random.Generator, height: int, width: int, seed: int) -> Pixels:
-    """A cluttered scene: a gradient of colours, clouds, leaves and grain, each of random strength."""
+    """Draw a cluttered scene: a gradient of colours, clouds, leaves and grain, each of random strength."""
     clouds, leaves, grain = (_cut(texture, rng, height, width) for texture in _textures(seed))
     scene = clouds * np.float32(rng.uniform(5, 35))
     if rng.random() < 0.6:
@@ -120,10 +120,10 @@ def _backdrop(rng: np.random.Generator, height: int, width: int, seed: int) -> P
 
 @lru_cache(maxsize=2)
 def _textures(seed: int) -> tuple[Pixels, ...]:
-    """Clouds, leaves and grain, (1024, 1024, 3), mean 0, deviation 1, that backdrops are cut from.
+    """Draw the clouds, leaves and grain, (1024, 1024, 3), mean 0, deviation 1, that backdrops are cut from.
 
-    Clouds have an amplitude spectrum like that of photographs, f**-1.2; leaves cover one another and have the
-    edges of photographs; grain is white. Brightness varies more than colour in all three.
+    Clouds have the amplitude spectrum of photographs, f**-1.2; leaves overlap, with edges as in photographs;
+    grain is white. Brightness varies more than colour in all three.
     """
     side, rng = 1024, np.random.default_rng(seed)
     white = rng.standard_normal((3, side, side), dtype=np.float32)
@@ -133,7 +133,7 @@ def _textures(seed: int) -> tuple[Pixels, ...]:
     canvas = Image.new("RGB", (side, side))
     draw = ImageDraw.Draw(canvas)
     for x, y in rng.uniform(-50, side + 50, (6000, 2)):
-        radius = min(200, 5 / np.sqrt(rng.random()))  # few large, many small, as things in photographs
+        radius = min(200, 5 / np.sqrt(rng.random()))  # few large, many small, as in photographs
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 12)))
         corners = np.stack((x + radius * np.cos(angles), y + radius * np.sin(angles)), axis=1)
         draw.polygon(corners.ravel().tolist(), fill=tuple(rng.integers(256, size=3).tolist()))
@@ -147,7 +147,7 @@ def _standardise(layer: Pixels) -> Pixels:
 
 
 def _cut(texture: Pixels, rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """A random (height, width, 3) piece of a texture, upside down or not; a texture too small is repeated."""
+    """Cut a random (height, width, 3) piece of a texture, upside down or not; tile a texture that is too small."""
     repeats = math.ceil(height / len(texture)), math.ceil(width / len(texture)), 1
     if max(repeats) > 1:
         texture = np.tile(texture, repeats)
@@ -167,7 +167,7 @@ def _paste(scene: Pixels, rng: np.random.Generator, kind: Kind) -> None:
 
 
 def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> Pixels:
-    """How much of each pixel a turned and squeezed shape of `radius` pixels covers, (side, side), 0..1."""
+    """Return how much of each pixel a turned and squeezed shape of `radius` pixels covers, (side, side), 0..1."""
     corners = _CORNERS[shape]
     angles = np.arange(corners) * 2 * np.pi / corners - np.pi / (4 if shape == "square" else 2)
     reach = np.where(np.arange(corners) % 2 & (shape == "star"), 0.42, 1) * radius
@@ -180,7 +180,7 @@ def _outline(rng: np.random.Generator, shape: str, radius: float, side: int) -> 
 
 
 def _surface(rng: np.random.Generator, kind: Kind, radius: float, side: int) -> Pixels:
-    """What an object is made of, (side, side, 3): two colours in a turned texture, 3 to 4 periods across it."""
+    """Draw an object's surface, (side, side, 3): two colours in a turned texture, 3 to 4 periods across."""
     hue = _HUES[kind.colour] + rng.uniform(-0.03, 0.03) if kind.colour else rng.random()
     first = _rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1))
     pale, dark = _rgb(rng.random(), rng.uniform(0, 0.3), 1), _rgb(rng.random(), rng.uniform(0, 1), 0.15)
@@ -197,7 +197,7 @@ def _rgb(hue: float, saturation: float, value: float) -> Pixels:
 
 
 def _illuminate(scene: Pixels, rng: np.random.Generator) -> None:
-    """Light of a random strength and tint, from a random side."""
+    """Light the scene with random strength and tint, from a random side."""
     height, width, _ = scene.shape
     tint = rng.uniform(0.65, 1.15) * rng.uniform(0.92, 1.08, 3)
     down, right = rng.uniform(-0.25, 0.25, 2)

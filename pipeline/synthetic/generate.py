@@ -51,7 +51,7 @@ def generate_tree(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Ten drawn classes as `root/train/<class>/*.JPEG` and `root/val/<class>/*.JPEG`; returns `root`.
+    """Draw ten classes as `root/train/<class>/*.JPEG` and `root/val/<class>/*.JPEG`; return `root`.
 
     The tree appears complete or not at all, and one with the same parameters is reused. `processes` defaults
     to the number of cores; they are spawned, so a script that calls this needs the usual `__main__` guard.
@@ -70,35 +70,35 @@ def generate_tree(
 def generate_flat(
     root: Path, count: int, seed: int = 0, *, processes: int | None = None, progress: Progress | None = None
 ) -> Path:
-    """`count` photograph-like JPEGs as `root/train/<number>/*.JPEG`, 100 a folder; returns `root`.
+    """Draw `count` photograph-like JPEGs as `root/train/<number>/*.JPEG`, 100 per folder; return `root`.
 
-    They show nothing, and are for measuring loaders without a data set. The tree is complete or absent, and
-    reused, like that of `generate_tree`.
+    They show no objects: they are for measuring loaders without a data set. As in `generate_tree`, the tree is
+    complete or absent, and reused.
     """
     jobs = [_Job(f"train/{i // 100:04d}/{i:06d}.JPEG", (seed, i), None) for i in range(count)]
     return _build(root, {"kind": "flat", "train": count, "seed": seed}, jobs, processes, progress)
 
 
 def generated_dataset(count: int, seed: int = 0, *, progress: Progress | None = None) -> Dataset:
-    """`count` JPEGs of ImageNet's sizes, made once in the cache folder, for machines without a data set."""
+    """Open `count` JPEGs of ImageNet's sizes, drawn once into the cache folder, for machines without a data set."""
     folder, name = cache_folder(), f"bench-jpegs/{count}-seed{seed}-v{GENERATOR}"
     if folder is None or not (folder / name).exists():
-        folder = needed_cache("The JPEGs that are generated where no DATA is given go there.")
+        folder = needed_cache("The JPEGs generated when no DATA is given go there.")
     return open_dataset(generate_flat(folder / name, count, seed, progress=progress), "train")
 
 
 def _build(
     root: Path, facts: dict[str, Any], jobs: list[_Job], processes: int | None, progress: Progress | None
 ) -> Path:
-    """Draw `jobs` into a sibling of `root` and renames it when complete; a second process waits for the first."""
+    """Draw `jobs` into a sibling of `root` and rename it when complete; a second process waits for the first."""
     facts = {"generator": GENERATOR, **facts}
     if _is_generated(root, facts):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _turn(root) as ours:
+    with _turn(root) as locked:
         if _is_generated(root, facts):
             return root
-        for abandoned in root.parent.glob(f".{glob.escape(root.name)}.partial-*") if ours else ():
+        for abandoned in root.parent.glob(f".{glob.escape(root.name)}.partial-*") if locked else ():
             shutil.rmtree(abandoned, ignore_errors=True)  # its process was killed
         draft = root.with_name(f".{root.name}.partial-{os.getpid()}")
         try:
@@ -108,12 +108,12 @@ def _build(
                 if progress:
                     progress(done, len(jobs))
             (draft / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
-            os.sync()  # thousands of files at once, before their folder has its name
+            os.sync()  # once for thousands of files, before the folder gets its name
             try:
                 draft.rename(root)  # an empty folder in the way is replaced
                 sync_folder(root.parent)
             except OSError:
-                if ours or not _is_generated(root, facts):  # without locks another process may have been faster
+                if locked or not _is_generated(root, facts):  # without locks another process may have been faster
                     raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -122,7 +122,7 @@ def _build(
 
 @contextmanager
 def _turn(root: Path) -> Iterator[bool]:
-    """One process at a time draws beside `root`; False where the file system has no locks."""
+    """Wait for this process's turn to draw beside `root`; yield False if the file system has no locks."""
     descriptor = os.open(root.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield _lock(descriptor, root)
@@ -142,7 +142,7 @@ def _lock(descriptor: int, root: Path) -> bool:
 
 
 def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
-    """Whether `root` is the tree that `facts` describe; an error when something else is there."""
+    """Return whether `root` is the tree that `facts` describe; raise FileExistsError if it is something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     marker = root / MARKER
@@ -154,7 +154,7 @@ def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
 
 
 def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
-    """Draw every job, yielding after each; in several processes where there is work enough for them."""
+    """Draw every job, yielding after each; use several processes if there is enough work for them."""
     draw = partial(_draw, root)
     processes = min(processes, len(jobs) // 200)
     if processes < 2:
@@ -163,7 +163,7 @@ def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
     context = multiprocessing.get_context("spawn")  # the caller may have threads of torch and DALI
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         try:
-            with _no_ctrl_c():  # it would break the pool; the parent hears of it and ends the pool properly
+            with _no_ctrl_c():  # Ctrl-C would break the pool; the parent gets it too and ends the pool properly
                 drawn = pool.map(draw, jobs, chunksize=16)
             yield from drawn
         finally:
@@ -172,7 +172,7 @@ def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
 
 @contextmanager
 def _no_ctrl_c() -> Iterator[None]:
-    """Ctrl-C waits until afterwards, and processes started here never see it."""
+    """Hold Ctrl-C back until afterwards; processes started here never see it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -181,7 +181,7 @@ def _no_ctrl_c() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker if its parent is killed; otherwise it would wait for work for ever."""
 
     def follow() -> None:
         if parent := multiprocessing.parent_process():

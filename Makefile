@@ -17,13 +17,13 @@ bench: $(INSTALLED)  ## how many images a second the loader delivers here
 
 test: lint types  ## lint, types and tests: what must pass before a change lands
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-		--no-loadscope-reorder  # which starts the longest last
+		--no-loadscope-reorder  # reordering would start the longest last
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 
-types: $(INSTALLED)  ## mypy, which names modules by folder: it is shown the checkout as "alexnet"
+types: $(INSTALLED)  ## mypy, through a link called "alexnet": it names modules by folder
 	dir=$$(mktemp -d) && trap 'rm -r $$dir' EXIT && ln -s "$(CURDIR)" $$dir/alexnet && cd $$dir && \
 	"$(CURDIR)/$(BIN)/mypy" --cache-dir "$(CURDIR)/.mypy_cache" --config-file alexnet/pyproject.toml \
 		$(addprefix alexnet/,$(SOURCES))

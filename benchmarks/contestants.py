@@ -1,4 +1,4 @@
-"""Who takes part. Each is a module with a function that makes a job into batches; `README.md` says more of each."""
+"""Who takes part: functions that turn a job into batches. `README.md` says more about each."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ OURS: dict[Images, str] = {"original": "alexnet", "pack": "alexnet-pack", "raw":
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to load images. Its module is imported when it is needed: not everyone has all packages."""
+    """One way to load images. Its module is imported only when needed: not everyone has all packages."""
 
     what: str
     module: str
     function: str = "run"
     images: Images = "original"
-    workers: Literal["processes", "threads"] | None = None  # what the best number is searched of
-    against: str | None = None  # whom its speed is compared with; None: ours, with the same images
+    workers: Literal["processes", "threads"] | None = None  # of which the best number is found
+    against: str | None = None  # the contestant to compare with; None: ours, on the same images
 
     @property
     def rival(self) -> str:
         return self.against or OURS[self.images]
 
     def counts(self, cores: int) -> list[int]:
-        """Which numbers of workers to try."""
+        """Return the numbers of workers to try."""
         if self.workers is None:
             return []
         return sorted({0, 1, 2, cores} if self.workers == "processes" else {1, 2, cores})
 
     def load(self) -> Callable[[Job], Batches]:
-        """Raises ImportError or RuntimeError where something is not installed."""
+        """Return its function. Raises ImportError or RuntimeError if something is not installed."""
         function: Callable[[Job], Batches] = getattr(importlib.import_module(self.module), self.function)
         return function
 

@@ -1,4 +1,4 @@
-"""Draws a run's history: python benchmarks/curve.py RUN OUT.png"""
+"""Draw a run's history: python benchmarks/curve.py RUN OUT.png"""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def draw(run: Path, out: Path) -> None:
-    """Top-1 error in training and validation, top-5 error in validation, and the learning rate, by epoch."""
+    """Plot top-1 error in training and validation, top-5 error in validation, and the learning rate, by epoch."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [r for r in records if r["kind"] == "train"]
     epochs = [r for r in records if r["kind"] == "val"]

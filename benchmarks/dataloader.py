@@ -18,7 +18,7 @@ Crop = Callable[[NDArray[np.uint8], NDArray[np.integer]], NDArray[np.uint8]]  # 
 
 
 def dataloader(job: Job, crop: Crop) -> Batches:
-    """Batches of what `crop`, a function that other processes can import, makes of the encoded images."""
+    """Yield batches of the crops that `crop`, which workers must be able to import, makes of encoded images."""
     loader = DataLoader(
         CroppedImages(job, crop),
         job.batch_size,
@@ -30,7 +30,7 @@ def dataloader(job: Job, crop: Crop) -> Batches:
 
 
 class CroppedImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Position by position of the plan, epoch after epoch: float32 (224, 224, 3) and the image's index."""
+    """The plan's positions, epoch after epoch: float32 (224, 224, 3) and the image's index."""
 
     def __init__(self, job: Job, crop: Crop) -> None:
         images = replace(job.dataset, _descriptors={})  # another process opens its archives itself

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: first check, then measure. Prints a table last; everything is in OUT.
-#   OUT=results benchmarks/gpu.sh DATA      DATA: a data set with train/ and val/; OUT: a folder for what is found
+# Check a machine with a GPU, then measure it. Ends with a table; everything is in OUT.
+#   OUT=results benchmarks/gpu.sh DATA      DATA: a data set with train/ and val/; OUT: a folder for the results
 set -uo pipefail
 data=${1:?usage: OUT=folder benchmarks/gpu.sh DATA}
 out=${OUT:-benchmarks/results/gpu-$(date +%F)}
@@ -10,7 +10,7 @@ mkdir -p "$out"
 alexnet() { python -m alexnet.cli "$@"; }
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
-# What runs on the CPU needs its compiled parts; an install makes them, a bare checkout does not.
+# The CPU paths need compiled parts: an install builds them, a bare checkout lacks them.
 for source in pipeline/resample train/lrn; do
   built=$(dirname $source)/_$(basename $source)
   ls $built*.so > /dev/null 2>&1 || cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o $built.so $source.c -lm
@@ -34,7 +34,7 @@ alexnet bench-loader "$data" --device gpu --rounds 5 --seconds 1 --batch-size 25
 
 say "The training step, alone and fed"
 alexnet bench-train "$work/raw" --device gpu --mesh 1x1 --rounds 5 --seconds 2 --json > "$out/train-1x1.json"
-alexnet bench-train "$work/raw" --devices cuda:0,cuda:0 --mesh 1x2 --rounds 3 --seconds 2 --json > "$out/train-1x2.json"  # by the host
+alexnet bench-train "$work/raw" --devices cuda:0,cuda:0 --mesh 1x2 --rounds 3 --seconds 2 --json > "$out/train-1x2.json"  # exchanging through the host
 python benchmarks/step.py --out "$out/step.json"
 alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$work/run"
 alexnet evaluate "$work/run" "$data" --device gpu --json > "$out/evaluate.json"

@@ -21,28 +21,28 @@ MEAN = np.full((CROP, CROP, 3), 120, np.float32)  # a mean image; what it shows 
 
 @dataclass(frozen=True)
 class Job:
-    """The images, the plan for them (drawn from `seed`), and the means to follow it."""
+    """The images, the plan for them (drawn from `seed`), and the resources to use."""
 
     dataset: Dataset
     batch_size: int
     seed: int
     cores: int
-    workers: int | None = None  # processes beside the main one, or threads, for those that have to be told
+    workers: int | None = None  # processes beside the main one, or threads; None: it chooses
 
     @property
     def epoch_length(self) -> int:
-        """Images an epoch: the last, incomplete batch is left out."""
+        """Images in an epoch, without the last, incomplete batch."""
         return len(self.dataset) // self.batch_size * self.batch_size
 
     def plan(self, epoch: int) -> Draws:
-        """The whole of it."""
+        """Draw all of an epoch."""
         return draw_epoch(len(self.dataset), self.seed, epoch)[:]
 
 
 def whole_pixel_crops(shapes: NDArray[np.int64], crops: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The source rectangles (n, 4), as in `Box`, of crops (n, 2) in images of `shapes` (n, 2).
+    """Return the source rectangles (n, 4), as in `Box`, of crops (n, 2) in images of `shapes` (n, 2).
 
-    Rounded, for resizers that start and end at whole pixels.
+    They are rounded, for resizers that start and end at whole pixels.
     """
     region = source_region(shapes, crops, CROP)
     low, high = (np.rint(region.start + edge).astype(np.int64) for edge in (region.low, region.high))
@@ -50,12 +50,12 @@ def whole_pixel_crops(shapes: NDArray[np.int64], crops: NDArray[np.integer]) -> 
 
 
 def whole_pixel_crop(height: int, width: int, crop: NDArray[np.integer]) -> Box:
-    """The same for one image and its crop (2,)."""
+    """Do the same for one image and its crop (2,)."""
     top, bottom, left, right = whole_pixel_crops(np.array([[height, width]]), crop[None])[0].tolist()
     return top, bottom, left, right
 
 
 def treat(pixels: NDArray[np.uint8], flip: bool, out: torch.Tensor) -> None:
-    """Mirrors, converts and subtracts the mean of one crop (224, 224, 3); torch is quicker at it than numpy."""
+    """Flip one crop (224, 224, 3) if asked and subtract the mean; torch is quicker at it than numpy."""
     image = torch.from_numpy(pixels)
     torch.sub(image.flip(1) if flip else image, torch.from_numpy(MEAN), out=out)

@@ -3,11 +3,11 @@
     python benchmarks/loaders.py /data/imagenet --rounds 7
 
 Every contestant yields float32 batches (B, 3, 224, 224) with the mean image subtracted, for the same plan: shorter
-side to 256, central 256-square, the plan's 224-crop and flip. How far their pixels are from ours is measured first.
-Those with worker processes are tried with 0, 1, 2 and as many as there are cores, those with threads from 1, and
-run at their best. Then all take turns in windows that begin when a contestant runs steadily; figures are medians
-over the rounds, ratios medians of each round's ratio. `README.md` beside this file says what each contestant does,
-how to install it and what is not equal. Another one is an entry in `contestants.py`.
+side to 256, central 256-square, the plan's 224-crop and flip. First their pixels are compared with ours. Those with
+worker processes try 0, 1, 2 and one per core, those with threads the same from 1, and keep the best number. Then all
+take turns in windows that begin when a contestant runs steadily; figures are medians over the rounds, ratios medians
+over each round's ratio. `README.md` beside this file says what each contestant does, how to install it and what is not
+equal. To add one, add an entry to `contestants.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from job import Job
 from prepare import packed
 from report import Result, save
 
-TRIALS = 3  # windows of each number of workers; the best one counts, so that a busy moment does not choose
+TRIALS = 3  # windows of each number of workers; the best one counts, so that a busy moment does not decide
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     options = _options()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     names = _present(options.contestants)
-    torch.set_num_threads(1)  # they would only stack batches, and burn the processor time that is measured waiting
+    torch.set_num_threads(1)  # more would only stack batches, and their waiting would count as CPU time
     cores = len(os.sched_getaffinity(0))
     datasets = _datasets(options.data, {CONTESTANTS[name].images for name in names})
     jobs = {images: Job(dataset, options.batch_size, options.seed, cores) for images, dataset in datasets.items()}
@@ -55,26 +55,26 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", type=Path, help="as for every command; $ALEXNET_DATA if left out")
+    parser.add_argument("data", nargs="?", type=Path, help="as for every command (default $ALEXNET_DATA)")
     parser.add_argument(
         "--contestants",
         nargs="+",
         choices=CONTESTANTS,
         default=list(CONTESTANTS),
         metavar="NAME",
-        help=f"any of {', '.join(CONTESTANTS)}; ours run with them",
+        help=f"any of {', '.join(CONTESTANTS)}; those they are compared with run too",
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each window (default 4)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a window (default 4)")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--cores", type=int, help="use only so many (default all)")
+    parser.add_argument("--cores", type=int, help="use only this many (default all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the report (default benchmarks/results)")
     return parser.parse_args()
 
 
 def _present(chosen: list[str]) -> list[str]:
-    """The chosen ones that are installed, and those they are compared with."""
+    """Return the chosen ones that are installed, and those they are compared with."""
     wanted: set[str] = set()
     for name in chosen:
         try:
@@ -94,7 +94,7 @@ def _datasets(data: Path | None, kinds: set[Images]) -> dict[Images, Dataset]:
 
 
 def _try(name: str, job: Job, seconds: float) -> Result:
-    """How far a contestant's pixels are from ours, and its best number of workers."""
+    """Compare a contestant's pixels with ours, and find its best number of workers."""
     contestant = CONTESTANTS[name]
     counts = contestant.counts(job.cores)
     distance = _difference(contestant, replace(job, workers=min(counts, default=None)))
@@ -110,7 +110,7 @@ def _try(name: str, job: Job, seconds: float) -> Result:
 
 
 def _window(result: Result, job: Job, seconds: float) -> float:
-    """The rate in one window that begins when every worker has been waited for twice."""
+    """Return the rate in one window, which begins after at least two batches from every worker."""
     contestant = CONTESTANTS[result.name]
     batches = contestant.load()(job)
     warm_up = 4 + 2 * (job.workers or 0)
@@ -121,10 +121,11 @@ def _window(result: Result, job: Job, seconds: float) -> float:
 
 
 def _difference(contestant: Contestant, job: Job) -> dict[str, float] | None:
-    """Mean and largest distance of the first batch's pixels from ours; the images must be the same."""
-    (ours, wanted), (theirs, found) = (_first_batch(c, job) for c in (CONTESTANTS[OURS[contestant.images]], contestant))
+    """Return how far the first batch's pixels are from ours, mean and largest; the images must be the same."""
+    ours, wanted = _first_batch(CONTESTANTS[OURS[contestant.images]], job)
+    theirs, found = _first_batch(contestant, job)
     if not np.array_equal(wanted, found):
-        raise RuntimeError(f"'{contestant.what}' yields other images than ours.")
+        raise RuntimeError(f"'{contestant.what}' yields different images from ours.")
     if not len(theirs):
         return None
     distance = (ours - theirs).abs()

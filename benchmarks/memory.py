@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py
 
-Each case is a process of its own. A tenth of the epochs warms it up; after that every epoch's end is sampled, and the
-median of the last tenth is compared with that of the first. glibc gives memory that it has got back to other threads
-by chance, tens of MiB either way; in one arena (MALLOC_ARENA_MAX=1) there is no such chance, so there a leak shows.
+Each case runs in its own process and is sampled at the end of every epoch. The first tenth of the samples is warm-up;
+the median of the last tenth is compared with that of the second. With several arenas, whether glibc reuses freed memory
+is a matter of chance, tens of MiB either way; with one (MALLOC_ARENA_MAX=1) a leak shows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--only", choices=CASES, action="append", help="cases; all without")
+    parser.add_argument("--only", choices=CASES, action="append", help="a case to run (default all)")
     parser.add_argument("--arenas", choices=ARENAS, action="append")
     parser.add_argument("--json", action="store_true", help="print the figures, save nothing")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
 
 
 def _make_data(root: Path) -> Path:
-    """Ten classes of five training and two validation images, one of them truncated."""
+    """Draw ten classes of five training and two validation images, and truncate one."""
     from alexnet.pipeline.synthetic.generate import generate_tree
 
     generate_tree(root, train_per_class=5, val_per_class=2, processes=1)
@@ -79,7 +79,7 @@ def _in_child(case: str, data: Path, epochs: int, environment: dict[str, str]) -
 
 
 def _growth(samples: list[Usage]) -> dict[str, float]:
-    """From the first to the last tenth of the samples, after a tenth that warms up."""
+    """Return the growth from the second to the last tenth of the samples; the first is warm-up."""
     few = max(1, len(samples) // 10)
     first, last = (
         [median(values) for values in zip(*part, strict=True)] for part in (samples[few:][:few], samples[-few:])
@@ -101,7 +101,7 @@ def _usage() -> Usage:
 
 
 def one_stream(data: Path, epochs: int, ended: Callable[[], None]) -> None:
-    """All epochs out of one stream, as training has them."""
+    """Take all epochs from one stream, as training does."""
     loader = _loader(data, epochs)
     for batch in loader:
         if batch.step == len(loader) - 1:
@@ -109,7 +109,7 @@ def one_stream(data: Path, epochs: int, ended: Callable[[], None]) -> None:
 
 
 def stream_an_epoch(data: Path, epochs: int, ended: Callable[[], None]) -> None:
-    """A new stream for every epoch, as validation has them; every other one is left half way."""
+    """Start a new stream for every epoch, as validation does, and abandon every other one half way."""
     for epoch in range(epochs):
         for batch in _loader(data, epoch + 1).batches(epoch):
             if epoch % 2 and batch.step == 1:
@@ -118,7 +118,7 @@ def stream_an_epoch(data: Path, epochs: int, ended: Callable[[], None]) -> None:
 
 
 def training(data: Path, epochs: int, ended: Callable[[], None]) -> None:
-    """The trainer itself: loader, a small network, validation, checkpoints, metrics."""
+    """Run the trainer itself: loader, a small network, validation, checkpoints, metrics."""
     from alexnet.pca.compute import compute_stats
     from alexnet.pipeline.dataset.open import open_dataset
     from alexnet.train.config import Config

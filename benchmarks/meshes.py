@@ -1,8 +1,8 @@
-"""Meshes side by side: `alexnet bench-train` on each, one after the other, several rounds; medians.
+"""Meshes side by side: medians of `alexnet bench-train` on each, in turns.
 
     python benchmarks/meshes.py DATA --meshes 1x1,1x2,2x1 --width 0.25 --batch-size 64 --rounds 3
 
-All use the same cores: on a CPU this compares one process of all cores with ranks that share them.
+All use the same cores: on a CPU this compares one process on all cores with ranks that share them.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""What it costs two ranks of a pair to see the same batches: each decodes half and they exchange, or each decodes all.
+"""The cost of giving both ranks of a pair the same batches: decode half each and exchange, or decode everything twice.
 
     torchrun --nproc-per-node 2 benchmarks/pairs.py DATA [BATCHES]
 
-CPU time of both processes, which a busy machine disturbs less than the clock does; one thread of each kind in a rank.
+It is the CPU time of both processes, which a busy machine disturbs less than wall time. A rank has one thread of each
+kind.
 """
 
 import json
@@ -45,7 +46,7 @@ def batches(data: Path, mesh: Mesh, halves: bool) -> Iterator[Batch]:
 
 
 def seconds(data: Path, mesh: Mesh, halves: bool, count: int) -> float:
-    """CPU seconds an image, both ranks together."""
+    """Return CPU seconds per image, both ranks together."""
     stream = batches(data, mesh, halves)
     next(stream)
     before = time.process_time()

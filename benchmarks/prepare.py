@@ -1,4 +1,4 @@
-"""What is made of a data set once, in the cache folder, before anything is measured."""
+"""Data prepared once, in the cache folder, before anything is measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alexnet.pipeline.pack import PackOptions, pack
 
 
 def packed(dataset: Dataset, raw: bool) -> Dataset:
-    """What `alexnet pack` makes of it, JPEGs or raw."""
+    """Return what `alexnet pack` makes of the data set, as JPEGs or raw."""
     settings = Settings(threads=num_cores())
     root = cached(
         f"{dataset.fingerprint}-pack{'-raw' if raw else ''}",
@@ -26,8 +26,8 @@ def packed(dataset: Dataset, raw: bool) -> Dataset:
 
 
 def cached(name: str, write: Callable[[Path], object]) -> Path:
-    """The file or folder `name` in the cache, which `write` makes where it is not there; whole, or absent."""
-    path = needed_cache("What is measured is made there, once.") / "benchmarks" / name
+    """Return the file or folder `name` in the cache. If it is missing, `write` makes it, whole or not at all."""
+    path = needed_cache("Benchmarks prepare their data there, once.") / "benchmarks" / name
     if path.exists():
         return path
     print(f"Making {path}, once.", flush=True)

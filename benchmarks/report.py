@@ -19,7 +19,7 @@ from alexnet.pipeline.bench.conditions import machine
 from alexnet.pipeline.dataset.images import Dataset
 from contestants import Images
 
-PACKAGES = ("pillow", "opencv-", "ffcv", "numba", "spdl-io")  # what their names begin with
+PACKAGES = ("pillow", "opencv-", "ffcv", "numba", "spdl-io")  # as their names begin
 COLUMNS = (
     "loader",
     "what",
@@ -27,7 +27,7 @@ COLUMNS = (
     "images/s",
     "slowest-fastest",
     "compared with",
-    "which is times as fast",
+    "how many times as fast that is",
     "CPU ms an image, least",
     "grey levels from ours, mean / max",
 )
@@ -35,28 +35,28 @@ COLUMNS = (
 
 @dataclass
 class Result:
-    """What was found of one contestant. Rates are images/s of windows."""
+    """What was measured for one contestant. Rates are images/s of windows."""
 
     name: str
     what: str
-    against: str  # whom it is compared with
-    grey_levels_from_ours: dict[str, float] | None  # mean and max; None of those that yield no pixels
+    against: str  # the contestant it is compared with
+    grey_levels_from_ours: dict[str, float] | None  # mean and max; None if it yields no pixels
     workers: int | None = None
     best_of_trials: dict[int, float] = field(default_factory=dict)  # number of workers -> rate
     cpu_ms_an_image: list[float] = field(default_factory=list)  # of windows in which this process did all the work
     windows: list[float] = field(default_factory=list)
 
     def times(self, other: Result) -> float:
-        """How many times as fast this one is: the median over the rounds."""
+        """Return how many times as fast this one is: the median over the rounds."""
         return median(ours / theirs for ours, theirs in zip(self.windows, other.windows, strict=True))
 
 
 def save(folder: Path, results: dict[str, Result], datasets: Mapping[Images, Dataset], config: dict[str, Any]) -> None:
-    """Writes the report into `folder` and shows it. It is to be read elsewhere: the command has no paths of here."""
+    """Write the report into `folder` and print it, with paths masked, since it will be published."""
     now = datetime.now(UTC)
     report = {
         "date": now.isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "benchmarks/loaders.py", *(_nameless(a) for a in sys.argv[1:])]),
+        "command": shlex.join(["python", "benchmarks/loaders.py", *(_masked(a) for a in sys.argv[1:])]),
         "machine": machine(None) | _versions(),
         "datasets": {images: _describe(dataset) for images, dataset in datasets.items()},
         "config": config,
@@ -78,7 +78,7 @@ def _figures(result: Result, results: dict[str, Result]) -> dict[str, float]:
     }
 
 
-def _nameless(argument: str) -> str:
+def _masked(argument: str) -> str:
     return "PATH" if "/" in argument else argument
 
 

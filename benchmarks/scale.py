@@ -2,10 +2,10 @@
 
     python benchmarks/scale.py --folder /data/scratch
 
-No 15 million files are needed: generated names go through the listing's and the index's own code, and the class
-folders are real. Only how fast a file system and an archive are listed is measured on fewer files, and extrapolated.
-Each stage is a process of its own, so its peak of memory (VmHWM) is its own. All is written below `--folder`, about
-3 GB, and removed at the end.
+It needs no 15 million files: generated names go through the listing's and the index's own code, and the class folders
+are real. Only the speed of listing a file system and an archive is measured on fewer files and extrapolated. Each stage
+runs in its own process, so its peak memory (VmHWM) is its own. Everything is written below `--folder`, about 3 GB, and
+removed at the end.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import numpy as np
 
 RELEASE = 15_000_000  # images
 SYNSETS = 21_841
-A_SYNSET = RELEASE // SYNSETS  # images
+PER_SYNSET = RELEASE // SYNSETS  # images
 JPEG_BYTES = 110_000
 TRAIN = ["--preset", "original", "--epochs", "1", "--device", "cpu", "--threads", "2"]
 RESULTS = Path(__file__).parent / "results"
 
-Found = dict[str, dict[str, float]]  # of each part: wall and CPU seconds, and further figures
+Found = dict[str, dict[str, float]]  # part -> wall and CPU seconds, and further figures
 
 
 def main() -> None:
@@ -61,19 +61,9 @@ def _options() -> argparse.Namespace:
 
 
 def _run(stage: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One stage in a process of its own, with a cache of its own."""
-    command = [
-        sys.executable,
-        __file__,
-        "--stage",
-        stage,
-        "--folder",
-        str(folder),
-        "--images",
-        str(options.images),
-        "--files",
-        str(options.files),
-    ]
+    """Run one stage in its own process, with its own cache."""
+    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder)]
+    command += ["--images", str(options.images), "--files", str(options.files)]
     environment = os.environ | {"ALEXNET_CACHE": str(folder / "cache"), "STARTED": str(time.time())}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout.splitlines()[-1], flush=True)
@@ -87,7 +77,7 @@ def _print_result(found: Found) -> None:
 
 @contextmanager
 def _timed(found: Found, part: str) -> Iterator[dict[str, float]]:
-    """Wall and CPU seconds of what is done inside; further figures may be added."""
+    """Time the block, in wall and CPU seconds; it may add figures of its own."""
     figures = found.setdefault(part, {})
     wall, cpu = time.perf_counter(), time.process_time()
     yield figures
@@ -99,14 +89,14 @@ def _timed(found: Found, part: str) -> Iterator[dict[str, float]]:
 
 
 def list_folders(options: argparse.Namespace, found: Found) -> None:
-    """Class folders of empty files, as many in each as the release has on average; the kernel knows them already."""
+    """List class folders of empty files, as many in each as the release has on average; the kernel has them cached."""
     from alexnet.pipeline.dataset.open import open_dataset
 
     root = options.folder / "tree"
-    for synset in range(options.files // A_SYNSET):
+    for synset in range(options.files // PER_SYNSET):
         folder = root / "train" / f"n{synset:08d}"
         folder.mkdir(parents=True)
-        for number in range(A_SYNSET):
+        for number in range(PER_SYNSET):
             (folder / _name(synset, number)).touch()
     os.sync()
     with _timed(found, "list class folders") as figures:
@@ -114,17 +104,17 @@ def list_folders(options: argparse.Namespace, found: Found) -> None:
 
 
 def list_archive(options: argparse.Namespace, found: Found) -> None:
-    """ILSVRC2012_img_train.tar's form, a tar a class in one tar; the images are holes, as no byte of them is read."""
+    """List a tar of class tars, like ILSVRC2012_img_train.tar; its images are holes, as no byte of them is read."""
     from alexnet.pipeline.dataset.open import open_dataset
 
     root = options.folder / "archive"
     root.mkdir()
     padded = -(-JPEG_BYTES // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    inner = A_SYNSET * (tarfile.BLOCKSIZE + padded) + tarfile.RECORDSIZE
+    inner = PER_SYNSET * (tarfile.BLOCKSIZE + padded) + tarfile.RECORDSIZE
     with (root / "ILSVRC2012_img_train.tar").open("wb") as file:
-        for synset in range(options.files // A_SYNSET):
+        for synset in range(options.files // PER_SYNSET):
             _write_header(file, f"n{synset:08d}.tar", inner)
-            for number in range(A_SYNSET):
+            for number in range(PER_SYNSET):
                 _write_header(file, _name(synset, number), JPEG_BYTES)
                 file.seek(padded, os.SEEK_CUR)
             file.seek(tarfile.RECORDSIZE, os.SEEK_CUR)
@@ -148,7 +138,7 @@ def _write_header(file: IO[bytes], name: str, size: int) -> None:
 
 
 def make_index(options: argparse.Namespace, found: Found) -> None:
-    """One image in each class folder is real, so that the layout is found and the list depends on 21,841 folders."""
+    """Build an index. Each class folder holds one real file, so that the list depends on 21,841 folders."""
     from alexnet.pipeline.dataset.images import Listing, index
     from alexnet.pipeline.dataset.layouts import find_layout
 
@@ -170,7 +160,7 @@ def make_index(options: argparse.Namespace, found: Found) -> None:
         assert len(dataset.fingerprint) == 32
     with _timed(found, "save the index") as figures:
         layout = find_layout(root, "train")
-        layout.list_images(False)  # which reads the folders
+        layout.list_images(False)  # reads the folders
         stamp = index.stamp_of(root, "train", layout.describe, layout.stamp())
         index.save_index(path, stamp, dataset, layout.folders)
         figures["mib"] = path.stat().st_size // 2**20
@@ -206,7 +196,7 @@ def draw_plans(options: argparse.Namespace, found: Found) -> None:
 
 
 def start_training(options: argparse.Namespace, found: Found) -> None:
-    """Three starts of `alexnet train`, the statistics cached as after a first run."""
+    """Start `alexnet train` three times, with statistics cached as after a first run."""
     from alexnet.pca.moments import RgbMoments
     from alexnet.pca.stats import Part, RgbStats, stats_path
     from alexnet.pipeline.cache import needed_cache
@@ -225,7 +215,7 @@ def start_training(options: argparse.Namespace, found: Found) -> None:
 
 
 def start(options: argparse.Namespace, found: Found) -> None:
-    """The command itself, until the loader's first request is made."""
+    """Run the command itself, up to the loader's first request."""
     from alexnet import cli
     from alexnet.pipeline.loader import Loader
 

@@ -1,10 +1,11 @@
-"""How far a training's result depends on its seed and on the CPU's instructions.
+"""How far the result of training depends on the seed and on the CPU's instruction set.
 
     python benchmarks/seeds.py DATA OUT.jsonl [--seeds 10] [--jobs 2] [-- OPTIONS of `alexnet train`]
 
 Without OPTIONS it trains as `alexnet demo` does. Each seed is trained under every pair of ATEN_CPU_CAPABILITY (torch's
-own kernels) and ONEDNN_MAX_CPU_ISA (convolutions and matrix products), `--jobs` at a time with one thread each. A line
-a run goes into OUT.jsonl; started again, it does what is missing. It ends in a table: median and range.
+own kernels) and ONEDNN_MAX_CPU_ISA (convolutions and matrix products), `--jobs` at a time with one thread each.
+Every run adds a line to OUT.jsonl; started again, the script does only what is missing. It ends with a table of medians
+and ranges.
 """
 
 import json
@@ -23,11 +24,11 @@ import click
 from alexnet.console.commands.demo import TRAINING
 from alexnet.console.tables import print_table
 
-ATEN, ONEDNN = ("default", "avx2", ""), ("SSE41", "AVX2", "")  # "": not set, all that the CPU has
+ATEN, ONEDNN = ("default", "avx2", ""), ("SSE41", "AVX2", "")  # "": unset, all that the CPU has
 
 
 def train(data: Path, stats: Path, seed: int, aten: str, onednn: str, options: list[str]) -> dict[str, Any]:
-    """One run, in a folder that is thrown away; its last validation."""
+    """Train once, in a temporary folder, and return the validations."""
     isa = {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn}
     env = {k: v for k, v in (os.environ | isa).items() if k not in isa or v} | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +85,7 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 
 def show(runs: list[dict[str, Any]]) -> None:
-    """Median and range of the errors, by instructions and of all."""
+    """Print median and range of the errors, by instruction set and overall."""
     cells = sorted({(r["aten"], r["onednn"]) for r in runs})
     groups = {
         f"{aten or 'unset'}, {onednn or 'unset'}": [r for r in runs if (r["aten"], r["onednn"]) == (aten, onednn)]

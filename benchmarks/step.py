@@ -1,9 +1,10 @@
-"""What each way of running a training step buys, beside torchvision's AlexNet under torch.compile; medians of rounds.
+"""The speed of each way to run a training step, beside torchvision's AlexNet under torch.compile.
 
     python benchmarks/step.py --batch-size 128 --batch-size 1024 --out step.json
 
-Contestants take turns. Shares are of an H200's peak: operations of the three products of every layer (conv1 needs no
-gradient of images), and the bytes of weights, gradients and velocities alone, the least there is to move.
+Contestants take turns; rates are medians of rounds. Shares are of an H200's peak: the operations of three products per
+layer (conv1 needs no gradient of images), and the bytes of weights, gradients and velocities, the least there is to
+move.
 """
 
 import json
@@ -24,8 +25,8 @@ from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.optimizer import build_optimizer
 
-FLOPS, BYTES = 790e12, 4.3e12  # a second: bfloat16 and memory of an H200
-CONTESTANTS = {  # channels_last, and what is done for speed
+FLOPS, BYTES = 790e12, 4.3e12  # per second: an H200's bfloat16 and memory
+CONTESTANTS = {  # channels_last, and the speedups
     "eager": (False, Speedups()),
     "channels_last": (True, Speedups()),
     "fused-norms": (True, Speedups(norms=True)),
@@ -40,7 +41,7 @@ CONTESTANTS = {  # channels_last, and what is done for speed
 
 
 def torchvision_alexnet() -> nn.Module:
-    """Its layers said again, with the names that the optimizer wants; its weights are not needed here."""
+    """Return torchvision's layers, written out; its weights are not needed here."""
 
     def conv(*shape: int) -> list[nn.Module]:
         return [nn.Conv2d(*shape), nn.ReLU(inplace=True)]
@@ -67,7 +68,7 @@ def torchvision_alexnet() -> nn.Module:
 
 
 def build(name: str, config: Config, device: torch.device) -> Callable[[], None]:
-    """A whole training step on a fixed batch."""
+    """Return a function that takes a whole training step on a fixed batch."""
     last, speedups = CONTESTANTS[name]
     memory = torch.channels_last if last else torch.contiguous_format
     model = torchvision_alexnet() if name.startswith("torchvision") else AlexNet(config, 1000)
@@ -90,7 +91,7 @@ def build(name: str, config: Config, device: torch.device) -> Callable[[], None]
 
 
 def rate(step: Callable[[], None], steps: int, batch_size: int) -> float:
-    """Images per second."""
+    """Return images per second."""
     started = time.perf_counter()
     for _ in range(steps):
         step()
@@ -100,7 +101,7 @@ def rate(step: Callable[[], None], steps: int, batch_size: int) -> float:
 
 
 def shares(name: str, config: Config, images_per_second: float) -> tuple[float, float]:
-    """Of the peak in operations, and in bytes."""
+    """Return the shares of the peak, in operations and in bytes."""
     rows = describe(Config.from_preset("owt") if name.startswith("torchvision") else config, 1000)
     operations = 2 * (3 * sum(row.macs for row in rows) - rows[0].macs)
     moved = 6 * 4 * sum(row.parameters for row in rows) / config.batch_size  # w, g, v are read and written
@@ -112,9 +113,9 @@ def shares(name: str, config: Config, images_per_second: float) -> tuple[float, 
 @click.option("--batch-size", "sizes", multiple=True, type=click.IntRange(1), default=(128, 1024), show_default=True)
 @click.option("--preset", default="paper", show_default=True)
 @click.option("--width", default=1.0, show_default=True)
-@click.option("--steps", default=50, show_default=True, help="Of a window.")
+@click.option("--steps", default=50, show_default=True, help="Steps in a window.")
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(
     names: tuple[str, ...], sizes: tuple[int, ...], preset: str, width: float, steps: int, rounds: int, out: Path | None
 ) -> None:

@@ -1,4 +1,4 @@
-"""This project's loader, and its ceiling: DALI decoding whole images, and nothing else."""
+"""This project's loader, and its ceiling: DALI, only decoding whole images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EPOCHS = 1_000_000  # more than any window uses; they are drawn one at a time
 
 
 def run(job: Job, decode: Decode = "exact") -> Batches:
-    """What training iterates, without lighting."""
+    """Yield training's batches, without lighting."""
     for batch in _loader(job, decode):
         yield batch.images, batch.indices
 
 
 def run_fast(job: Job) -> Batches:
-    """With libjpeg's quick and less exact arithmetic."""
+    """Yield them decoded with libjpeg's quick and less exact arithmetic."""
     yield from run(job, "fast")
 
 
 def run_decoder(job: Job) -> Batches:
-    """Whole images, decoded and left inside DALI: the batches are empty."""
+    """Decode whole images and leave them inside DALI: the batches are empty."""
     loader = _loader(job, "exact")
     requests, build = loader.requests(range(EPOCHS), 0, lit=False), partial(image_graph, decode="exact")
     with ImageStream(

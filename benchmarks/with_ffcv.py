@@ -1,6 +1,6 @@
 """FFCV: threads that run code compiled by numba over one file, a `.beton`.
 
-The file holds the very bytes of the JPEGs (FFCV's own writer would encode them anew). Decoding is FFCV's
+The file holds the original bytes of the JPEGs (FFCV's own writer would re-encode them). Decoding is FFCV's
 (libjpeg-turbo, whole image, fast DCT), and so is resampling (OpenCV's INTER_AREA, the crop alone). The order is the
 plan's; crops and flips are those of its first epoch, compiled in and used in every epoch.
 """
@@ -38,13 +38,13 @@ from alexnet.pipeline.plan import Draws
 from job import MEAN, Batches, Job, whole_pixel_crops
 from prepare import cached
 
-POSITIONS = 1_000_000  # of an epoch, at least: FFCV starts anew after each, which small data sets would pay for
+POSITIONS = 1_000_000  # in an epoch, at least: FFCV restarts after each, which would slow small data sets down
 
-tqdm.monitor_interval = 0  # FFCV's writer shows a bar; its thread would outlive it
+tqdm.monitor_interval = 0  # or the thread of the progress bar outlives FFCV's writer
 
 
 def run(job: Job) -> Batches:
-    """Batches until they are closed; FFCV's thread ends with them."""
+    """Yield batches until closed; FFCV's thread ends with them."""
     epoch = iter(_loader(job))
     try:
         for images, indices in epoch:
@@ -52,16 +52,16 @@ def run(job: Job) -> Batches:
     finally:
         epoch.close()
         epoch.join()
-        torch.set_num_threads(1)  # FFCV has set it to its own number
+        torch.set_num_threads(1)  # FFCV changed it
 
 
 def beton(dataset: Dataset) -> Path:
-    """The data set as FFCV's file."""
+    """Return the data set as FFCV's file."""
 
     def write(path: Path) -> None:
         images, fields = _Images(dataset), {"image": StoredJpeg(), "index": IntField()}
         for index in range(len(images)):
-            images[index]  # FFCV waits for ever for a writer that met a bad one
+            images[index]  # or FFCV waits for ever on a bad one
         DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(images)
 
     return cached(f"{dataset.fingerprint}.beton", write)
@@ -78,7 +78,7 @@ class StoredJpeg(RGBImageField):
 
 
 class _Images:
-    """What FFCV's writer iterates: ((encoded bytes, (height, width)), the image's index)."""
+    """What FFCV's writer iterates over: ((encoded bytes, (height, width)), the image's index)."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -109,7 +109,7 @@ def _loader(job: Job) -> Any:
 
 
 class PlannedOrder(TraversalOrder):
-    """The plan's batches, of many epochs as if they were one."""
+    """The plan's order, many epochs as one."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -124,7 +124,7 @@ class PlannedOrder(TraversalOrder):
 
 
 class PlannedCrop(ResizedCropRGBImageDecoder):
-    """FFCV's own decoder, but for where the crop is."""
+    """FFCV's own decoder, with the plan's crops."""
 
     def __init__(self, plan: Draws) -> None:
         super().__init__((CROP, CROP))
@@ -158,7 +158,7 @@ class PlannedCrop(ResizedCropRGBImageDecoder):
 
 
 class FlipAndSubtract(Operation):
-    """Mirror, to float32, minus the mean image, in one pass (FFCV's own NormalizeImage takes a colour only)."""
+    """Flip, convert to float32 and subtract the mean image in one pass (FFCV's NormalizeImage takes only a colour)."""
 
     def __init__(self, plan: Draws) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from alexnet.pipeline.geometry import CROP
 from dataloader import dataloader
 from job import Batches, Job, whole_pixel_crop
 
-cv2.setNumThreads(0)  # the processes are what is parallel
+cv2.setNumThreads(0)  # the processes run in parallel already
 
 
 def run(job: Job) -> Batches:
@@ -18,7 +18,7 @@ def run(job: Job) -> Batches:
 
 
 def resize_crop(jpeg: NDArray[np.uint8], place: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Only what the crop shows is resampled, by INTER_AREA: the only antialiased resizing that OpenCV has."""
+    """Resample only what the crop shows, by INTER_AREA: the only antialiased resizing that OpenCV has."""
     image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     height, width, _ = image.shape
     top, bottom, left, right = whole_pixel_crop(height, width, place)

@@ -7,12 +7,12 @@ from job import MEAN, Batches, Job
 
 
 def run(job: Job) -> Batches:
-    """The whole image is resized and then cropped, as torchvision's transforms do."""
+    """Resize the whole image, then crop it, as torchvision's transforms do."""
     yield from _batches(job, region=False)
 
 
 def run_region(job: Job) -> Batches:
-    """Only what the crop shows is resampled: the most that Pillow can do."""
+    """Resample only what the crop shows: the best that Pillow can do."""
     yield from _batches(job, region=True)
 
 

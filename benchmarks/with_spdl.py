@@ -1,4 +1,4 @@
-"""SPDL: threads of Python that decode with FFmpeg, which releases the interpreter's lock.
+"""SPDL: Python threads that decode with FFmpeg, which releases the GIL.
 
 One task decodes one batch, as in SPDL's own ImageNet example. FFmpeg's filter graph crops and resamples (bilinear,
 widened when shrinking), then converts to RGB.
@@ -21,11 +21,11 @@ from job import Batches, Job, treat, whole_pixel_crop
 
 FILTERS = "crop={}:{}:{}:{}:exact=1,scale={}:{}:flags=bilinear,format=rgb24"
 
-spdl.io.utils.get_ffmpeg_versions()  # where FFmpeg's libraries are missing, this says which
+spdl.io.utils.get_ffmpeg_versions()  # fails with the names of FFmpeg's libraries if they are missing
 
 
 def run(job: Job) -> Batches:
-    """Batches until they are closed; the threads end with them."""
+    """Yield batches until closed; the threads end with them."""
     threads = job.workers or 1
 
     def load(batch: tuple[Plan, slice]) -> tuple[torch.Tensor, NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
     python examples/colour_statistics.py [DATA]
 
-DATA is whatever `alexnet pca-stats` takes.
+DATA is anything that `alexnet pca-stats` takes.
 """
 
 import sys
@@ -19,7 +19,7 @@ SIGMA = 0.1  # standard deviation of the paper's draws
 
 def main(data: Path | None) -> None:
     train = open_dataset(data, "train")
-    stats = compute_stats(train)  # with `work_dir` a killed pass would go on
+    stats = compute_stats(train)  # `work_dir` would make it resumable
     print(f"{stats.num_images:,} images, {stats.num_pixels:,} pixels")
     print("mean colour, 0..255:     ", stats.mean.round(2))
     print("eigenvalues, pixels 0..1:", (stats.eigenvalues / 255**2).round(5))
@@ -28,8 +28,8 @@ def main(data: Path | None) -> None:
 
     basis = stats.lighting_basis("std", SIGMA)  # columns: the axes, scaled
     draws = np.random.default_rng(2012).standard_normal((3, 3), np.float32)
-    print("what three images would be lit by, RGB:", *(draws @ basis.T).round(1), sep="\n  ")
-    treatment = Treatment(mean=stats.mean.astype(np.float32), basis=basis)  # for a `Loader`, which draws by itself
+    print("noise for three images, RGB:", *(draws @ basis.T).round(1), sep="\n  ")
+    treatment = Treatment(mean=stats.mean.astype(np.float32), basis=basis)  # a `Loader` makes its own draws
     print("divisor while lighting is on:", treatment.divisor_when(lit=True))
 
 

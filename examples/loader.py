@@ -2,7 +2,7 @@
 
     python examples/loader.py [DATA]
 
-DATA is whatever `alexnet train` takes. The same seed gives the same batches, on any number of threads.
+DATA is anything that `alexnet train` takes. The same seed gives the same batches, on any number of threads.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python examples/train_tiny.py [DATA]
 
-Without DATA it draws ten classes of small images. A few steps teach nothing yet; `alexnet demo` takes enough of them.
+Without DATA it draws ten classes of small images. A few steps teach it nothing; `alexnet demo` trains for long enough.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Layouts built by `tarfile` and scipy: nothing of ours writes what is to be read."""
+"""Layouts built by `tarfile` and scipy: no code of ours writes what it reads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import planting
 import scipy.io
 
 from alexnet.pipeline.dataset.images import Dataset
@@ -25,9 +26,7 @@ TRAIN = {f"{w}/{w}_{i}.JPEG": f"{w} {i}".encode() * (i + 1) for w in sorted(WNID
 
 
 def plant(root: Path, files: Files, below: str = "") -> Path:
-    for name, content in files.items():
-        (root / below / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / below / name).write_bytes(content)
+    planting.plant(root / below, files)
     return root
 
 
@@ -45,7 +44,7 @@ def make_tar(files: Files, mode: Literal["w:", "w:gz"] = "w:", form: int = tarfi
 def meta_mat() -> bytes:
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     synsets = np.empty((len(WNIDS) + 1, 1), dtype=fields)
-    for i, wnid in enumerate((*WNIDS, "n99")):  # the real file goes on with inner nodes of WordNet
+    for i, wnid in enumerate((*WNIDS, "n99")):  # inner nodes of WordNet follow, as in the real file
         synsets[i, 0] = (float(i + 1), wnid, f"word {i}", float(i >= len(WNIDS)))
     stream = io.BytesIO()
     scipy.io.savemat(stream, {"synsets": synsets})
@@ -57,7 +56,7 @@ def ground_truth() -> bytes:
 
 
 def listed(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
-    """Base name -> (class, bytes)."""
+    """Return base name -> (class, bytes)."""
     names = [dataset.name(i).rpartition("/")[2].rpartition(":")[2] for i in range(len(dataset))]
     assert len(set(names)) == len(names)
     return {n: (dataset.classes[dataset.labels[i]], dataset.read(i).tobytes()) for i, n in enumerate(names)}

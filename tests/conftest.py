@@ -1,4 +1,4 @@
-"""What the tests share: a tiny tree of difficult images, the ImageNet sample, the skip without a GPU."""
+"""Shared by all tests: trees of small images, the ImageNet sample, caches, limits, the skip without a GPU."""
 
 import gc
 import logging
@@ -23,7 +23,7 @@ THREADS = 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for torch imported later, and in child processes
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Size and how it is saved of every image of the tiny tree, in the order of its sorted paths.
+# Size and form of every image in the tiny tree, in the order of sorted paths.
 TINY_IMAGES: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
     ((120, 80), {}),
     ((80, 120), {}),
@@ -49,7 +49,7 @@ TINY_CLASSES = ("n01", "n02", "n03")
 
 @pytest.fixture(scope="session")
 def tiny_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `train/` (3 classes of 4) and `val/` (3 of 2): every form that an image may come in."""
+    """A folder with `train/` (3 classes of 4) and `val/` (3 of 2): images in every form."""
     root = tmp_path_factory.mktemp("tiny")
     rng = np.random.default_rng(2012)
     names = [
@@ -74,7 +74,7 @@ def _save_image(
     orientation: int = 1,
     **options: Any,
 ) -> None:
-    """Saves a smooth random image of `size` (width, height) pixels."""
+    """Save a smooth random image of `size` (width, height) pixels."""
     coarse = Image.fromarray(rng.integers(256, size=(6, 6, 3), dtype=np.uint8))
     image = coarse.resize(size, Image.Resampling.BICUBIC).convert(mode)
     exif = image.getexif()
@@ -85,7 +85,7 @@ def _save_image(
 
 @pytest.fixture(scope="session")
 def sample_dir() -> Path:
-    """The ImageNet sample, `train/<class>/*.JPEG`, 1,000 images: from $ALEXNET_SAMPLE, or a shared one."""
+    """The ImageNet sample, `train/<class>/*.JPEG`, 1,000 images: $ALEXNET_SAMPLE or a shared one."""
     shared = Path(__file__).resolve().parents[2] / "shared/data/imagenet-sample.tar"
     source = Path(os.environ.get("ALEXNET_SAMPLE", shared))
     if source.is_dir():
@@ -121,7 +121,7 @@ def _has_gpu() -> bool:
 
 @pytest.fixture(scope="session")
 def colour_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `train/` (3 classes of 6) and `val/` (3 of 3): small JPEGs, each class of another colour."""
+    """A folder with `train/` (3 classes of 6) and `val/` (3 of 3): small JPEGs, each class in its own colour."""
     root = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(1966)
     for split, count in (("train", 6), ("val", 3)):
@@ -151,14 +151,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def caching(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists of images are kept, however short."""
+    """Cache lists of images, however short."""
     monkeypatch.setattr("alexnet.pipeline.dataset.open.CACHE_FROM_IMAGES", 1)
 
 
 @pytest.fixture
 def quiet_machine(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of our own, no data set but those given, one thread for torch (two would wait for each other on a
-    busy machine), and the logger afterwards as it was before a command set it up."""
+    """A cache of the module's own, no data set from the environment, one thread for torch (two would wait for each
+    other on a busy machine); the logger is restored after commands set it up."""
     import torch
 
     monkeypatch.setenv("ALEXNET_CACHE", str(cache_dir))
@@ -174,8 +174,19 @@ def quiet_machine(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: on a busy machine, several that wait for each other turn microseconds into seconds."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def no_thread_is_left() -> Iterator[None]:
-    """A test that leaves a thread behind fails."""
+    """Fail a test that leaves a thread behind."""
     gc.collect()
     before = set(threading.enumerate())
     yield
@@ -188,7 +199,7 @@ def no_thread_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def noise_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `train/` of 32 JPEGs in two classes, 72 pixels wide and 96 high, for measuring loaders on."""
+    """A folder with `train/` of 32 JPEGs in two classes, 72 pixels wide and 96 high, to measure loaders on."""
     root = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     for i in range(32):
@@ -200,7 +211,7 @@ def noise_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A test that hangs fails; what it caches is its own."""
+    """Fail a test that hangs; give it its own cache."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TimeoutError("no end after 60 s")

@@ -1,4 +1,4 @@
-"""Running one graph on a few images, and the images: as difficult as photographs get."""
+"""One graph run on a few images, and the images: as difficult as photographs get."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ Pixels = NDArray[np.uint8]
 ZERO, ONE = np.zeros(3, np.float32), np.ones(3, np.float32)
 CORNERS = ((0, 0), (0, 32), (32, 0), (32, 32))
 
-
-chain = "dali"  # or, where it computes the same, DALI as far as regions and our compiled code from there
+chain = "dali"  # or "compiled": DALI decodes regions and our compiled code does the rest
 
 
 def run_graph(
     build: Callable[..., None], names: Sequence[str], feed: dict[str, Any], device_id: int | None = None
 ) -> list[Any]:
-    """One batch through a graph, as numpy arrays."""
+    """Run one batch through a graph; return numpy arrays."""
     pipeline = new_pipeline(len(feed["encoded"]), 2, device_id, prefetch=1)
     with pipeline:
         build(pipeline, lambda: tuple(feed[name] for name in names))
@@ -97,12 +96,22 @@ def train(
     return run_graph(build, TRAIN_INPUTS, feed, device_id)
 
 
+class PretendGpu:
+    """A pipeline without a device that claims one: DALI traces a GPU graph in it but need not run it."""
+
+    def __init__(self, pipeline: Any, device_id: int | None = 0) -> None:
+        self._pipeline, self.device_id = pipeline, device_id
+
+    def set_outputs(self, *outputs: Any) -> None:
+        self._pipeline.set_outputs(*outputs)
+
+
 # -- images ------------------------------------------------------------------------------------------------
 
 
 @cache
 def pillow(image: bytes) -> Pixels:
-    """As torchvision's loader would: Pillow, converted to RGB, EXIF ignored."""
+    """Decode as torchvision's loader does: Pillow, converted to RGB, EXIF ignored."""
     return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
 
 
@@ -119,7 +128,7 @@ def encode(pixels: Pixels, kind: str = "JPEG", mode: str = "RGB", **options: Any
 
 @cache
 def photo(seed: int, height: int, width: int) -> Pixels:
-    """Smooth areas, edges and grain, like a photograph."""
+    """Draw smooth areas, edges and grain, like a photograph."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     soft = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
@@ -148,7 +157,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @cache
 def corpus() -> tuple[bytes, ...]:
-    """Every form in an odd size and shape of its own."""
+    """Return every form, each in an odd size and shape of its own."""
     sizes = [(375, 500), (500, 333), (301, 299), (113, 171), (700, 260), (257, 256), (256, 256), (90, 400)]
     return tuple(encode(photo(i, *sizes[i % len(sizes)]), **form) for i, form in enumerate(FORMS.values()))
 
@@ -169,7 +178,7 @@ def assert_same_picture(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[A
 
 
 def plain_crops(images: Sequence[bytes], crops: Sequence[tuple[int, int]], flips: Sequence[bool]) -> list[Pixels]:
-    """The paper's two steps: the 256-square, then the crop."""
+    """Take the paper's two steps: the 256-square, then the crop."""
     return [augment.crop_and_flip(reference_square(i), *c, f) for i, c, f in zip(images, crops, flips, strict=True)]
 
 
@@ -184,6 +193,4 @@ MEANS = {
     "colour": np.array([122.7, 116.1, 103.9], np.float32),
     "image": np.random.default_rng(3).uniform(80, 160, (224, 224, 3)).astype(np.float32),
 }
-
-
 DIVISORS = {"1": ONE, "1.1": np.full(3, 1.1, np.float32), "std": np.array([58.4, 57.1, 57.4], np.float32)}

@@ -1,4 +1,4 @@
-"""Files planted below a folder, and data sets as they were listed."""
+"""Files planted below a folder, and what a data set lists of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from alexnet.pipeline.dataset.images import Dataset
 
 Tree = dict[str, bytes]
-
 
 TREE: Tree = {
     "train/b/2.JPEG": b"two",
@@ -27,8 +26,13 @@ def plant(root: Path, tree: Tree) -> Path:
     return root
 
 
+def plant_named(root: Path, *names: str) -> Path:
+    """Plant files that hold their own names."""
+    return plant(root, {name: name.encode() for name in names})
+
+
 def listed(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
-    """Name -> (class, bytes)."""
+    """Return name -> (class, bytes)."""
     images = {
         dataset.name(i): (dataset.classes[dataset.labels[i]], dataset.read(i).tobytes()) for i in range(len(dataset))
     }

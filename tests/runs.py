@@ -1,4 +1,4 @@
-"""What the tests of training and of the command line share: small runs, what they leave behind, child processes."""
+"""Shared by the tests of training and the command line: small runs, what they leave behind, commands."""
 
 import json
 import subprocess
@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from click.testing import CliRunner, Result
 
+from alexnet.cli import main
 from alexnet.pca.compute import compute_stats
 from alexnet.pipeline.cache import needed_cache
 from alexnet.pipeline.dataset.images import Dataset
@@ -41,7 +43,7 @@ def trainer(
     listener: Callable[[Record], None] = lambda record: None,
     **how: Any,
 ) -> Trainer:
-    """A trainer of a small network on a tree of images, in float32 on the CPU."""
+    """Build a trainer of a small network on a tree of images, in float32 on the CPU."""
     train_set, val_set = open_dataset(tree, "train"), open_dataset(tree, "val")
     config = Config.from_preset(preset, **{**SMALL, **numbers})
     stats = compute_stats(
@@ -51,7 +53,7 @@ def trainer(
 
 
 def interrupted_at(position: tuple[int, int], *args: Any, **kwargs: Any) -> Path:
-    """Runs a trainer until a signal is received in the middle of a step; returns the checkpoint."""
+    """Run a trainer until a signal arrives in the middle of a step; return the checkpoint."""
 
     def listen(record: Record) -> None:
         if (record["epoch"], record["step"]) == position and record["kind"] == "train":
@@ -66,7 +68,7 @@ def interrupted_at(position: tuple[int, int], *args: Any, **kwargs: Any) -> Path
 
 
 def outcome(run_dir: Path) -> tuple[dict[str, bytes], list[tuple[Any, ...]]]:
-    """Every array of the newest checkpoint by name, as bytes, and every record's place, loss and error."""
+    """Return the newest checkpoint's arrays by name, as bytes, and every record's place, loss and error."""
     with np.load(saved_checkpoints(run_dir)[-1]) as archive:
         arrays = {name: archive[name].tobytes() for name in archive.files}
     kept = ("kind", "epoch", "step", "loss", "top1_error", "lr", "num_images")
@@ -78,9 +80,17 @@ def records(run_dir: Path) -> list[Record]:
 
 
 def alexnet(*arguments: Any, timeout: float = 120, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a user would, in a process of its own."""
+    """Run a command as a user would, in its own process."""
     command = [*ALEXNET, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **kwargs)
+
+
+def invoke(*arguments: Any, code: int = 0) -> Result:
+    """Run a command in this process and check its exit code."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    assert "Traceback" not in result.output
+    return result
 
 
 def paths_of(dataset: Dataset) -> list[Path]:

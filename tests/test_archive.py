@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from archives import make_tar, plant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,15 +116,10 @@ def test_members_of_an_inner_tar_cannot_lead_out_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_names_and_odd_ones_are_labels_only(tmp_path: Path, form: int) -> None:
     names = ["n" * 5000 + ".jpg", "/etc/passwd.jpg", "../../../etc/x.jpg", "ü" * 200 + ".jpg", "a/./b.jpg"]
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:", format=form) as tar:
-        for number, name in enumerate(names):
-            for path, content in ((name, b"image %d" % number), (name[:-3] + "cls", b"%d" % number)):
-                member = tarfile.TarInfo(path)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train/0.tar").write_bytes(stream.getvalue())
+    files: dict[str, bytes] = {}
+    for number, name in enumerate(names):
+        files |= {name: b"image %d" % number, name[:-3] + "cls": b"%d" % number}
+    plant(tmp_path, {"train/0.tar": make_tar(files, form=form)})
     dataset = open_dataset(tmp_path, "train")
     assert [dataset.read(i).tobytes() for i in range(5)] == [b"image %d" % i for i in range(5)]
     assert dataset.labels.tolist() == list(range(5))
@@ -145,20 +141,8 @@ edits = st.one_of(
 )
 records = st.tuples(
     st.sampled_from(
-        [
-            "size",
-            "path",
-            "linkpath",
-            "GNU.sparse.major",
-            "GNU.sparse.minor",
-            "GNU.sparse.map",
-            "GNU.sparse.size",
-            "GNU.sparse.realsize",
-            "GNU.sparse.name",
-            "hdrcharset",
-            "mtime",
-            "uid",
-        ]
+        "size path linkpath GNU.sparse.major GNU.sparse.minor GNU.sparse.map GNU.sparse.size GNU.sparse.realsize "
+        "GNU.sparse.name hdrcharset mtime uid".split()
     ),
     st.sampled_from(["1", "0", "-512", "99999999999999999999", "x", "", "0,5", "3,a", "../x.jpg", "BINARY", "1e400"]),
 )

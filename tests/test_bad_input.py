@@ -1,11 +1,10 @@
-"""What goes wrong outside of us: each message says what, where and what to do, in a line, and ends with code 1."""
+"""What the world does wrong: each message says what, where and what to do in one line, and the exit code is 1."""
 
 import errno
 import os
 import re
 import resource
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
-from runs import ALEXNET, alexnet, outcome, records, trainer
+from runs import ALEXNET, alexnet, invoke, outcome, records, trainer
+from streams import claim
 
-from alexnet.cli import main
 from alexnet.console.commands import train as run_module
 from alexnet.pca.stats import RgbStats
 from alexnet.train import memory
@@ -29,15 +27,8 @@ THREADS = ["--threads", "1"]
 SMALL = ["--width", "0.02", "--batch-size", "4", "--epochs", "1", "--log-every", "1", *THREADS]
 
 
-def invoke(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    return result
-
-
 def failure(*arguments: Any) -> str:
-    """The message of a command that fails: one or two lines on standard error."""
+    """Run a command that fails; return its message, one or two lines on standard error."""
     result = invoke(*arguments, code=1)
     assert isinstance(result.exception, SystemExit)
     message = result.stderr[result.stderr.rindex("Error: ") :].strip()
@@ -57,21 +48,13 @@ def run_dir(colour_tree: Path, cache_dir: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def tree(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet_machine: None) -> Path:
-    """A copy of the colour tree, to be damaged; a cache of its own, as some damage keeps names and sizes."""
+    """A copy of the colour tree to damage, with its own cache, since some damage keeps names and sizes."""
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
     return Path(shutil.copytree(colour_tree, tmp_path / "tree"))
 
 
-def claim(path: Path, width: int, height: int) -> None:
-    """Make a JPEG's header tell of another size."""
-    data = bytearray(path.read_bytes())
-    frame = data.index(b"\xff\xc0") + 5
-    data[frame : frame + 4] = struct.pack(">HH", height, width)
-    path.write_bytes(data)
-
-
 def damage(folder: Path, name: str) -> Path:
-    """The first image of a class, damaged in a way that has a name."""
+    """Damage the first image of a class in the way of that name; return its path."""
     path = folder / "0.JPEG"
     if name == "truncated":
         path.write_bytes(path.read_bytes()[:-150])
@@ -80,7 +63,7 @@ def damage(folder: Path, name: str) -> Path:
     elif name == "text":
         path.write_text("this is not a picture\n" * 20)
     else:
-        claim(path, 20_000, 20_000)
+        path.write_bytes(claim(path.read_bytes(), 20_000, 20_000))
     return path
 
 

@@ -4,10 +4,9 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from runs import invoke
 
 from alexnet.cli import main
 from alexnet.console import tables
@@ -22,12 +21,6 @@ from alexnet.train.step import TrainStep
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 
-def invoke(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
 BENCH = ("--seconds", 0.05, "--rounds", 1, "--batch-size", 6, "--threads", 1)
 
 
@@ -36,15 +29,7 @@ def test_bench_loader_measures_the_step_and_draws(colour_tree: Path, tmp_path: P
         "bench-loader",
         colour_tree,
         *BENCH,
-        "--step",
-        "--width",
-        0.02,
-        "--preset",
-        "one-gpu",
-        "--prefetch",
-        1,
-        "--readers",
-        2,
+        *"--step --width 0.02 --preset one-gpu --prefetch 1 --readers 2".split(),
         "--plot",
         tmp_path / "loader.png",
     )

@@ -30,17 +30,11 @@ from alexnet.train.treatment import stats_for_training
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 UNKNOWN_UID = "12345"
-# Another user with no rights to write; to read as root is how that user comes by a Python in root's own folders.
-AS_UNKNOWN = [
-    "setpriv",
-    "--reuid",
-    UNKNOWN_UID,
-    "--regid",
-    UNKNOWN_UID,
-    "--clear-groups",
-    "--inh-caps=+dac_read_search",
-    "--ambient-caps=+dac_read_search",
-]
+# Another user, without rights to write. It may read everything, since Python may be in root's own folders.
+AS_UNKNOWN = (
+    f"setpriv --reuid {UNKNOWN_UID} --regid {UNKNOWN_UID} --clear-groups "
+    "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+).split()
 NO_HOME = "There is no home folder to keep a cache in"
 
 
@@ -194,24 +188,8 @@ def test_training_as_a_user_that_the_system_does_not_know(colour_tree: Path) -> 
         shutil.copytree(colour_tree, tree := Path(folder) / "data")
         tree.chmod(0o755)
         os.chown(folder, int(UNKNOWN_UID), -1)
-        command = [
-            *AS_UNKNOWN,
-            *ALEXNET,
-            "train",
-            str(tree),
-            "--run",
-            f"{folder}/run",
-            "--width",
-            "0.02",
-            "--batch-size",
-            "8",
-            "--epochs",
-            "1",
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
-        ]
+        options = "--width 0.02 --batch-size 8 --epochs 1 --threads 1 --device cpu".split()
+        command = [*AS_UNKNOWN, *ALEXNET, "train", str(tree), "--run", f"{folder}/run", *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", check=False)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(NO_HOME) == done.stderr.count("ALEXNET_CACHE") == 1

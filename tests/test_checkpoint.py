@@ -89,17 +89,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -
     path = checkpoint_path(tmp_path, 5)
     save(path, checkpoint)
     found = load(path)
-    for name in (
-        "config",
-        "classes",
-        "epoch",
-        "step",
-        "rates",
-        "schedule",
-        "versions",
-        "stats_fingerprint",
-        "dataset_fingerprint",
-    ):
+    for name in "config classes epoch step rates schedule versions stats_fingerprint dataset_fingerprint".split():
         assert getattr(found, name) == getattr(checkpoint, name), name
     for mine, theirs in ((found.model, checkpoint.model), (found.momentum, checkpoint.momentum)):
         assert mine.keys() == theirs.keys()

@@ -1,6 +1,6 @@
 """Labels mean the same class wherever they come from, and names of any kind survive their files.
 
-Each image here holds the name of its class, so that a label can be judged without any of the code that made it.
+Each image here holds the name of its class, so labels are checked without the code that made them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from archives import make_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,11 +32,7 @@ from alexnet.pipeline.errors import DatasetError
 
 NAMED = ["dog", "ant", "cat"]  # in the order of their numbers
 NUMBERED = [str(i) for i in range(12)]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def put(path: Path, content: bytes | str) -> None:
@@ -44,18 +41,15 @@ def put(path: Path, content: bytes | str) -> None:
 
 
 def shard(path: Path, samples: Sequence[tuple[str, str, str]]) -> None:
-    """(content of the image, extension and content of its label)"""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:") as tar:
-        for i, (image, extension, label) in enumerate(samples):
-            for name, content in ((f"{i}.jpg", image.encode()), (f"{i}.{extension}", label.encode())):
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+    """Write samples: content of the image, extension and content of its label."""
+    files: dict[str, bytes] = {}
+    for i, (image, extension, label) in enumerate(samples):
+        files |= {f"{i}.jpg": image.encode(), f"{i}.{extension}": label.encode()}
+    put(path, make_tar(files))
 
 
 def plant(root: Path, split: Split, form: str, classes: Sequence[str]) -> None:
-    """An image of each class: in folders, flat with a table, or in shards whose labels are `names` or `numbers`."""
+    """Plant an image of each class: in folders, flat with a table, or in shards labelled by `names` or `numbers`."""
     if form == "numbers":
         shard(root / f"x-{split}-0.tar", [(name, "cls", str(i)) for i, name in enumerate(classes)])
     if form == "names":
@@ -70,7 +64,7 @@ def plant(root: Path, split: Split, form: str, classes: Sequence[str]) -> None:
 
 
 def check(dataset: Dataset, num_images: int) -> None:
-    """Every label is the position of the name that its image holds."""
+    """Check that every label stands for the name that its image holds."""
     said = [dataset.classes[label] for label in dataset.labels]
     assert said == [dataset.read(i).tobytes().decode() for i in range(num_images)]
     assert len(dataset) == num_images
@@ -235,7 +229,7 @@ any_name = st.one_of(st.binary(min_size=1, max_size=8).map(os.fsdecode), st.text
 @given(names=st.lists(any_name, min_size=1, max_size=8, unique=True))
 def test_any_name_survives_its_file(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     content = class_lines(names)
-    assert len(content.decode().split("\n")) == len(names) + 1  # which is to say that it is text
+    assert len(content.decode().split("\n")) == len(names) + 1  # it is text, one name per line
     file = tmp_path_factory.getbasetemp() / "classes.txt"
     file.write_bytes(content)
     assert read_classes(file) == names

@@ -1,5 +1,4 @@
-"""The command line as a user meets it: help, JSON, exit codes, signals, torchrun. What goes wrong is in
-test_bad_input.py."""
+"""The command line as users meet it: help, JSON, exit codes, signals, torchrun. Errors are in test_bad_input.py."""
 
 import json
 import os
@@ -16,8 +15,7 @@ import click
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from runs import ALEXNET, alexnet, outcome, records, trainer
+from runs import ALEXNET, alexnet, invoke, outcome, records, trainer
 
 from alexnet.cli import main
 from alexnet.pca.stats import RgbStats
@@ -29,12 +27,6 @@ pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 COMMANDS = sorted(main.commands)
 SMALL = ["--width", "0.02", "--batch-size", "4", "--threads", "1", "--log-every", "1"]
-
-
-def invoke(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

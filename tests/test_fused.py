@@ -35,7 +35,7 @@ def both_gradients(x: Tensor, plain: nn.Module, fast: nn.Module) -> list[tuple[T
     return list(zip(*found, strict=True))
 
 
-# --- conv1
+# -- conv1 --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
@@ -84,7 +84,7 @@ def test_whole_network_and_its_checkpoint(preset: str) -> None:
     torch.testing.assert_close(model(x), expected, rtol=1e-11, atol=1e-12)
 
 
-# --- normalisation
+# -- normalisation ------------------------------------------------------------------------------------------
 
 
 def test_without_its_kernel_the_plain_form_stays(

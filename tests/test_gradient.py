@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -33,15 +33,7 @@ from alexnet.train.optimizer import Rates, build_optimizer, set_rates
 BATCH = 4
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/step.py"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps of microseconds, which threads that wait for each other make seconds of on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(preset: str = "original") -> AlexNet:

@@ -1,4 +1,4 @@
-"""The graphs as GPUs run them: operator by operator here, compared with the CPU where there is one."""
+"""The graphs as GPUs run them: operator by operator here, and against the CPU if there is a GPU."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from graphs import (
     MEANS,
     ONE,
     ZERO,
+    PretendGpu,
     batch_of,
     decode,
     differences,
@@ -56,18 +57,6 @@ GRAPHS: dict[str, Callable[..., None]] = {
 }
 
 
-class _PretendGpu:
-    """A pipeline without a device that says it has one: DALI traces a GPU graph in it but need not run it."""
-
-    device_id = 0
-
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
-
-    def set_outputs(self, *outputs: Any) -> None:
-        self._pipeline.set_outputs(*outputs)
-
-
 def varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
@@ -78,7 +67,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of the length-delimited fields of a protocol buffer."""
+    """Yield (number, content) of the length-delimited fields of a protocol buffer."""
     at = 0
     while at < len(data):
         tag, at = varint(data, at)
@@ -93,7 +82,7 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def operators(serialized: bytes) -> list[tuple[str, str]]:
-    """(operator, device) of a DALI pipeline: dali.proto's PipelineDef.op = 5, OpDef.name = 1, OpDef.args = 4."""
+    """Return (operator, device) of a DALI pipeline: dali.proto's PipelineDef.op = 5, OpDef.name = 1, OpDef.args = 4."""
     found = []
     for definition in (list(fields(content)) for number, content in fields(serialized) if number == 5):
         arguments = [list(fields(content)) for number, content in definition if number == 4]
@@ -109,7 +98,7 @@ def test_every_operator_of_a_gpu_graph_exists_there(graph: str) -> None:
     for place in ("cpu", "gpu"):
         pipeline = new_pipeline(4, 1, None, prefetch=1)
         with pipeline:
-            GRAPHS[graph](pipeline if place == "cpu" else _PretendGpu(pipeline), lambda: ())
+            GRAPHS[graph](pipeline if place == "cpu" else PretendGpu(pipeline), lambda: ())
         traced[place] = operators(pipeline.serialize())
         for name, device in traced[place]:
             assert name in exists[device] or name == "ExternalSource", f"{name} has no {device} operator"

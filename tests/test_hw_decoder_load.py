@@ -1,4 +1,4 @@
-"""The share of the GPU's JPEG engines reaches every decoder of a GPU graph, and no decoder of a CPU one."""
+"""The load of the GPU's JPEG engines reaches every decoder of a GPU graph, and none of a CPU graph."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graphs import PretendGpu
 from nvidia.dali import fn
 
 from alexnet.pipeline.bench.stages import STAGES
@@ -21,17 +22,7 @@ SETTINGS = Settings(threads=1, hw_decoder_load=0.3)
 
 
 class Stopped(Exception):
-    """Instead of a stream."""
-
-
-class PretendPipeline:
-    """A pipeline without a device that says it has one: DALI traces a GPU graph in it but need not run it."""
-
-    def __init__(self, pipeline: Any, device_id: int | None) -> None:
-        self._pipeline, self.device_id = pipeline, device_id
-
-    def set_outputs(self, *outputs: Any) -> None:
-        self._pipeline.set_outputs(*outputs)
+    """Raised instead of streaming."""
 
 
 def training(dataset: Dataset) -> Iterator[Any]:
@@ -62,7 +53,7 @@ def test_settings_reach_the_decoder(
     def stream(dataset: Dataset, requests: Any, build: Any, *_: Any, **__: Any) -> Any:
         pipeline = new_pipeline(2, 1, None, prefetch=1)
         with pipeline:
-            build(PretendPipeline(pipeline, device_id), lambda: ())
+            build(PretendGpu(pipeline, device_id), lambda: ())
         raise Stopped
 
     for name in ("image", "image_slice"):

@@ -30,25 +30,9 @@ pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))
 EPOCHS = 7 + 2 * KILLS  # of 3 steps
-SMALL = [
-    *[
-        "--width",
-        "0.02",
-        "--batch-size",
-        "5",
-        "--lr",
-        "0.001",
-        "--threads",
-        "2",
-        "--log-every",
-        "1",
-        "--checkpoint-every",
-        "1",
-        "--keep",
-        "99",
-    ],
-    *("--epochs", str(EPOCHS)),
-]
+SMALL = (
+    f"--width 0.02 --batch-size 5 --lr 0.001 --threads 2 --log-every 1 --checkpoint-every 1 --keep 99 --epochs {EPOCHS}"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -188,34 +172,9 @@ def test_two_machines(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None
     """Two launchers of two ranks each, as torchrun starts them on two machines: a 2x2 mesh. A rank is killed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    torchrun = [
-        "--nnodes",
-        "2",
-        "--nproc-per-node",
-        "2",
-        "--max-restarts",
-        "1",
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        f"127.0.0.1:{port}",
-        "-m",
-        "--",
-        "alexnet.cli",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *torchrun,
-        "train",
-        str(colour_tree),
-        "--run",
-        str(tmp_path / "run"),
-        *SMALL,
-        "--epochs",
-        "4",
-    ]
+    rendezvous = f"--nnodes 2 --nproc-per-node 2 --max-restarts 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port}"
+    torchrun = [sys.executable, *"-m torch.distributed.run".split(), *rendezvous.split(), *"-m -- alexnet.cli".split()]
+    command = [*torchrun, "train", str(colour_tree), "--run", str(tmp_path / "run"), *SMALL, "--epochs", "4"]
     machines = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     while not saved_checkpoints(tmp_path / "run"):
         assert [machine.poll() for machine in machines] == [None, None]
@@ -286,21 +245,8 @@ def test_statistics_have_the_same_bits(colour_tree: Path, tmp_path: Path, monkey
 
 def test_training_speed(colour_tree: Path) -> None:
     """On one device; meshes of several are measured in `test_parallel.py`."""
-    done = alexnet(
-        "bench-train",
-        colour_tree,
-        "--json",
-        "--width",
-        0.02,
-        "--batch-size",
-        4,
-        "--seconds",
-        0.05,
-        "--rounds",
-        2,
-        "--device",
-        "cpu",
-    )
+    options = "--json --width 0.02 --batch-size 4 --seconds 0.05 --rounds 2 --device cpu".split()
+    done = alexnet("bench-train", colour_tree, *options)
     result = json.loads(done.stdout)
     assert (result["mesh"], result["device"], result["batch_size"]) == ("1x1", "cpu", 4)
     assert min(result["windows"]) <= result["images_per_second"] <= max(result["windows"])
@@ -333,13 +279,7 @@ def test_a_full_disk(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
     limit = first.stat().st_size // 2
     error = the_one_error(
         tasks_of_slurm(
-            "train",
-            colour_tree,
-            "--run",
-            tmp_path,
-            "--resume",
-            "--checkpoint-every",
-            1,
+            *("train", colour_tree, "--run", tmp_path, "--resume", "--checkpoint-every", 1),
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import io
 import shutil
-import tarfile
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from archives import make_tar
 
 pytest.importorskip("nvidia.dali")
+from graphs import reference_square
+
 from alexnet.pipeline import augment
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
@@ -77,7 +77,7 @@ def assert_same(a: Sequence[Batch], b: Sequence[Batch]) -> None:
 
 
 def reference(dataset: Dataset, index: int) -> Any:
-    return augment.centre_square(np.asarray(Image.open(io.BytesIO(dataset.read(index).tobytes())).convert("RGB")))
+    return reference_square(dataset.read(index).tobytes())
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -362,11 +362,9 @@ def test_the_synthetic_loader_has_the_same_interface(dataset: Dataset) -> None:
 
 
 def test_squares_of_an_archive_are_those_of_the_files(dataset: Dataset, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
-        for i in range(12):
-            for suffix, content in (("jpg", dataset.read(i).tobytes()), ("cls", str(dataset.labels[i]).encode())):
-                member = tarfile.TarInfo(f"{i:03d}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+    files: dict[str, bytes] = {}
+    for i in range(12):
+        files |= {f"{i:03d}.jpg": dataset.read(i).tobytes(), f"{i:03d}.cls": str(dataset.labels[i]).encode()}
+    (tmp_path / "train-0.tar").write_bytes(make_tar(files))
     packed = open_dataset(tmp_path, "train")
     assert_same(run(make_loader(dataset), num_epochs=1), run(make_loader(packed), num_epochs=1))

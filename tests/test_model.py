@@ -28,7 +28,7 @@ def images(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
     return 50 * torch.randn(batch, *IMAGE_SHAPE, generator=generator, dtype=dtype)
 
 
-# --- the paper's numbers
+# -- the paper's numbers ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_macs_neurons_and_maps() -> None:
     assert [row.macs for row in rows if row.macs][:3] == [105_415_200, 223_948_800, 149_520_384]
 
 
-# --- normalisation
+# -- normalisation ------------------------------------------------------------------------------------------
 
 
 def naive_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
@@ -109,7 +109,7 @@ def test_spatial_norm() -> None:
     torch.testing.assert_close(spatial_norm(x), x / (1 + 0.001 / 25 * squares) ** 0.75)
 
 
-# --- towers
+# -- towers -------------------------------------------------------------------------------------------------
 
 
 def tower_logits(state: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def test_no_cross_talk_towers_meet_at_the_logits_only() -> None:
         assert [same[name] for name in ("conv2", "conv3", "fc6", "fc7", "fc8")] == [True, *[alone] * 3, False]
 
 
-# --- switches
+# -- switches -----------------------------------------------------------------------------------------------
 
 
 def test_memory_format_does_not_matter() -> None:
@@ -199,21 +199,7 @@ def test_features_are_named_and_forward_gives_the_last(preset: str) -> None:
 
 def test_layer_names_by_preset() -> None:
     names = {preset: [row.layer for row in describe(Config.from_preset(preset), 10)] for preset in PRESETS}
-    paper = [
-        "conv1",
-        "norm1",
-        "pool1",
-        "conv2",
-        "norm2",
-        "pool2",
-        "conv3",
-        "conv4",
-        "conv5",
-        "pool5",
-        "fc6",
-        "fc7",
-        "fc8",
-    ]
+    paper = "conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5 fc6 fc7 fc8".split()
     assert names["paper"] == names["one-gpu"] == paper
     assert names["original"] == [*paper[:5], "spatial2", *paper[5:]]
     assert names["owt"] == [name for name in paper if "norm" not in name]
@@ -289,7 +275,7 @@ def test_without_middle_layers(without: tuple[str, ...], conv_shapes: list[tuple
     assert not set(without) & set(model.forward_features(images()))
 
 
-# --- dropout
+# -- dropout ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -320,7 +306,7 @@ def test_dropout_placement(style: str, dropped: set[str]) -> None:
     assert torch.equal(off(images()), off.train()(images()))
 
 
-# --- initial weights
+# -- initial weights ----------------------------------------------------------------------------------------
 
 
 def test_initialise_is_deterministic_and_per_layer() -> None:
@@ -346,7 +332,7 @@ def test_initial_sizes() -> None:
     assert 0.9 * bound < owt.fc6.bias.abs().max() <= bound >= owt.fc6.weight.abs().max() > 0.99 * bound
 
 
-# --- torchvision
+# -- torchvision --------------------------------------------------------------------------------------------
 
 
 def test_published_weights_give_the_published_network() -> None:

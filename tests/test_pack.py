@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from archives import make_tar
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -334,11 +335,7 @@ def test_a_shard_of_another_size_is_not_read_by_the_old_index(tiny_tree: Path, t
 
 def test_arrays_of_another_shape_are_refused(tmp_path: Path) -> None:
     np.save(buffer := io.BytesIO(), np.zeros((64, 64, 3), np.uint8))
-    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
-        for name, data in {"a.npy": buffer.getvalue(), "a.cls": b"0"}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+    (tmp_path / "train-0.tar").write_bytes(make_tar({"a.npy": buffer.getvalue(), "a.cls": b"0"}))
     with pytest.raises(DatasetError, match=r"a\.npy in .*\(64, 64, 3\).*alexnet pack --raw"):
         open_dataset(tmp_path, "train")
 

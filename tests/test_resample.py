@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import io
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from graphs import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ def test_it_does_what_the_graph_for_gpus_does() -> None:
     crops = [tuple(c) for c in rng.integers(0, 33, (count, 2)).tolist()]
     mean, divisor = rng.uniform(0, 255, (CROP, CROP, 3)).astype(np.float32), np.full(3, 1.1, np.float32)
     mirror, shift = rng.integers(0, 2, count).astype(np.int32), rng.normal(0, 9, (count, 3)).astype(np.float32)
-    encoded = [np.frombuffer(_png(image), np.uint8) for image in images]
+    encoded = [np.frombuffer(encode(image, "PNG"), np.uint8) for image in images]
     feed = {"encoded": encoded} | regions(images, crops, CROP, mirror=mirror, shift=shift)[1]
     pipeline = new_pipeline(count, 2, None, prefetch=1)
     with pipeline:
@@ -132,11 +132,6 @@ def test_it_does_what_the_graph_for_gpus_does() -> None:
     off = np.abs(ours - theirs) * 1.1
     assert off.max() <= 1 + 1e-3
     assert (off > 0.5).mean() < 1e-3
-
-
-def _png(image: Pixels) -> bytes:
-    Image.fromarray(image).save(buffer := io.BytesIO(), "PNG")
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("threads", [1, 3, 8])

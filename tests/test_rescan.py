@@ -1,4 +1,4 @@
-"""`--rescan` and data sets of one split, as commands: what they say, and which of several ranks lists."""
+"""Commands with `--rescan` or only one split: what they say, and which rank lists the images."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from click.testing import CliRunner, Result
+from runs import invoke
 
-from alexnet.cli import main
 from alexnet.console.on_mesh import without_rescan
 from alexnet.pipeline.dataset import open as dataset_module
 from alexnet.pipeline.errors import DatasetError
 from alexnet.train.parallel.ranks import RankInfo
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
-
-
-def invoke(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def test_a_repaired_file_is_used_after_a_rescan(tree: Path, tmp_path: Path, monk
 
 
 class Store:
-    """What ranks write to, when the first is through with everything."""
+    """The ranks' store, as if the first were done with everything."""
 
     def wait(self, *_: Any) -> None: ...
     def set(self, *_: Any) -> None: ...
@@ -75,13 +68,8 @@ def test_the_first_rank_alone_lists_anew(
         seen.append(rescan)
         raise DatasetError("enough")
 
-    for module in (
-        "console.commands.train",
-        "console.commands.evaluate",
-        "console.commands.bench",
-        "console.commands.stats",
-        "pipeline.dataset.open",
-    ):
+    commands = [f"console.commands.{name}" for name in ("train", "evaluate", "bench", "stats")]
+    for module in (*commands, "pipeline.dataset.open"):
         monkeypatch.setattr(f"alexnet.{module}.open_dataset", opened)
     words = [{"DATA": str(tree), "RUN": str(tmp_path / "run")}.get(word, word) for word in command]
     for rank in range(1 if command[0] in ("bench-loader", "pack") else 2):

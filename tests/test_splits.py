@@ -1,33 +1,23 @@
-"""Where a split lies, when that is not plain: what is passed over, and what a person is told to do."""
+"""Where a split is, when that is not obvious: what is passed over, and what the user is told to do."""
 
 from __future__ import annotations
 
 import logging
 import tarfile
-from io import BytesIO
 from pathlib import Path
 
+import planting
 import pytest
+from archives import make_tar
 
 from alexnet.pipeline.dataset.open import open_dataset, open_splits
 from alexnet.pipeline.errors import DatasetError, NoSplit
 
 
 def plant(root: Path, *names: str) -> Path:
-    """Files that hold their own names; archives hold one sample, with a label."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(sample() if name.endswith(".tar") else name.encode())
-    return root
-
-
-def sample() -> bytes:
-    with tarfile.open(fileobj=(stream := BytesIO()), mode="w:") as archive:
-        for name, content in (("in-the-archive.jpg", b"x"), ("in-the-archive.cls", b"0")):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, BytesIO(content))
-    return stream.getvalue()
+    """Plant files that hold their own names, and archives of one sample with a label."""
+    sample = make_tar({"in-the-archive.jpg": b"x", "in-the-archive.cls": b"0"})
+    return planting.plant(root, {name: sample if name.endswith(".tar") else name.encode() for name in names})
 
 
 def refusal(root: Path, split: str) -> str:

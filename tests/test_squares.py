@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 pytest.importorskip("nvidia.dali")
-from alexnet.pipeline import augment
+from graphs import pillow, reference_square
+
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
@@ -28,7 +27,7 @@ def dataset(tiny_tree: Path) -> Dataset:
 
 
 def reference(dataset: Dataset, index: int) -> Any:
-    return augment.centre_square(np.asarray(Image.open(io.BytesIO(dataset.read(index).tobytes())).convert("RGB")))
+    return reference_square(dataset.read(index).tobytes())
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 50])
@@ -68,5 +67,4 @@ def test_whole_images_are_pillows(dataset: Dataset) -> None:
     assert [len(p.pixels) for p in parts] == [5, 5, 2]
     for part in parts:
         for pixels, i in zip(part.pixels, part.indices.tolist(), strict=True):
-            expected = np.asarray(Image.open(io.BytesIO(dataset.read(i).tobytes())).convert("RGB"))
-            np.testing.assert_array_equal(pixels, expected)
+            np.testing.assert_array_equal(pixels, pillow(dataset.read(i).tobytes()))

@@ -1,7 +1,5 @@
 """One training step: dropout follows from the batch's place in the run, and the state is all there is to go on from."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -14,14 +12,7 @@ from alexnet.train.parallel.mesh import Mesh
 from alexnet.train.step import TrainStep
 
 NUM_CLASSES = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def new_step(seed: int = 0) -> TrainStep:

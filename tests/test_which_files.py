@@ -1,38 +1,24 @@
-"""Which of the files in a folder are the data set: nothing twice, nothing left out without a word, nothing stale.
-
-Archives are built here by Python's `tarfile`; nothing of ours writes what it reads.
-"""
+"""Which files in a folder are the data set: nothing twice, nothing left out silently, nothing stale."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
+import planting
 import pytest
+from archives import make_tar
 
 from alexnet.pipeline.dataset import layouts
-from alexnet.pipeline.dataset import open as dataset_module
 from alexnet.pipeline.dataset.images import Dataset, Listing
 from alexnet.pipeline.dataset.index import save_index
 from alexnet.pipeline.dataset.open import open_dataset, open_splits
 from alexnet.pipeline.dataset.shards import shard_stamp
 from alexnet.pipeline.errors import DatasetError, NoSplit
 
-Files = dict[str, bytes]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def caching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_module, "CACHE_FROM_IMAGES", 1)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -42,22 +28,13 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def plant(root: Path, *names: str, **files: bytes) -> Path:
-    """Files that hold their own names."""
-    for name, content in ({name: name.encode() for name in names} | files).items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
+    """Plant files that hold their own names, and others."""
+    return planting.plant(root, {name: name.encode() for name in names} | files)
 
 
 def tar(*names: str, **files: bytes) -> bytes:
-    """An archive of members that hold their own names."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:") as archive:
-        for name, content in ({name: name.encode() for name in names} | files).items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
+    """Make an archive of members that hold their own names, and others."""
+    return make_tar({name: name.encode() for name in names} | files)
 
 
 def shard(*keys: str) -> bytes:
@@ -65,12 +42,12 @@ def shard(*keys: str) -> bytes:
 
 
 def shards(root: Path, *names: str) -> Path:
-    """Each with one image, which is called as the shard is."""
+    """Plant shards of one image each, named after its shard."""
     return plant(root, **{f"{name}.tar": shard(name.rpartition("/")[2]) for name in names})
 
 
 def images(dataset: Dataset) -> list[str]:
-    """Names without containers, folders and extensions."""
+    """Return names without containers, folders and extensions."""
     return sorted(dataset.names[i].rpartition("/")[2].partition(".")[0] for i in range(len(dataset)))
 
 
@@ -143,19 +120,8 @@ def test_a_sample_of_several_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_said_once(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
-    plant(
-        tmp_path,
-        "train/a/img.3.v2.jpg",
-        "train/a/b.jfif",
-        "train/a/b.tif",
-        "train/a/c.tiff",
-        "train/a/d.gif",
-        "train/b/e.jpe",
-        "train/b/f.GIF",
-        "train/b/b_boxes.txt",
-        "train/stray.jpg",
-        "train/.DS_Store",
-    )
+    names = "a/img.3.v2.jpg a/b.jfif a/b.tif a/c.tiff a/d.gif b/e.jpe b/f.GIF b/b_boxes.txt stray.jpg .DS_Store".split()
+    plant(tmp_path / "train", *names)
     assert images(open_dataset(tmp_path, "train")) == ["b", "e", "img"]
     (line,) = said.messages
     kinds = "2 .gif, 1 outside of class folders, 1 .tif, 1 .tiff"

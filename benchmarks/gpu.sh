@@ -11,7 +11,7 @@ alexnet() { python -m alexnet.cli "$@"; }
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
 # The CPU paths need compiled parts: an install builds them, a bare checkout lacks them.
-for source in pipeline/resample train/lrn; do
+for source in pipeline/decode/jpeg pipeline/decode/resample train/network/lrn_cpu; do
   built=$(dirname $source)/_$(basename $source)
   ls $built*.so > /dev/null 2>&1 || cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o $built.so $source.c -lm
 done

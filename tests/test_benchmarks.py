@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -116,3 +117,13 @@ def test_the_script_writes_figures_that_agree(dataset: Dataset, tmp_path: Path) 
         assert 0 < entry["least_cpu_ms_an_image"] < 1000
     table = next(tmp_path.glob("*.md")).read_text()
     assert all(f"| {name} |" in table for name in entries)
+
+
+def test_the_gpu_script_compiles_every_source() -> None:
+    """On a bare checkout, and under the names that `compiled.load` looks for."""
+    script = (BENCHMARKS / "gpu.sh").read_text()
+    named = re.search(r"for source in (.*); do", script)
+    assert named is not None
+    checkout = BENCHMARKS.parent
+    sources = {path.relative_to(checkout).with_suffix("").as_posix() for path in checkout.glob("[pt]*/**/*.c")}
+    assert set(named[1].split()) == sources

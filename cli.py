@@ -18,6 +18,7 @@ from .console.command_options import (
     bench_train_options,
     config_options,
     describe_options,
+    evaluate_options,
     pack_options,
     preset_option,
     stats_options,
@@ -149,6 +150,7 @@ def train(
 @click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT... [DATA]")
 @views_option
 @batch_option
+@evaluate_options
 @rescan_option
 @mesh_options
 @loading_options
@@ -156,18 +158,17 @@ def train(
 def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
     """Measure top-1 and top-5 error on the validation set, counting every image once.
 
-    CKPT is a checkpoint or a run folder; the class probabilities of several are averaged, as in the paper. The last
-    argument may be the data set. One rank per GPU takes a share of the images; the mesh used in training is irrelevant.
+    Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
+    A file written by --save-probabilities stands for the networks that it comes from, which are not run again.
+    A rank for each GPU takes its share of the images, whatever mesh the network was trained on.
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
     from .console.commands.evaluate import run_evaluate, split_data
     from .console.tables import print_evaluation
 
-    checkpoints, data = split_data(paths)
-    if result := run_evaluate(checkpoints, data, **rest):  # None on all ranks but the first
-        record = asdict(result) | {"checkpoints": [str(c) for c in checkpoints]}
-        show_json(json.dumps(record)) if as_json else print_evaluation(result, len(checkpoints))
+    if report := run_evaluate(*split_data(paths), **rest):  # None on all ranks but the first
+        show_json(json.dumps(report.record())) if as_json else print_evaluation(report)
 
 
 @main.command()

@@ -16,6 +16,7 @@ from .types import Commas, NumberChoice, Output
 
 ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that have an option elsewhere
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
+CSV, ARRAY = Output(".csv"), Output(".npy")
 
 
 def config_options(command: Any) -> Any:
@@ -126,6 +127,7 @@ class TrainOptions:
     keep: int  # checkpoints
     log_every: int  # steps
     execution: str | None
+    tensorboard: bool
 
 
 train_options = gathered(
@@ -156,4 +158,34 @@ train_options = gathered(
     click.option("--keep", type=click.IntRange(1), default=2, show_default=True, help="Checkpoints to keep."),
     click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS"),
     execution_option,
+    click.option(
+        "--tensorboard",
+        is_flag=True,
+        help="Write the scalars of metrics.jsonl for TensorBoard too, into the run folder.",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What is wanted beside the errors."""
+
+    per_class: bool
+    confusion: Path | None
+    save_probabilities: Path | None
+
+
+evaluate_options = gathered(
+    "options",
+    EvaluateOptions,
+    click.option("--per-class", is_flag=True, help="The errors of each class too, the worst first."),
+    click.option(
+        "--confusion", type=CSV, metavar="FILE.csv", help="Write how many images of each class were taken for which."
+    ),
+    click.option(
+        "--save-probabilities",
+        type=ARRAY,
+        metavar="FILE.npy",
+        help="Write the class probabilities of each image, a CKPT of later evaluations.",
+    ),
 )

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ..pca.stats import RgbStats
     from ..pipeline.machine.doctor import Finding
     from ..pipeline.pack import Packed
-    from ..train.evaluate import Evaluation
+    from ..train.evaluate import ErrorRates, Evaluation
+    from ..train.outcomes import ClassErrors
+    from .commands.evaluate import Report
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:
@@ -79,12 +81,24 @@ def print_packed(out: Path, splits: Iterable[Packed]) -> None:
     )
 
 
-def print_evaluation(result: Evaluation, num_networks: int) -> None:
-    """Print the errors, and what they were measured on."""
+def print_evaluation(report: Report) -> None:
+    """Print the errors of the average, what they were measured on, and the errors of each network and class."""
+    result, several = report.average, report.num_networks > 1
     show(f"images       {result.num_images:,}" + (f" ({len(result.bad)} could not be used)" if result.bad else ""))
-    show(f"views        {result.views}" + (f", {num_networks} networks averaged" if num_networks > 1 else ""))
+    show(f"views        {result.views}" + (f", {report.num_networks} networks averaged" if several else ""))
     show(f"top-1 error  {result.top1_error:.2%}")
     show(f"top-5 error  {result.top5_error:.2%}")
+    if len(report.networks) > 1:
+        networks = [(name, *_errors(of)) for name, of in report.networks]
+        average = ("the average", *_errors(result))
+        print_table("Each network, and the average", ("network", "top-1 error", "top-5 error"), [*networks, average])
+    if report.classes is not None:
+        classes = [(of.name, f"{of.num_images:,}", *_errors(of)) for of in report.classes]
+        print_table("Each class, the worst first", ("class", "images", "top-1 error", "top-5 error"), classes)
+
+
+def _errors(of: Evaluation | ErrorRates | ClassErrors) -> tuple[str, str]:
+    return f"{of.top1_error:.2%}", f"{of.top5_error:.2%}"
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Classifier:
     classes: tuple[str, ...]
     words: Mapping[str, str] = field(default_factory=dict)  # what people call them, as far as known
     published: bool = False  # torchvision's: its numbers are those of ImageNet's synsets in their order
+    num_networks: ClassVar[int] = 1  # in an average
 
     def name_of(self, label: int) -> str:
         """Return a class's words, as far as known, and its name."""

@@ -1,19 +1,21 @@
 """The history of a run in its folder: `config.json` and `metrics.jsonl`, and a lock so that one process writes them.
 
-`trainer.py` writes it, on a mesh only from the first rank; `checkpoint.py` keeps the checkpoints beside it.
+`trainer.py` writes it, on a mesh only from the first rank; `checkpoint.py` keeps the checkpoints beside it, and
+`tensorboard.py`, where asked for, a copy for TensorBoard.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import naming, only_writer, write_atomically
 from .config import Config
+from .tensorboard import TensorBoard
 
 Record = dict[str, Any]
 
@@ -21,8 +23,8 @@ Record = dict[str, Any]
 class History:
     """Writes the history of a run; unless `kept`, as on most ranks of a mesh, it writes nothing."""
 
-    def __init__(self, folder: Path, kept: bool = True) -> None:
-        self.folder, self.kept = folder, kept
+    def __init__(self, folder: Path, kept: bool = True, tensorboard: TensorBoard | None = None) -> None:
+        self.folder, self.kept, self.tensorboard = folder, kept, tensorboard
 
     @contextmanager
     def opened(self, config: Config, epoch: int, step: int) -> Iterator[list[Record]]:
@@ -36,7 +38,9 @@ class History:
         message = f"Another run is writing into {self.folder}. Choose another --run folder."
         with only_writer(self.folder, UserError(message)):
             write_atomically(self.folder / "config.json", (config.to_json() + "\n").encode())
-            yield self.go_back(epoch, step)
+            past = self.go_back(epoch, step)
+            with self.tensorboard.opened(past, epoch, step) if self.tensorboard else nullcontext():
+                yield past
 
     def go_back(self, epoch: int, step: int) -> list[Record]:
         """Delete the records after a position, which the run will repeat; return those up to it."""
@@ -46,11 +50,13 @@ class History:
         return past
 
     def write(self, record: Record) -> None:
-        """Append a record to `metrics.jsonl`."""
+        """Append a record to `metrics.jsonl`, and to TensorBoard's files."""
         if self.kept:
             path = self.folder / "metrics.jsonl"
             with naming(path), path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+            if self.tensorboard:
+                self.tensorboard.write(record)
 
 
 def _records(path: Path) -> Iterator[Record]:

@@ -36,6 +36,7 @@ from .parallel.mesh import Agreement, Mesh
 from .parallel.split import check_split
 from .parallel.tower_loader import build_loader
 from .step import TrainStep
+from .tensorboard import TensorBoard
 from .treatment import build_treatment
 
 log = logging.getLogger("alexnet")
@@ -67,6 +68,7 @@ class RunOptions:
     checkpoint_every: int | None = None  # steps; None: at the end of epochs, at least every ten minutes
     keep: int = 2  # checkpoints
     eval_batch: int = 128
+    tensorboard: bool = False  # write the metrics for it too
 
 
 class Trainer:
@@ -111,7 +113,8 @@ class Trainer:
         model = self.train_step.model
         self.live_units = LiveUnits({"fc6": model.fc6, "fc7": model.fc7}, self.mesh.mp)
         self.meter = Meter(config, len(self.loader))
-        self.history = History(options.run_dir, kept=self.mesh.is_main)
+        board = TensorBoard(options.run_dir, len(self.loader)) if options.tensorboard else None
+        self.history = History(options.run_dir, kept=self.mesh.is_main, tensorboard=board)
         self.agree = Agreement(self.mesh.world)
         self.epoch = self.step = 0  # of the next step
         self._stop_signal = 0

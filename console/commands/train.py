@@ -5,6 +5,7 @@ Everything that can be wrong is checked before ranks start and before statistics
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from ...train.memory import check_memory
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.resume import choose_run_dir, find_checkpoint, resolve_config
+from ...train.tensorboard import FOLDER, require_tensorboard
 from ...train.trainer import Interrupted, RunOptions, Trainer
 from ...train.treatment import stats_for_training
 from ..command_options import TrainOptions
@@ -41,6 +43,8 @@ def run_train(
     loading: LoadingOptions,
 ) -> int:
     """Train; return the exit code."""
+    if options.tensorboard:
+        require_tensorboard()
     info = join_ranks()
     run_dir = choose_run_dir(options.run_dir, options.resume, preset, info)
     saved = find_checkpoint(options.resume, run_dir, info)
@@ -67,6 +71,7 @@ def run_train(
             keep=options.keep,
             log_every=options.log_every,
             execution=options.execution,
+            tensorboard=options.tensorboard,
         )
         with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
             trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
@@ -82,6 +87,8 @@ def _announce(trainer: Trainer, resumed: bool) -> None:
         f"classes; {len(trainer.val_set):,} to validate) into {trainer.options.run_dir}"
         + (f", from step {steps} on" if resumed else "")
     )
+    if trainer.options.tensorboard:
+        say(f"To watch it: tensorboard --logdir {shlex.quote(str(trainer.options.run_dir / FOLDER))}")
     if not resumed and (note := rate_note(trainer.config)):
         say(note)
 

@@ -158,9 +158,9 @@ def train(
 def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
     """Measure top-1 and top-5 error on the validation set, counting every image once.
 
-    Several checkpoints are averaged, by class probabilities as in the paper. The last argument may be the data set.
-    A file written by --save-probabilities stands for the networks that it comes from, which are not run again.
-    A rank for each GPU takes its share of the images, whatever mesh the network was trained on.
+    CKPT is a checkpoint, a run folder, or a file from --save-probabilities, whose networks are not run again; the class
+    probabilities of several are averaged, as in the paper. The last argument may be the data set. One rank per GPU
+    takes a share of the images; the mesh used in training is irrelevant.
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """

@@ -97,12 +97,12 @@ def evaluate(
 ) -> Evaluation:
     """Measure the errors of one classifier, or of several averaged, on every image of a data set.
 
-    Without `mesh` it is one device, the CPU; without `settings` all of its cores decode. Saved probabilities count as
-    the networks that they come from; where there is nothing else, no image is opened.
-    The data-parallel ranks share the images; all get the whole result. `progress` is called with the number of images
-    done, roughly; `observe` with each batch of this rank's share. Labels are matched to what the classifiers know by
-    the names of classes, of which the data set may have fewer. Raises TooManyBadFiles where more than
-    `settings.max_bad` of the images cannot be used, and UserError where the data set has other classes.
+    The classifiers lie on `mesh`, by default the CPU; by default, all cores decode. Saved probabilities count as the
+    networks they come from; with nothing else, no image is opened. Data-parallel ranks share the images, and all
+    return the whole result. `progress` gets the number of images done, roughly; `observe` gets each batch of this
+    rank's share. Labels are matched by the names of classes; the data set may have fewer than the classifiers.
+    TooManyBadFiles if more than `settings.max_bad` of the images cannot be used; UserError if the data set has other
+    classes.
     """
     mesh, settings = mesh or Mesh(), settings or Settings()
     dataset = in_classes_of(classifiers, dataset)

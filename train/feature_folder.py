@@ -68,7 +68,7 @@ class Description:
                 raise ValueError("it is of another program")
             if (version := content.pop("version")) > VERSION:
                 raise ValueError(f"version {version} is newer than this program's, {VERSION}")
-            lists = {name: tuple(content.pop(name)) for name in ("shape", "classes")}
+            lists: dict[str, Any] = {name: tuple(content.pop(name)) for name in ("shape", "classes")}
             return cls(**content, **lists)
         except (FileNotFoundError, NotADirectoryError):
             raise FeaturesError(f"There are no features in {folder}: it has no {RECORD}.") from None

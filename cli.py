@@ -19,6 +19,7 @@ from .console.command_options import (
     config_options,
     describe_options,
     evaluate_options,
+    features_options,
     pack_options,
     preset_option,
     stats_options,
@@ -169,6 +170,30 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
 
     if report := run_evaluate(*split_data(paths), **rest):  # None on all ranks but the first
         show_json(json.dumps(report.record())) if as_json else print_evaluation(report)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT [DATA | IMAGE...]")
+@features_options
+@views_option
+@rescan_option
+@mesh_options
+@loading_options
+@json_option
+def features(paths: tuple[Path, ...], out: Path, as_json: bool, **asked: Any) -> None:
+    """The activations of a layer for every image of a split, or for image files, as an array that numpy can map.
+
+    They are taken before dropout, and averaged over the views. OUT/index.jsonl has a line for each row of
+    OUT/features.npy: name, label, class. Images that cannot be read are left out and listed in OUT/features.json.
+    After an interruption the same command goes on where it was.
+
+    Example: alexnet features runs/first /data/imagenet --layer fc7 --split val --out fc7
+    """
+    from .console.commands.features import run_features
+    from .console.tables import print_features
+
+    if found := run_features(paths, out=out, **asked):  # the first rank prints
+        show_json(json.dumps({"out": str(out)} | asdict(found))) if as_json else print_features(out, found)
 
 
 @main.command()

@@ -98,6 +98,20 @@ pack_options = together(
     click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality."),
     click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, help="Images per shard."),
 )
+features_options = together(
+    click.option("--layer", default="fc7", show_default=True, help="conv1 to fc8, or a norm or pool between them."),
+    click.option("--out", type=FOLDER, required=True, help="The folder for features.npy and its index."),
+    click.option("--split", type=click.Choice(["train", "val"]), show_default="val", help="Of DATA."),
+    click.option(
+        "--pool",
+        type=click.Choice(["mean", "none"]),
+        default="none",
+        show_default=True,
+        help="mean: one number for each map of a convolutional layer.",
+    ),
+    click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True),
+    click.option("--batch-size", type=click.IntRange(1), show_default="32 on CPUs, 128 on GPUs"),
+)
 preset_option = click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..pipeline.machine.doctor import Finding
     from ..pipeline.pack import Packed
     from ..train.evaluate import ErrorRates, Evaluation
+    from ..train.feature_folder import Description
     from ..train.outcomes import ClassErrors
     from .commands.evaluate import Report
 
@@ -99,6 +100,15 @@ def print_evaluation(report: Report) -> None:
 
 def _errors(of: Evaluation | ErrorRates | ClassErrors) -> tuple[str, str]:
     return f"{of.top1_error:.2%}", f"{of.top5_error:.2%}"
+
+
+def print_features(out: Path, about: Description) -> None:
+    """What was computed, and where it is."""
+    show(f"images    {about.shape[0]:,}" + (f" ({len(about.bad)} could not be used)" if about.bad else ""))
+    show(f"layer     {about.layer}" + (", the mean of each map" if about.pool == "mean" else ""))
+    show(f"views     {about.views}")
+    show(f"array     {' x '.join(map(str, about.shape))}, {about.dtype}")
+    say(f"Written to {out}")
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:

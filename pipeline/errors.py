@@ -25,5 +25,9 @@ class CheckpointError(UserError):
     """A checkpoint cannot be used."""
 
 
+class FeaturesError(UserError):
+    """A folder of features is not as it should be, or cannot be written."""
+
+
 class TrainingError(UserError):
     """Training cannot go on: the loss or a weight is no longer finite."""

@@ -6,6 +6,6 @@ and its faster layers). One step: `treatment.py` (what is done to images), `grad
 steps), `health.py` (does it learn?), `tensorboard.py` and `history.py` (the run folder), `checkpoint.py` (the file),
 `trainer.py` (the loop). Around a run: `memory.py` (does the batch fit?), `resume.py` (which checkpoint?),
 `published.py` (torchvision's weights), `classifier.py` (a trained network), `probabilities.py` (saved, to be averaged
-later), `evaluate.py` (exact errors), `outcomes.py` (errors by class), `bench.py` (how fast it is on a mesh). Several
-devices: `parallel/`.
+later), `evaluate.py` (exact errors), `outcomes.py` (errors by class), `features.py` and `feature_folder.py` (a layer's
+activations for every image), `bench.py` (how fast it is on a mesh). Several devices: `parallel/`.
 """

@@ -82,6 +82,7 @@ def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
     """Load the network of a checkpoint, of a run folder's newest, or of torchvision's weights (.pth), on the CPU."""
     path = checkpoints.newest_of(path)
     saved = published.load_published(path) if path.suffix in published.ENDINGS else checkpoints.load(path)
+    saved.momentum.clear()  # as large as the network, and of no more use
     model = AlexNet(saved.config, len(saved.classes))
     checkpoints.restore(saved, model)
     return model.eval(), saved

@@ -272,9 +272,10 @@ def test_a_folder_of_other_features_is_refused(checkpoint: Path, tree: Path, tmp
         ({"checkpoint": other}, "another network"),
         ({"images": dataset.subset(np.arange(8))}, "another dataset"),
     ]
+    usual: dict[str, Any] = {"checkpoint": checkpoint, "images": dataset, "out": out, "layer": "conv5"}
     for change, message in changes:
         with pytest.raises(UserError, match=f"out holds features with {message}. Use another folder."):
-            run(**({"checkpoint": checkpoint, "images": dataset, "out": out, "layer": "conv5"} | change))
+            run(**(usual | change))
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/features.npy").write_bytes(b"")
     with pytest.raises(UserError, match=r"theirs holds a features.npy that is not ours. Use another folder."):

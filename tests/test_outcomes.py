@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused(
     copy.write_bytes(copy.read_bytes()[:-1])
     assert "is damaged" in refusal(copy)
     for option in ("--confusion", "--save-probabilities"):
-        assert "ends in none of" in invoke(checkpoints[0], colour_tree, option, tmp_path / "a.txt", code=2).stderr
+        assert "must end in one of" in invoke(checkpoints[0], colour_tree, option, tmp_path / "a.txt", code=2).stderr
 
 
 def test_two_ranks_write_what_one_writes(

@@ -240,15 +240,8 @@ def test_a_bad_image_is_replaced_and_counted(
 
 def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:
     """From the files to the weights: Pillow, `augment.py`, autograd in float64, and the update of section 5."""
-    settings = {
-        "dropout": 0.0,
-        "weight_decay": 0.05,
-        "momentum": 0.8,
-        "init": "torch",
-        "lr": 0.02,
-        "bias_lr_factor": 2.0,
-        "lighting_divisor": 1.1,
-    }
+    settings = {"dropout": 0.0, "weight_decay": 0.05, "momentum": 0.8, "init": "torch", "lr": 0.02}
+    settings |= {"bias_lr_factor": 2.0, "lighting_divisor": 1.1}
     run = trainer(colour_tree, tmp_path, settings)
     c, stats = run.config, run.stats
     assert stats is not None

@@ -70,7 +70,34 @@ def extract(
         raise UserError("There are no images to compute features of.")
     if not can_write_into(out):
         raise FeaturesError(f"{out} cannot be written. Use another folder.")
-    wanted = Description(
+    wanted = _describe(classifier, dataset, settings, layer, pool, views, dtype, checkpoint)
+    mesh.check_same("network or data set", [wanted.network, wanted.dataset])
+    parallelize(classifier.model, mesh)
+    classifier.model.eval()
+    another = FeaturesError(f"Another process is writing features into {out}. Wait for it, or use another folder.")
+    with only_writer(out, another) if mesh.is_main else nullcontext():
+        if not mesh.broadcast(begin(out, wanted) if mesh.is_main else None):
+            batch_size = batch_size or (BATCH_ON_GPU if mesh.device.type == "cuda" else BATCH_ON_CPU)
+            with RowFile(out, wanted) as rows:
+                bad = _fill(rows, classifier, dataset, wanted, batch_size, mesh, settings, progress)
+            if mesh.is_main:
+                finish(out, wanted, dataset, bad)
+        mesh.broadcast(None)  # the others wait until the folder is whole
+    progress(len(dataset))
+    return open_features(out)
+
+
+def _describe(
+    classifier: Classifier,
+    dataset: Dataset,
+    settings: Settings,
+    layer: str,
+    pool: Pool,
+    views: int,
+    dtype: Dtype,
+    checkpoint: str,
+) -> Description:
+    return Description(
         checkpoint=checkpoint,
         network=fingerprint(classifier),
         layer=layer,
@@ -86,20 +113,6 @@ def extract(
         classes=dataset.classes,
         versions=tool_versions(),
     )
-    mesh.check_same("network or data set", [wanted.network, wanted.dataset])
-    parallelize(classifier.model, mesh)
-    classifier.model.eval()
-    another = FeaturesError(f"Another process is writing features into {out}. Wait for it, or use another folder.")
-    with only_writer(out, another) if mesh.is_main else nullcontext():
-        if not mesh.broadcast(begin(out, wanted) if mesh.is_main else None):
-            batch_size = batch_size or (BATCH_ON_GPU if mesh.device.type == "cuda" else BATCH_ON_CPU)
-            with RowFile(out, wanted) as rows:
-                bad = _fill(rows, classifier, dataset, wanted, batch_size, mesh, settings, progress)
-            if mesh.is_main:
-                finish(out, wanted, dataset, bad)
-        mesh.broadcast(None)  # the others wait until the folder is whole
-    progress(len(dataset))
-    return open_features(out)
 
 
 def fingerprint(classifier: Classifier) -> str:

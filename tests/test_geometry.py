@@ -126,7 +126,7 @@ def test_resize_is_the_definition(source: int, target: int, seed: int) -> None:
     expected = np.stack([naive_resize(line[0, :, c], target) for c in range(3)], axis=-1)
     for got in (augment.resize(line, 1, target)[0], augment.resize(line.transpose(1, 0, 2), target, 1)[:, 0]):
         assert difference(got, expected).max() <= 1  # a tie may round either way
-        assert (got != expected).mean() < 0.05
+        assert (got != expected).sum() <= max(2, 0.05 * got.size)  # of a few numbers one is many
 
 
 @pytest.mark.parametrize(("height", "width"), [(500, 375), (375, 500), (300, 1000), (257, 259), (1200, 900)])

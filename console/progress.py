@@ -72,8 +72,8 @@ def _line_printer(what: str, total: int, unit: str, started: float) -> Callable[
         if (now - printed[0] < SECONDS_BETWEEN_LINES and done < total) or done == printed[1]:
             return
         rate = (done - first[0]) / max(now - started, 1e-9)
-        left = f", {_clock((total - done) / rate)} left" if rate else ""
-        say(f"{what}: {done}/{total} {unit}, {_rate(rate)} {unit}/s{left}")
+        pace = f", {_rate(rate)} {unit}/s, {_clock((total - done) / rate)} left" if rate else ""  # nothing new: none
+        say(f"{what}: {done}/{total} {unit}{pace}")
         printed[:] = [now, done]
 
     return update

@@ -192,3 +192,9 @@ def test_odd_classes_and_files_through_a_whole_command(tmp_path: Path) -> None:
 def test_the_first_rank_tells_any_path(name: str, shown: str) -> None:
     first, second = (RankInfo(rank, 2, rank, 2, store=store) for store in [HashStore()] for rank in (0, 1))
     assert first.from_main("run", lambda: name) == second.from_main("run", lambda: "") == name
+
+
+def test_work_that_was_done_already_has_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.bar("pca-stats", 3, "images") as update:
+        update(3)
+    assert capsys.readouterr().err == "pca-stats: 3/3 images\n"

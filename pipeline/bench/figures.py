@@ -66,15 +66,7 @@ def _plot_rates(axes: Axes, entries: Sequence[Entry]) -> None:
         )
         axes.plot(figures.windows, [place] * len(figures.windows), "o", color=colour, markersize=3, alpha=0.7)
         axes.plot(figures.images_per_second, place, "|", color=colour, markersize=15, markeredgewidth=3)
-        axes.annotate(
-            f"{figures.images_per_second:,.0f}",
-            (figures.high, place),
-            (9, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=INK,
-        )
+        _label(axes, place, figures)
     _names(axes, entries)
     axes.set_xscale("log")
     axes.set_xlim(min(f.low for _, f, _ in entries) / 1.5, max(f.high for _, f, _ in entries) * 2)
@@ -91,15 +83,7 @@ def _plot_bars(axes: Axes, entries: Sequence[Entry]) -> None:
     for place, (_, figures, colour) in enumerate(entries):
         axes.barh(place, figures.images_per_second, 0.62, color=colour)
         axes.plot(figures.windows, [place] * len(figures.windows), "o", color=INK, markersize=3, alpha=0.55)
-        axes.annotate(
-            f"{figures.images_per_second:,.0f}",
-            (figures.high, place),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=INK,
-        )
+        _label(axes, place, figures)
     _names(axes, entries)
     axes.set_xlim(0, 1.15 * max(figures.high for _, figures, _ in entries))
     axes.set_xticks([])
@@ -186,6 +170,12 @@ def _plot_option(axes: Axes, option: str, points: Sequence[Point], recommended: 
     axes.set_xlabel(f"--{option.replace('_', '-')}", fontsize=9, color=INK)
     axes.tick_params(axis="y", labelsize=9, labelcolor=MUTED)
     _bare(axes, "bottom")
+
+
+def _label(axes: Axes, place: int, figures: Figures) -> None:
+    """Write the median to the right of everything drawn at `place`."""
+    text, at = f"{figures.images_per_second:,.0f}", (figures.high, place)
+    axes.annotate(text, at, (9, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
 
 
 def _names(axes: Axes, entries: Sequence[Entry]) -> None:

@@ -26,6 +26,7 @@ from .console.command_options import (
     train_options,
 )
 from .console.errors import Commands
+from .console.figure_group import figure
 from .console.options import (
     ANY_PATH,
     FOLDER,
@@ -211,10 +212,12 @@ def predict(checkpoint: Path, images: tuple[Path, ...], as_json: bool, **asked: 
     from .console.tables import print_predictions
 
     predictions, bad = run_predict(checkpoint, images, **asked)
-    record = {"predictions": dict(predictions), "bad": bad}
-    show_json(json.dumps(record)) if as_json else print_predictions(predictions)
+    show_json(json.dumps({"predictions": dict(predictions), "bad": bad})) if as_json else print_predictions(predictions)
     if bad:
         raise SystemExit(1)
+
+
+main.add_command(figure)
 
 
 # -- the machine -------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ features_options = together(
     click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True),
     click.option("--batch-size", type=click.IntRange(1), show_default="32 on CPUs, 128 on GPUs"),
 )
+figure_out_option = click.option("--out", type=PICTURE, required=True, help="The file to draw: PNG, PDF or SVG.")
 preset_option = click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),

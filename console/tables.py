@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..train.feature_folder import Description
     from ..train.outcomes import ClassErrors
     from .commands.evaluate import Report
+    from .commands.figure import TowerColour
 
 
 def print_stats(stats: RgbStats, out: Path) -> None:
@@ -108,6 +109,14 @@ def print_features(out: Path, about: Description) -> None:
     show(f"layer     {about.layer}" + (", the mean of each map" if about.pool == "mean" else ""))
     show(f"views     {about.views}")
     show(f"array     {' x '.join(map(str, about.shape))}, {about.dtype}")
+    say(f"Written to {out}")
+
+
+def print_tower_colours(out: Path, towers: Iterable[TowerColour]) -> None:
+    """Print how much colour conv1 holds, tower by tower."""
+    header = ("tower", "kernels", "mean distance from grey", "colour's share of squared weights")
+    rows = [(t.tower, t.num_kernels, f"{t.mean_distance_from_grey:.4f}", f"{t.colour_share:.1%}") for t in towers]
+    print_table("Colour in conv1", header, rows)
     say(f"Written to {out}")
 
 

@@ -25,7 +25,11 @@ from alexnet.train.config import Config
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
-COMMANDS = sorted(main.commands)
+COMMANDS: dict[str, click.Command] = {}  # by how they are called, those of groups too
+for _name, _command in sorted(main.commands.items()):
+    COMMANDS[_name] = _command
+    if isinstance(_command, click.Group):
+        COMMANDS |= {f"{_name} {inner}": command for inner, command in sorted(_command.commands.items())}
 SMALL = ["--width", "0.02", "--batch-size", "4", "--threads", "1", "--log-every", "1"]
 
 
@@ -48,17 +52,16 @@ def run_dir(colour_tree: Path, cache_dir: Path, tmp_path_factory: pytest.TempPat
 def test_the_commands_of_the_design_are_there() -> None:
     assert {"pca-stats", "train", "evaluate", "predict", "bench-loader", "doctor", "demo"} <= set(COMMANDS)
     listed = invoke("--help").output
-    assert all(re.search(rf"^  {name} ", listed, re.MULTILINE) for name in COMMANDS)
+    assert all(re.search(rf"^  {name} ", listed, re.MULTILINE) for name in main.commands)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example_that_parses(command: str) -> None:
-    text = invoke(command, "--help").output
-    example = re.search(r"Example: alexnet (.+)", text)
+    text = invoke(*command.split(), "--help").output
+    example = re.search(rf"Example: alexnet {command}\b(.*)", text)
     assert example is not None
-    name, *arguments = example.group(1).split()
-    assert name == command
-    main.commands[name].make_parser(click.Context(main.commands[name])).parse_args(arguments)  # no unknown option
+    parser = COMMANDS[command].make_parser(click.Context(COMMANDS[command]))
+    parser.parse_args(example.group(1).split())  # no unknown option
 
 
 def test_help_and_version_load_neither_torch_nor_dali() -> None:
@@ -66,8 +69,8 @@ def test_help_and_version_load_neither_torch_nor_dali() -> None:
 import sys
 from click.testing import CliRunner
 from alexnet.cli import main
-for command in ((), *((name,) for name in main.commands)):
-    assert CliRunner().invoke(main, [*command, "--help"]).exit_code == 0
+for command in ("", *main.commands, *(f"figure {name}" for name in main.commands["figure"].commands)):
+    assert CliRunner().invoke(main, [*command.split(), "--help"]).exit_code == 0
 assert CliRunner().invoke(main, ["--version"]).exit_code == 0
 print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "nvidia", "sklearn", "matplotlib"}))
 """

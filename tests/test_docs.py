@@ -12,6 +12,7 @@ import sys
 from functools import partial, reduce
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -21,10 +22,16 @@ CHECKOUT = Path(__file__).parents[1]
 README, CONTRIBUTING = CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 SMALLER = ["--width", "0.02", "--batch-size", "4", "--epochs", "1"]  # of a training that takes days
-OPTIONS = {
-    name: {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
-    for name, command in main.commands.items()
-}
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Those of a group are those of its commands."""
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(options_of, inner))
+
+
+OPTIONS = {name: options_of(command) for name, command in main.commands.items()}
 
 PACKAGES = [
     CHECKOUT,

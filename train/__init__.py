@@ -7,5 +7,6 @@ steps), `health.py` (does it learn?), `tensorboard.py` and `history.py` (the run
 `trainer.py` (the loop). Around a run: `memory.py` (does the batch fit?), `resume.py` (which checkpoint?),
 `published.py` (torchvision's weights), `classifier.py` (a trained network), `probabilities.py` (saved, to be averaged
 later), `evaluate.py` (exact errors), `outcomes.py` (errors by class), `features.py` and `feature_folder.py` (a layer's
-activations for every image), `bench.py` (how fast it is on a mesh). Several devices: `parallel/`.
+activations for every image), `figures/` (what the paper showed), `bench.py` (how fast it is on a mesh). Several
+devices: `parallel/`.
 """

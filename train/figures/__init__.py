@@ -1,0 +1,5 @@
+"""The figures of the paper, drawn from trained networks and their runs.
+
+In every file a small function computes arrays, which a frozen dataclass holds, and another draws them. Reading order:
+`drawing.py` (what the figures share: colours, titles, files), `kernels.py` (conv1's weights).
+"""

@@ -1,0 +1,96 @@
+"""The look that the figures share: size, colours, titles, pictures, and how a figure becomes a file.
+
+Every other file of `figures/` draws with it. A figure is 850 pixels wide on a page, on white; its colours are told
+apart by the colour-blind (Okabe and Ito's), and nothing is told by colour alone. Nothing here uses pyplot.
+"""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import can_write_into, write_atomically
+
+WIDTH = 8.5  # inches, of every figure
+DOTS_PER_INCH = 160  # of a PNG
+INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d0d0d0"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+FORMATS = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # suffix: metadata; the same bits always
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
+    "svg.hashsalt": "alexnet",
+    "pdf.fonttype": 42,
+}
+
+
+def new_figure(height: float, title: str, note: str = "") -> Figure:
+    """An empty figure of `height` inches, with its title and a smaller note under it at the top left."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    figure = Figure(figsize=(WIDTH, height), layout=layout, facecolor="white")
+    head = f"{title}\n" if note else title
+    figure.suptitle(head, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
+    if note:
+        figure.text(0.01, 1 - 0.3 / height, note, fontsize=9, color=MUTED, va="top", parse_math=False)
+    return figure
+
+
+def set_title(axes: Axes, text: str, note: str = "") -> None:
+    """Put a panel's title at its top left, and a smaller note between the title and the panel."""
+    axes.set_title(text, loc="left", fontsize=10, fontweight="bold", color=INK, pad=20 if note else 6, parse_math=False)
+    if note:
+        axes.annotate(
+            note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=MUTED
+        ).set_parse_math(False)
+
+
+def show_image(axes: Axes, image: NDArray[Any], **options: Any) -> None:
+    """Show an image, (H, W, 3) uint8 or 0..1, or (H, W) of any numbers, without axes; `options` are of `imshow`."""
+    axes.imshow(image, **{"interpolation": "nearest", "cmap": "gray"} | options)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def bare(axes: Axes, *kept: str) -> None:
+    """Leave of a panel's frame only the sides that are named."""
+    sides = {"left", "right", "top", "bottom"}
+    axes.spines[list(sides - {*kept})].set_visible(False)
+    axes.spines[:].set_color(MUTED)
+    axes.tick_params(length=3 if kept else 0, labelsize=8.5, color=MUTED, labelcolor=INK)
+
+
+def shorten(text: str, length: int) -> str:
+    """A name from outside as one line that can be drawn, of at most `length` characters."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= length else text[: length - 1].rstrip(" ,(") + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, PDF or SVG, by the suffix of `path`, whole or not at all.
+
+    UserError for another suffix, or if the folder cannot be written.
+    """
+    ending = path.suffix.lower()
+    if ending not in FORMATS:
+        raise UserError(f"{path} must end in one of {', '.join(FORMATS)}.")
+    if not can_write_into(path.parent):
+        raise UserError(f"The folder of {path} cannot be written. Use another folder.")
+    write_atomically(path, rendered(figure, ending))
+
+
+def rendered(figure: Figure, ending: str) -> bytes:
+    """The bytes of a file with this ending, one of `FORMATS`."""
+    drawn = BytesIO()
+    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in another script: boxes, no failure
+        figure.savefig(drawn, format=ending[1:], dpi=DOTS_PER_INCH, metadata=FORMATS[ending])
+    return drawn.getvalue()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .command_options import figure_out_option
-from .options import ANY_PATH, json_option
-from .terminal import show_json
+from .options import ANY_PATH, LoadingOptions, data_argument, json_option, loading_options, views_option
+from .terminal import say, show_json
+from .types import Commas
 
 
 @click.group()
@@ -41,4 +43,77 @@ def kernels(checkpoint: Path, out: Path, per_kernel: bool, as_json: bool) -> Non
     if as_json:
         show_json(json.dumps({"out": str(out), "towers": [asdict(tower) for tower in towers]}))
     else:
-        print_tower_colours(out, towers)
+        print_tower_colours(towers)
+    say(f"Written to {out}")
+
+
+@figure.command()
+@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("image", type=ANY_PATH)
+@figure_out_option
+@click.option(
+    "--layers",
+    type=Commas(str),
+    default=(),
+    metavar="A,B,...",
+    help="Whose maps to show, such as conv1,norm1,pool1.  [default: every conv, and pool5]",
+)
+@loading_options
+def activations(checkpoint: Path, image: Path, out: Path, layers: tuple[str, ...], loading: LoadingOptions) -> None:
+    """What each layer makes of an image: its eight strongest maps, the units of fc6 and fc7, the best classes.
+
+    The strongest maps are those with the largest means over the central view.
+
+    Example: alexnet figure activations runs/first cat.jpg --out cat.png
+    """
+    from .commands.figure import figure_activations
+
+    figure_activations(checkpoint, image, out, layers=layers, loading=loading)
+    say(f"Written to {out}")
+
+
+@figure.command()
+@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@data_argument
+@figure_out_option
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the images.")
+@click.option(
+    "--images",
+    type=Commas(str),
+    default=(),
+    metavar="A,B,...",
+    help="Names of validation images to show instead; the end of a name is enough.",
+)
+@views_option
+@loading_options
+@json_option
+def predictions(checkpoint: Path, data: Path | None, out: Path, as_json: bool, **asked: Any) -> None:
+    """Eight validation images, of different classes if there are enough, with their five most probable classes.
+
+    Example: alexnet figure predictions runs/first /data/imagenet --out predictions.png
+    """
+    from .commands.figure import figure_predictions
+
+    panel = figure_predictions(checkpoint, data, out, **asked)
+    if as_json:
+        show_json(json.dumps({"out": str(out), "images": panel.records()}))
+    say(f"Written to {out}")
+
+
+@figure.command()
+@click.argument("runs", nargs=-1, required=True, type=ANY_PATH, metavar="RUN...")
+@figure_out_option
+@json_option
+def curves(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Loss, errors and learning rate of runs by epoch, with when colour noise ended and conv1 froze.
+
+    RUN is the folder of a run, which may be unfinished, or a copy of its metrics.jsonl.
+
+    Example: alexnet figure curves runs/first runs/second --out curves.png
+    """
+    from .commands.figure import figure_curves
+
+    found = figure_curves(runs, out)
+    if as_json:
+        show_json(json.dumps({"out": str(out), "runs": [run.summary() for run in found]}))
+    say(f"Written to {out}")

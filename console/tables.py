@@ -112,12 +112,11 @@ def print_features(out: Path, about: Description) -> None:
     say(f"Written to {out}")
 
 
-def print_tower_colours(out: Path, towers: Iterable[TowerColour]) -> None:
+def print_tower_colours(towers: Iterable[TowerColour]) -> None:
     """Print how much colour conv1 holds, tower by tower."""
     header = ("tower", "kernels", "mean distance from grey", "colour's share of squared weights")
     rows = [(t.tower, t.num_kernels, f"{t.mean_distance_from_grey:.4f}", f"{t.colour_share:.1%}") for t in towers]
     print_table("Colour in conv1", header, rows)
-    say(f"Written to {out}")
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from functools import partial, reduce
+from itertools import cycle
 from pathlib import Path
 
 import click
@@ -64,6 +65,18 @@ def spans(page: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def tree(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five classes, which some figures need, of the tiny tree's images, each several times."""
+    root, images = tmp_path_factory.mktemp("tree"), cycle(sorted(tiny_tree.rglob("*.JPEG")))
+    for split, count in (("train", 4), ("val", 2)):
+        for name in (f"n{label:02}" for label in range(1, 6)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                os.link(next(images), root / split / name / f"{name}_{i}.JPEG")
+    return root
+
+
+@pytest.fixture(scope="module")
 def folder(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     (folder / "cat.jpg").write_bytes(next((tiny_tree / "val").rglob("*.JPEG")).read_bytes())
@@ -76,7 +89,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
-def test_every_command_runs(page: Path, tiny_tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_runs(page: Path, tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ALEXNET_CACHE", str(folder / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -88,7 +101,7 @@ def test_every_command_runs(page: Path, tiny_tree: Path, folder: Path, monkeypat
         machines = 1
         if "--nnodes" in words:
             machines, words = 2, smaller_machines(words)
-        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tiny_tree)}
+        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tree)}
         words = [reduce(lambda text, place: text.replace(place, places[place]), places, word) for word in words]
         if "train" in words and not {"--describe", "--resume"} & {*words}:
             words += SMALLER
@@ -141,9 +154,9 @@ def test_options_exist(page: Path) -> None:
             assert options <= of_any, span
 
 
-def test_the_library_example_runs(tiny_tree: Path, folder: Path) -> None:
+def test_the_library_example_runs(tree: Path, folder: Path) -> None:
     (example,) = blocks(README, "python")
-    example = example.replace("/data/imagenet", str(tiny_tree)).replace("batch_size=128", "batch_size=4")
+    example = example.replace("/data/imagenet", str(tree)).replace("batch_size=128", "batch_size=4")
     done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

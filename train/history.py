@@ -1,7 +1,7 @@
 """The history of a run in its folder: `config.json` and `metrics.jsonl`, and a lock so that one process writes them.
 
 `trainer.py` writes it, on a mesh only from the first rank; `checkpoint.py` keeps the checkpoints beside it, and
-`tensorboard.py`, where asked for, a copy for TensorBoard.
+`tensorboard.py`, where asked for, a copy for TensorBoard; `figures/curves.py` draws it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ class History:
     def go_back(self, epoch: int, step: int) -> list[Record]:
         """Delete the records after a position, which the run will repeat; return those up to it."""
         path = self.folder / "metrics.jsonl"
-        past = [r for r in _records(path) if (r["epoch"], r["step"]) <= (epoch, step)] if (epoch, step) > (0, 0) else []
+        past = (
+            [r for r in read_records(path) if (r["epoch"], r["step"]) <= (epoch, step)]
+            if (epoch, step) > (0, 0)
+            else []
+        )
         write_atomically(path, "".join(json.dumps(r) + "\n" for r in past).encode())
         return past
 
@@ -59,9 +63,9 @@ class History:
                 self.tensorboard.write(record)
 
 
-def _records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[Record]:
     """Yield the complete lines of a metrics file; a killed run may have left half a line at the end."""
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from ...train.classifier import find_networks, load_model
+import numpy as np
+
+from ...pipeline.dataset.open import from_files, open_dataset
+from ...pipeline.errors import UserError
+from ...pipeline.squares import squares
+from ...train.classifier import find_networks, load_classifier, load_model
+from ...train.figures.activations import activations_of, draw_activations
+from ...train.figures.curves import Curves, draw_curves, read_run
 from ...train.figures.drawing import save_figure
 from ...train.figures.kernels import conv1_kernels, draw_kernels
+from ...train.figures.predictions import Panel, draw_predictions, predict_panel
+from ..options import LoadingOptions
 
 
 @dataclass(frozen=True)
@@ -31,3 +42,53 @@ def figure_kernels(checkpoint: Path, out: Path, *, per_kernel: bool) -> list[Tow
         TowerColour(tower, len(colour), float(colour.mean()), share)
         for tower, (colour, share) in enumerate(zip(own, kernels.colour_shares, strict=True))
     ]
+
+
+def figure_activations(
+    checkpoint: Path, image: Path, out: Path, *, layers: Sequence[str], loading: LoadingOptions
+) -> None:
+    """Draw what each layer makes of an image file."""
+    files, device, bad = from_files([image]), loading.chosen_device(), dict[int, str]()
+    settings = replace(loading, max_bad=1.0).settings()
+    classifier = load_classifier(checkpoint, device)
+    (batch,) = squares(files, np.arange(1), batch_size=1, settings=settings, bad=bad)
+    if bad:
+        raise UserError(f"{image} cannot be used: {bad[0]}.")
+    found = activations_of(classifier, batch.pixels[0].to(device), layers)
+    save_figure(draw_activations(found, name=f"{image.name}, by {checkpoint}"), out)
+
+
+def figure_predictions(
+    checkpoint: Path,
+    data: Path | None,
+    out: Path,
+    *,
+    rescan: bool,
+    images: Sequence[str],
+    seed: int,
+    views: Literal[1, 10],
+    loading: LoadingOptions,
+) -> Panel:
+    """Draw validation images with their most probable classes."""
+    device = loading.chosen_device()
+    panel = predict_panel(
+        load_classifier(checkpoint, device),
+        open_dataset(data, "val", rescan=rescan),
+        names=images,
+        seed=seed,
+        views=views,
+        device=device,
+        settings=loading.settings(),
+    )
+    save_figure(
+        draw_predictions(panel, name=str(checkpoint)),
+        out,
+    )
+    return panel
+
+
+def figure_curves(runs: Sequence[Path], out: Path) -> list[Curves]:
+    """Draw how runs went."""
+    curves = [read_run(run) for run in runs]
+    save_figure(draw_curves(curves), out)
+    return curves

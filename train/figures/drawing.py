@@ -7,6 +7,8 @@ apart by the colour-blind (Okabe and Ito's), and nothing is told by colour alone
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -68,10 +70,24 @@ def bare(axes: Axes, *kept: str) -> None:
     axes.tick_params(length=3 if kept else 0, labelsize=8.5, color=MUTED, labelcolor=INK)
 
 
-def shorten(text: str, length: int) -> str:
-    """A name from outside as one line that can be drawn, of at most `length` characters."""
+def shorten(text: str, length: int, *, keep_end: bool = False) -> str:
+    """A name from outside as one line that can be drawn, of at most `length` characters: its beginning, or its end."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return text if len(text) <= length else text[: length - 1].rstrip(" ,(") + "\N{HORIZONTAL ELLIPSIS}"
+    if len(text) <= length:
+        return text
+    dots = "\N{HORIZONTAL ELLIPSIS}"
+    return dots + text[1 - length :] if keep_end else text[: length - 1].rstrip(" ,(") + dots
+
+
+def class_labels(classes: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
+    """What to write for each class, different for each: the first of its words, all of them, or its name with them."""
+    known = [words.get(name, name) for name in classes]
+    firsts = [text.partition(",")[0] for text in known]
+    num_first, num_known = Counter(firsts), Counter(known)
+    return tuple(
+        first if num_first[first] == 1 else text if num_known[text] == 1 else f"{text} ({name})"
+        for name, text, first in zip(classes, known, firsts, strict=True)
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .drawing import FAINT, INK, MUTED, PALETTE, WIDTH, bare, new_figure, set_title, show_image
+from .drawing import FAINT, INK, MUTED, PALETTE, WIDTH, bare, new_figure, set_title, shorten, show_image
 
 ROW = 16  # kernels, as the authors drew them
 GAP = 1  # pixels between kernels
@@ -78,7 +78,7 @@ def draw_kernels(kernels: Kernels, *, name: str = "") -> Figure:
     rows, columns, _ = sheets[0].shape
     heights = kernels.towers * (WIDTH * rows / columns + 0.35), 0.85 + 0.55 * kernels.towers
     size = "x".join(map(str, kernels.pictures.shape[1:3]))
-    note = f"{len(kernels.colour)} kernels of {size} pixels" + (f"; {name}" if name else "")
+    note = f"{len(kernels.colour)} kernels of {size} pixels" + (f"; {shorten(name, 70, keep_end=True)}" if name else "")
     figure = new_figure(sum(heights) + 0.6, "Kernels of conv1", note)
     (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
     panels = above.subplots(kernels.towers, 1, squeeze=False)[:, 0]

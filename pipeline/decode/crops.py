@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class CropMaker(ABC):
         self._size, self._threads, self._function = size, threads, self._load()
         self._mean = None if mean is None else np.ascontiguousarray(np.broadcast_to(mean, shape), np.float32)
         self._divisor = np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
-        self._memory = _Memory(shape, np.dtype(np.uint8 if mean is None else np.float32))
+        self._memory = Memory(shape, np.dtype(np.uint8 if mean is None else np.float32))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alexnet-crop")
 
     def start(self, images: Sequence[Any], inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:
@@ -81,14 +81,14 @@ class CropMaker(ABC):
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> CropMaker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class _Memory:
+class Memory:
     """Batches of one shape. Memory no longer in use is reused: fresh pages cost as much time as filling them."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -32,7 +32,7 @@ clean:  ## remove what was built, cached or generated here, except .venv
 	rm -rf build dist *.egg-info demo .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -prune -exec rm -r {} +
 
-$(INSTALLED): pyproject.toml constraints.txt pipeline/decode/jpeg.c pipeline/decode/resample.c train/network/lrn_cpu.c
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard pipeline/decode/*.[ch]) train/network/lrn_cpu.c
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@

@@ -91,7 +91,8 @@ def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Downsample a data set once, as the paper did: 256x256 images in WebDataset shards, for use as DATA.
 
     ImageNet shrinks to 34 GB, which fits in memory, and decodes several times faster. After an interruption, run the
-    same command again to continue. Images that cannot be read are left out and listed in OUT/pack.json.
+    same command again to continue. Images that cannot be read are left out and listed in OUT/pack.json. A pack of JPEGs
+    becomes one of coefficients (--dct), and the other way round, without a loss.
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """

@@ -9,8 +9,14 @@ from typing import Literal
 
 from job import Batches, Job
 
-Images = Literal["original", "pack", "raw"]  # files as they are, or what `alexnet pack` and `pack --raw` make of them
-OURS: dict[Images, str] = {"original": "alexnet", "pack": "alexnet-pack", "raw": "alexnet-raw"}
+Images = Literal["original", "pack", "dct", "dct-420", "raw"]  # files as they are, or what `alexnet pack` makes of them
+OURS: dict[Images, str] = {
+    "original": "alexnet",
+    "pack": "alexnet-pack",
+    "dct": "alexnet-dct",
+    "dct-420": "alexnet-dct-420",
+    "raw": "alexnet-raw",
+}
 
 
 @dataclass(frozen=True)
@@ -56,5 +62,11 @@ CONTESTANTS = {
     ),
     "alexnet-pack-decode": Contestant("its ceiling", "with_alexnet", "run_decoder", images="pack"),
     "ffcv-pack": Contestant("FFCV, the same JPEGs of 256x256", "with_ffcv", images="pack", workers="threads"),
+    "alexnet-dct": Contestant(
+        "this project's loader, coefficients of the same JPEGs", "with_alexnet", images="dct", against="alexnet-pack"
+    ),
+    "alexnet-dct-420": Contestant(
+        "the same with a quarter of the colour", "with_alexnet", images="dct-420", against="alexnet-pack"
+    ),
     "alexnet-raw": Contestant("this project's loader, raw 256x256", "with_alexnet", images="raw", against="alexnet"),
 }

@@ -11,7 +11,7 @@ alexnet() { python -m alexnet.cli "$@"; }
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
 # The CPU paths need compiled parts: an install builds them, a bare checkout lacks them.
-for source in pipeline/decode/jpeg pipeline/decode/resample train/network/lrn_cpu; do
+for source in pipeline/decode/jpeg pipeline/decode/resample pipeline/decode/dct pipeline/decode/transcode train/network/lrn_cpu; do
   built=$(dirname $source)/_$(basename $source)
   ls $built*.so > /dev/null 2>&1 || cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o $built.so $source.c -lm
 done
@@ -20,10 +20,11 @@ say "Is the GPU path right?"
 alexnet doctor --json > "$out/doctor.json"
 python -m pytest -m gpu -p no:warnings -o addopts= | tee "$out/tests.txt"
 
-say "The loader: original JPEGs, a pack, a raw pack; on the GPU's engines and on the CPU"
+say "The loader: original JPEGs, packs of JPEGs, coefficients and pixels; on the GPU's engines and on the CPU"
 alexnet pack "$data" "$work/pack" --split train --device cpu --max-bad 1
+alexnet pack "$work/pack" "$work/dct" --split train --dct --device cpu --max-bad 1
 alexnet pack "$data" "$work/raw" --split train --raw --device cpu --max-bad 1
-for images in original pack raw; do
+for images in original pack dct raw; do
   case $images in original) from=$data ;; *) from=$work/$images ;; esac
   for device in gpu cpu; do
     alexnet bench-loader "$from" --device $device --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-$images-$device.json"

@@ -90,7 +90,7 @@ def _present(chosen: list[str]) -> list[str]:
 
 def _datasets(data: Path | None, kinds: set[Images]) -> dict[Images, Dataset]:
     datasets: dict[Images, Dataset] = {"original": open_dataset(data, "train")}
-    return datasets | {kind: packed(datasets["original"], raw=kind == "raw") for kind in kinds - datasets.keys()}
+    return datasets | {kind: packed(datasets["original"], kind) for kind in kinds - datasets.keys()}
 
 
 def _try(name: str, job: Job, seconds: float) -> Result:

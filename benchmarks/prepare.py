@@ -15,12 +15,14 @@ from alexnet.pipeline.machine.hardware import num_cores
 from alexnet.pipeline.pack import PackOptions, pack
 
 
-def packed(dataset: Dataset, raw: bool) -> Dataset:
-    """Return what `alexnet pack` makes of the data set, as JPEGs or raw."""
+def packed(dataset: Dataset, kind: str) -> Dataset:
+    """Return what `alexnet pack` makes of the data set: `pack` (JPEGs), `dct`, `dct-420` or `raw`."""
+    name, _, chroma = kind.partition("-")
+    options = PackOptions(raw=name == "raw", dct=name == "dct", chroma="420" if chroma else None)
     settings = Settings(threads=num_cores())
     root = cached(
-        f"{dataset.fingerprint}-pack{'-raw' if raw else ''}",
-        lambda draft: pack(dataset, draft, PackOptions(raw=raw), settings),
+        f"{dataset.fingerprint}-pack{'' if kind == 'pack' else f'-{kind}'}",
+        lambda draft: pack(dataset, draft, options, settings),
     )
     return open_dataset(root, "train")
 

@@ -10,7 +10,7 @@ Reading order:
 6. `decode/`: from bytes to pixels with DALI, surviving bad images.
 7. `treatment.py`: from pixels to what the network sees; `squares.py`: images without augmentation; `loader.py`:
    batches to train on.
-8. `pack.py`: a data set down-sampled once, into shards.
+8. `encode.py`, `pack.py`: a data set down-sampled once, into shards.
 
 Beside the flow: `bench/` measures the loader, `machine/` examines this machine, `synthetic/` draws data sets.
 """

@@ -1,8 +1,8 @@
 """The paper's offline down-sampling (section 2): each image once to its central 256-square, kept in WebDataset shards.
 
-    any data set -> `squares` -> JPEG, or uint8 as it is -> train-000000.tar, train-000001.tar, ... + an index
+    any data set -> `encode.py`: JPEGs, coefficients or pixels -> train-000000.tar, train-000001.tar, ... + an index
 
-A pack decodes several times faster than the originals and fits in memory. Samples are `<key>.jpg` (or `.npy`) and
+A pack decodes several times faster than the originals and fits in memory. Samples are `<key>.jpg` (`.dct`, `.npy`) and
 `<key>.cls`; the training split is in one fixed random order, for readers that go through shards from front to back.
 Each shard has an index in DALI's format beside it; the split has another, from which `open_dataset` opens the pack
 without reading the shards. A shard appears only once it is whole, so an interrupted pass goes on with the missing
@@ -17,34 +17,28 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .dataset.classes import CLASS_FILE, class_lines, escape
 from .dataset.images import Dataset, Listing
 from .dataset.index import save_index
 from .dataset.labels import class_words
-from .dataset.shards import RAW_EXTENSION, RAW_SHAPE, shard_stamp
+from .dataset.shards import PACKED, RAW_SHAPE, shard_stamp
 from .decode.bad_images import describe_bad
 from .decode.settings import Settings
-from .errors import DatasetError, TooManyBadFiles
+from .encode import CHROMA, EXTENSIONS, RECORD, Encoded, Encoding, Kind, choose_encoding, encode
+from .errors import DatasetError, TooManyBadFiles, UserError
 from .files import only_writer, whole_file, write_atomically
-from .squares import squares
 
-RECORD = "pack.json"
 VERSION = 1
 ORDER_SEED = 2012
 IMAGES_PER_SHARD = 4096  # 110 MB as JPEGs
-CHROMA = "4:4:4"  # 4:2:0 saves a fifth of the bytes and 4% of the colour variance, which lighting is drawn from
-BATCH = 64
-
-Encoded = tuple[int, bytes | str]  # image, and its encoded square or why there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +46,18 @@ class PackOptions:
     """How to write a pack; an interrupted one continues only with the options it was begun with."""
 
     raw: bool = False  # pixels, not JPEGs
-    quality: int = 90  # of the JPEGs
+    dct: bool = False  # their quantised DCT coefficients, not JPEGs
+    quality: int | None = None  # of the JPEGs; None: 90, or that of the pack which is converted
+    chroma: Literal["444", "420"] | None = None  # of the JPEGs, likewise
     images_per_shard: int = IMAGES_PER_SHARD
+
+    def __post_init__(self) -> None:
+        if self.raw and self.dct:
+            raise UserError("--raw and --dct are two kinds of pack: choose one.")
+
+    @property
+    def kind(self) -> Kind:
+        return "raw" if self.raw else "dct" if self.dct else "jpeg"
 
 
 @dataclass(frozen=True)
@@ -79,27 +83,32 @@ def pack(
     Raise `DatasetError` if `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
     """
     with only_writer(out, DatasetError(f"Another process is packing into {out}. Wait for it, or use another folder.")):
-        record = _Record(dataset, out, options, settings)
+        encoding = choose_encoding(dataset, options.kind, options.quality, options.chroma)
+        record = _Record(dataset, out, options, encoding, settings)
         shards = _plan(dataset, out, options)
         missing = {shard: images for shard, images in shards.items() if not shard.exists()}
         done = len(dataset) - sum(map(len, missing.values()))
         with ThreadPoolExecutor(settings.threads, thread_name_prefix="alexnet-pack") as pool:
-            images = _encode(dataset, np.concatenate([*missing.values(), np.empty(0, int)]), options, settings, pool)
+            images = encode(dataset, np.concatenate([*missing.values(), np.empty(0, int)]), encoding, settings, pool)
             for shard, wanted in missing.items():
                 done = _write_shard(shard, dataset, islice(images, len(wanted)), options, record, done, progress)
                 record.check(settings.max_bad)
         progress(len(dataset))
-        return _finish(dataset, out, list(shards), record, raw=options.raw)
+        return _finish(dataset, out, list(shards), record, options.kind)
 
 
 class _Record:
     """pack.json: what a pack was made from and how, and which images it lacks."""
 
-    def __init__(self, dataset: Dataset, out: Path, options: PackOptions, settings: Settings) -> None:
+    def __init__(
+        self, dataset: Dataset, out: Path, options: PackOptions, encoding: Encoding, settings: Settings
+    ) -> None:
         self._dataset, self._path = dataset, out / RECORD
-        how = {**asdict(options), "decode": settings.decode}
+        how = asdict(options) | {"quality": encoding.quality, "chroma": encoding.chroma, "decode": settings.decode}
         wanted = {"version": VERSION, **how, "classes": list(dataset.classes)}
-        found = json.loads(self._path.read_text()) if self._path.exists() else {"fingerprints": {}, "bad": {}}
+        found: dict[str, Any] = {"fingerprints": {}, "bad": {}}
+        if self._path.exists():
+            found = {"dct": False, "chroma": CHROMA} | json.loads(self._path.read_text())  # older ones tell neither
         if differing := [key for key in wanted if key in found and found[key] != wanted[key]]:
             hint = "Use the options it was begun with, or another folder."
             raise DatasetError(f"{out} holds a pack with another {' and '.join(differing)}. {hint}")
@@ -107,7 +116,7 @@ class _Record:
             raise DatasetError(f"{out} holds a pack of other {dataset.split} images. Use another folder.")
         if not self._path.exists() and next(out.glob("*.tar"), None):
             raise DatasetError(f"{out} holds archives that `alexnet pack` did not write. Use another folder.")
-        self._all: dict[str, Any] = found | wanted
+        self._all: dict[str, Any] = {key: found[key] for key in ("fingerprints", "bad")} | wanted
         self.bad: dict[int, str] = {int(i): why for i, why in found["bad"].get(dataset.split, {}).items()}
         words = class_words(dataset.root, dataset.classes)
         write_atomically(out / CLASS_FILE, class_lines(dataset.classes))
@@ -136,27 +145,6 @@ def _plan(dataset: Dataset, out: Path, options: PackOptions) -> dict[Path, NDArr
     return {out / f"{dataset.split}-{i:06d}.tar": order[first : first + size] for i, first in enumerate(starts)}
 
 
-def _encode(
-    dataset: Dataset, images: NDArray[np.int64], options: PackOptions, settings: Settings, pool: ThreadPoolExecutor
-) -> Iterator[Encoded]:
-    """Encode these images in this order, several at a time. `_Record.check` limits how many may be bad."""
-
-    def encoded(pixels: NDArray[np.uint8]) -> bytes:
-        buffer = io.BytesIO()
-        if options.raw:
-            np.save(buffer, pixels, allow_pickle=False)
-        else:
-            Image.fromarray(pixels).save(buffer, "JPEG", quality=options.quality, subsampling=CHROMA)
-        return buffer.getvalue()
-
-    done, lenient = 0, replace(settings, max_bad=1.0)
-    for batch in squares(dataset, images, batch_size=BATCH, settings=lenient):
-        contents = pool.map(encoded, batch.pixels.cpu().numpy())
-        found = dict(batch.bad) | dict(zip(batch.indices.tolist(), contents, strict=True))
-        yield from ((image, found[image]) for image in images[done : done + len(found)].tolist())
-        done += len(found)
-
-
 def _write_shard(
     path: Path,
     dataset: Dataset,
@@ -173,7 +161,7 @@ def _write_shard(
             if isinstance(content, str):
                 bad[image] = content
             else:
-                parts = {RAW_EXTENSION[1:] if options.raw else "jpg": content, "cls": b"%d" % dataset.labels[image]}
+                parts = {EXTENSIONS[options.kind]: content, "cls": b"%d" % dataset.labels[image]}
                 index.append(" ".join(_add(tar, file, f"{_key(dataset, image)}.{e}", parts[e]) for e in parts))
             done += 1
             progress(done)
@@ -198,16 +186,16 @@ def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> str
     return f"{name.partition('.')[2]} {offset} {len(content)} {name}"
 
 
-def _finish(dataset: Dataset, out: Path, shards: list[Path], record: _Record, raw: bool) -> Packed:
+def _finish(dataset: Dataset, out: Path, shards: list[Path], record: _Record, kind: Kind) -> Packed:
     """Write the index of the whole split."""
     listing = Listing()
-    header = _raw_header_size() if raw else 0
+    header = _raw_header_size() if kind == "raw" else 0
     for number, shard in enumerate(shards):
         for line in shard.with_suffix(".idx").read_text().splitlines()[1:]:
             _, offset, size, name, *_ = line.split()
             label = int(dataset.labels[int(name.split("-")[0])])
             listing.add(name, label, int(size) - header, container=number, offset=int(offset) + header)
-    packed = listing.dataset(out, dataset.split, dataset.classes, shards, raw=raw)
+    packed = listing.dataset(out, dataset.split, dataset.classes, shards, PACKED.get(EXTENSIONS[kind], "encoded"))
     save_index(out / f"{dataset.split}.index", shard_stamp(shards), packed)
     bad = {dataset.name(i): why for i, why in sorted(record.bad.items())}
     return Packed(dataset.split, len(packed), len(shards), sum(s.stat().st_size for s in shards), bad)

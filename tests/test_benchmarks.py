@@ -17,6 +17,7 @@ from PIL import Image
 from alexnet.pipeline.augment import treat
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
+from alexnet.pipeline.decode.dct import decode_dct
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 NUM_IMAGES, BATCH_SIZE = 11, 4
@@ -41,7 +42,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def _job(name: str, original: Dataset) -> Any:
     contestant = contestants.CONTESTANTS[name]
-    images = original if contestant.images == "original" else prepare.packed(original, contestant.images == "raw")
+    images = original if contestant.images == "original" else prepare.packed(original, contestant.images)
     return job.Job(images, BATCH_SIZE, seed=3, cores=2, workers=min(contestant.counts(2), default=None))
 
 
@@ -71,8 +72,10 @@ def test_contestants_yield_the_plans_crops(name: str, dataset: Dataset) -> None:
 
 def _expected(dataset: Dataset, index: int, crop: list[int], flip: bool) -> Any:
     content = dataset.read(index)
-    if dataset.raw:
+    if dataset.stored == "raw":
         pixels = content.reshape(256, 256, 3)
+    elif dataset.stored == "dct":
+        pixels = decode_dct(content)
     else:
         with Image.open(io.BytesIO(content.tobytes())) as image:
             pixels = np.asarray(image)

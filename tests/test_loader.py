@@ -21,7 +21,7 @@ from graphs import reference_square
 from alexnet.pipeline import augment
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.decode import resample
+from alexnet.pipeline.decode import crops, resample
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.errors import DatasetError, TooManyBadFiles
 from alexnet.pipeline.loader import Batch, BatchSource, Loader, SyntheticLoader
@@ -292,14 +292,14 @@ def test_training_and_evaluation_treat_the_centre_alike(dataset: Dataset) -> Non
 
 def test_images_are_channels_last_and_not_copied(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     addresses: list[int] = []
-    take = resample._Memory.take
+    take = crops.Memory.take
 
     def spy(memory: Any, count: int) -> Any:
         array = take(memory, count)
         addresses.append(array.__array_interface__["data"][0])
         return array
 
-    monkeypatch.setattr(resample._Memory, "take", spy)
+    monkeypatch.setattr(crops.Memory, "take", spy)
     for batch in run(make_loader(dataset)):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.images.stride() == (224 * 224 * 3, 1, 224 * 3, 3)

@@ -274,7 +274,7 @@ def test_packs_open_without_their_index_too(tiny_tree: Path, tmp_path: Path, opt
     (tmp_path / "out" / "train.index").unlink()
     after = open_dataset(tmp_path / "out", "train")
     assert after.fingerprint == before.fingerprint
-    assert (after.raw, after.classes) == (options.raw, before.classes)
+    assert (after.stored, after.classes) == (before.stored, before.classes)
 
 
 @pytest.mark.parametrize("index", [True, False], ids=["with its index", "without"])

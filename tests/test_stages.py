@@ -25,7 +25,7 @@ from alexnet.pipeline.decode.settings import Settings
 NUM_IMAGES, BATCH_SIZE, ROUNDS = 32, 8, 2
 FITS = PageCache("ext4", 1.0, 0.0, 1.0, 10.0, fits=True)
 IDLE = 1.0  # cores
-PHOTOGRAPHS = {"image_megapixels": 0.2, "raw": False}
+PHOTOGRAPHS = {"image_megapixels": 0.2, "stored": "encoded"}
 
 
 def figures(name: str, rate: float, **changes: Any) -> Figures:
@@ -99,7 +99,7 @@ def test_each_symptom_leads_to_its_options() -> None:
     decoding, busy = (9000, 3000, 2900, 2900), {"idle_cores": 0.1, "cores": 3.9}
     assert present(warm(*decoding)) == {"CPU": "more --threads"}
     assert present(warm(*decoding), on_gpu=True) == {"GPU": "other --hw-decoder-load, by --sweep; more --threads"}
-    assert present(warm(*decoding, **busy)) == {"CPU": "`alexnet pack`; --decode fast; --device gpu"}
+    assert present(warm(*decoding, **busy)) == {"CPU": "`alexnet pack --dct`; --decode fast; --device gpu"}
     assert "more --hw-decoder-load" in present(warm(*decoding, **busy), on_gpu=True)["CPU"]
     assert present(warm(*decoding, **busy), disk=2000)["disk"] == "more --readers; `alexnet pack`"
     assert "more memory" in present(warm(*decoding), disk=2000, cache=replace(FITS, fits=False))["disk"]
@@ -110,12 +110,14 @@ def test_each_symptom_leads_to_its_options() -> None:
 
 def test_a_pack_is_not_to_be_packed_again() -> None:
     busy = warm(9000, 3000, 2900, 2900, idle_cores=0.1, cores=3.9)
-    pack, raw = ({"image_megapixels": 0.065536, "raw": raw} for raw in (False, True))
-    assert present(busy, disk=2000, data=pack) == {
-        "disk": "more --readers",
-        "CPU": "`alexnet pack --raw`; --decode fast; --device gpu",
+    remedies = {
+        "encoded": "`alexnet pack --dct`; --decode fast; --device gpu",
+        "dct": "`alexnet pack --raw`; --device gpu",
+        "raw": "--device gpu",
     }
-    assert present(busy, disk=2000, data=raw) == {"disk": "more --readers", "CPU": "--device gpu"}
+    for stored, remedy in remedies.items():
+        found = present(busy, disk=2000, data={"image_megapixels": 0.065536, "stored": stored})
+        assert found == {"disk": "more --readers", "CPU": remedy}
 
 
 def test_cores_taken_by_others_are_not_idle() -> None:
@@ -124,14 +126,16 @@ def test_cores_taken_by_others_are_not_idle() -> None:
 
 
 def test_options_that_are_named_exist() -> None:
+    from alexnet.console.command_options import pack_options
     from alexnet.console.options import loading_options
 
-    options = {name for param in loading_options(lambda: None).__click_params__ for name in param.opts}
+    params = pack_options(loading_options(lambda: None)).__click_params__
+    options = {name for param in params for name in param.opts}
     options |= {"--sweep", "--batch-size"}
     for on_gpu in (False, True):
         cold = [figures("read", 1), figures("loader", 1)]
         for symptom in symptoms(warm(1, 1, 1, 1), cold, FITS, on_gpu, PHOTOGRAPHS):
-            named = {word.rstrip(";,") for word in symptom.options.split() if word.startswith("--")}
+            named = {word.rstrip(";,`") for word in symptom.options.split() if word.startswith("--")}
             assert named <= options
 
 

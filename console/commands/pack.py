@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ...pipeline.dataset.images import Split
 from ...pipeline.dataset.open import open_splits
@@ -18,13 +19,16 @@ def run_pack(
     *,
     splits: Sequence[Split],
     raw: bool,
-    quality: int,
+    dct: bool,
+    quality: int | None,
+    chroma: Literal["444", "420"] | None,
     shard_size: int,
     rescan: bool,
     loading: LoadingOptions,
 ) -> list[Packed]:
     """Pack these splits, or all that there are if none is named; returns what each came to."""
-    options, results = PackOptions(raw=raw, quality=quality, images_per_shard=shard_size), []
+    options = PackOptions(raw=raw, dct=dct, quality=quality, chroma=chroma, images_per_shard=shard_size)
+    results = list[Packed]()
     for dataset in open_splits(data, splits, rescan=rescan):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
             results.append(pack(dataset, out, options, loading.settings(), update))

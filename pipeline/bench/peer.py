@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ..dataset.images import Dataset
+from ..decode.dct import decode_dct
 from ..geometry import CROP, SHORT_SIDE, centre_offset, resized_shape
 from ..plan import draw_epoch
 
@@ -51,7 +52,9 @@ class PillowImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return (pixels.flip(1) if self.plan.flips[row] else pixels) - self.mean, index
 
     def decode(self, content: NDArray[np.uint8]) -> Image.Image:
-        if self.images.raw:
+        if self.images.stored == "dct":
+            return Image.fromarray(decode_dct(content))
+        if self.images.stored == "raw":
             return Image.fromarray(content.reshape(SHORT_SIDE, SHORT_SIDE, 3))
         return Image.open(io.BytesIO(content.tobytes()))
 

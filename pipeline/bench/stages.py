@@ -187,7 +187,8 @@ def describe_dataset(bench: Bench) -> dict[str, Any]:
         "num_images": len(dataset),
         "num_sampled": len(sample),
         "num_bad": len(bench.bad(sample)),
-        "raw": dataset.raw,
+        "raw": dataset.stored == "raw",
+        "stored": dataset.stored,
         "image_kilobytes": float(dataset.lengths.mean()) / 1e3,
         "image_megapixels": float(np.mean(pixels)) / 1e6,
     }

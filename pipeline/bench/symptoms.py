@@ -35,7 +35,11 @@ def symptoms(
     warm, held_by = {s.name: s for s in stages}, limit(stages, on_gpu)
     read_from_disk = next(s for s in cold if s.name == "read")
     large = data["image_megapixels"] > PACKED_MEGAPIXELS
-    less_decoding = () if data["raw"] else ("`alexnet pack`" if large else "`alexnet pack --raw`", "--decode fast")
+    less_decoding = {
+        "encoded": ("`alexnet pack --dct`", "--decode fast"),
+        "dct": ("`alexnet pack --raw`",),
+        "raw": (),
+    }[data["stored"]]
     return (
         *_disk_symptoms(warm, read_from_disk, cache, held_by, large),
         *_processor_symptoms(warm["loader"], held_by, on_gpu, less_decoding),

@@ -24,6 +24,9 @@ from ..errors import DatasetError
 from .regular import open_regular, read_regular
 
 Split = Literal["train", "val"]
+# How images are stored: as files of any format; or, in packs, as pixels of 256-squares, uint8 (256, 256, 3), or as
+# quantised DCT coefficients of such squares (`decode/dct.py`).
+Stored = Literal["encoded", "raw", "dct"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,7 @@ class Dataset:
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     containers: tuple[Path, ...] = ()
-    raw: bool = False  # pixels of 256-squares, uint8 (256, 256, 3), instead of encoded images
+    stored: Stored = "encoded"
     _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -141,7 +144,12 @@ class Listing:
         self._offsets.append(offset)
 
     def dataset(
-        self, root: Path, split: Split, classes: Iterable[str], containers: Iterable[Path] = (), raw: bool = False
+        self,
+        root: Path,
+        split: Split,
+        classes: Iterable[str],
+        containers: Iterable[Path] = (),
+        stored: Stored = "encoded",
     ) -> Dataset:
         return Dataset(
             root=root,
@@ -153,5 +161,5 @@ class Listing:
             offsets=np.asarray(self._offsets, np.int64),
             lengths=np.asarray(self._lengths, np.int64),
             containers=tuple(containers),
-            raw=raw,
+            stored=stored,
         )

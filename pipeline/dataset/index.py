@@ -65,7 +65,8 @@ def save_index(path: Path, stamp: str, dataset: Dataset, folders: dict[str, int]
         "root": str(dataset.root),  # Kaggle's is below the folder given
         "classes": dataset.classes,
         "containers": [str(c) for c in dataset.containers],
-        "raw": dataset.raw,
+        "raw": dataset.stored == "raw",  # all that indexes told before there were other packs
+        "stored": dataset.stored,
         "fingerprint": dataset.fingerprint,
     }
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
@@ -98,7 +99,7 @@ def load_index(path: Path, stamp: str, split: Split) -> Dataset | None:
             classes=tuple(facts["classes"]),
             names=StringTable(blob, ends),
             containers=tuple(Path(c) for c in facts["containers"]),
-            raw=facts["raw"],
+            stored=facts.get("stored", "raw" if facts["raw"] else "encoded"),
             **dict(zip(ARRAYS, arrays, strict=True)),  # type: ignore[arg-type]
         )
         _check(dataset)

@@ -1,6 +1,7 @@
 """The samples of WebDataset shards, as a `Dataset`.
 
-A sample's image is an encoded file, or, from `alexnet pack --raw`, the pixels of a 256-square in numpy's format.
+A sample's image is an encoded file; or a 256-square, from `alexnet pack --raw` as pixels in numpy's format, from
+`alexnet pack --dct` as coefficients.
 Archives are read in place: nothing is unpacked, and member names are never used as paths.
 """
 
@@ -21,12 +22,13 @@ import numpy as np
 from ..errors import DatasetError
 from .archive import archive_size, members, open_archive
 from .classes import Labels, is_numbered, named, text_of
-from .images import Dataset, Listing, Split
+from .images import Dataset, Listing, Split, Stored
 from .index import VERSION, keep_index, load_index
 from .names import IMAGE_EXTENSIONS, count_left_out, is_hidden, is_image
 
 MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsense label could ask for a billion
-RAW_EXTENSION, RAW_SHAPE = ".npy", (256, 256, 3)
+RAW_SHAPE = (256, 256, 3)
+PACKED: dict[str, Stored] = {"npy": "raw", "dct": "dct"}  # by extension
 
 
 def open_shards(
@@ -49,7 +51,7 @@ def open_shards(
 def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Counter[str]) -> Dataset:
     """List the samples; the classes are the names or numbers in their labels."""
     listing, labels = Listing(), Labels()
-    encodings = set()
+    kinds = set[Stored]()
     for number, shard in enumerate(shards):
         with open(open_archive(shard), "rb") as file:  # noqa: PTH123 (a descriptor)
             for key, parts in _samples(shard):
@@ -57,13 +59,15 @@ def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Coun
                     count_left_out(left_out, (f"{key}.{e}" for e in parts))
                     continue
                 image = parts[extension]
-                header = _raw_header(file, shard, image) if f".{extension}" == RAW_EXTENSION else 0
-                encodings.add(header > 0)
+                kinds.add(kind := PACKED.get(extension, "encoded"))
+                header = _raw_header(file, shard, image) if kind == "raw" else 0
                 label = labels.position(_shard_label(file, shard, key, parts))
                 listing.add(image.name, label, image.size - header, container=number, offset=image.offset_data + header)
-    if len(encodings) > 1:
-        raise DatasetError(f"The shards in {shards[0].parent} hold both images and .npy arrays. Keep them apart.")
-    return listing.dataset(root, split, labels.classes(shards[0].parent), shards, raw=True in encodings)
+    if len(kinds) > 1:
+        names = [{"encoded": "images", "raw": ".npy arrays", "dct": ".dct images"}[kind] for kind in sorted(kinds)]
+        raise DatasetError(f"The shards in {shards[0].parent} hold both {' and '.join(names)}. Keep them apart.")
+    stored: Stored = kinds.pop() if kinds else "encoded"
+    return listing.dataset(root, split, labels.classes(shards[0].parent), shards, stored)
 
 
 def shard_stamp(shards: Sequence[Path]) -> str:
@@ -116,7 +120,7 @@ def _image_of(shard: Path, key: str, parts: Collection[str]) -> str | None:
         raise DatasetError(f"The sample {key} in {shard} has several images: {', '.join(images)}. {hint}")
     if plain:
         return min(plain, key=lambda e: IMAGE_EXTENSIONS.index(f".{e}"))
-    return next((e for e in (*images, RAW_EXTENSION[1:]) if e in parts), None)
+    return next((e for e in (*images, *PACKED) if e in parts), None)
 
 
 def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> int | str:

@@ -16,12 +16,13 @@ from ..dataset.images import Dataset
 from ..geometry import SHORT_SIDE
 from .bad_images import BadImage
 from .containers import PNG, Picture, read_bmp, read_png, read_webp
+from .dct import check_dct
 from .formats import what_it_is
 from .jpeg import read_jpeg
 
 
 def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Return the encoded bytes of one image, uint8 (n,), or the pixels of a raw one; and its (height, width).
+    """Return one image as it is stored, encoded bytes uint8 (n,) or pixels uint8 (H, W, 3), and its (height, width).
 
     Raise `BadImage` with the reason if it cannot be used.
     """
@@ -31,8 +32,10 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
         raise BadImage(f"cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise BadImage(str(error)) from error
-    if dataset.raw:
+    if dataset.stored == "raw":
         return data.reshape(SHORT_SIDE, SHORT_SIDE, 3), (SHORT_SIDE, SHORT_SIDE)
+    if dataset.stored == "dct":
+        return data, _check_square(check_dct(data))
     head = data[:12].tobytes()
     if head[:2] == b"\xff\xd8":
         jpeg = read_jpeg(data)
@@ -58,6 +61,12 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
         raise BadImage(f"its header claims {width}x{height} pixels, more than --max-pixels {max_pixels}")
     if height < 1 or width < 1:
         raise BadImage(f"its header claims {width}x{height} pixels")
+
+
+def _check_square(shape: tuple[int, int]) -> tuple[int, int]:
+    if shape != (SHORT_SIDE, SHORT_SIDE):
+        raise BadImage(f"coefficients of {shape[1]}x{shape[0]} pixels; packs have {SHORT_SIDE}x{SHORT_SIDE}")
+    return shape
 
 
 def _cmyk_as_bmp(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -5,21 +5,8 @@
  * first, over whole rows at a time. Plain C without Python in it, so one build serves every interpreter.
  */
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
-#ifdef __SSE__
-#include <xmmintrin.h>
-#endif
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
-enum { CHANNELS = 3 };
+#include "rows.h"
 
 /* Red, green, blue, and a float of the next pixel. */
 typedef float pixel __attribute__((vector_size(16), aligned(4), may_alias));
@@ -99,17 +86,6 @@ INLINE void pick_columns(const uint8_t *restrict row, const Taps *columns, int s
     for (long i = 0; i < CHANNELS * size; i++) out[i] = source[i];
 }
 
-/* Write past the caches: nobody reads a batch before it is complete, and by then it would have left them. */
-INLINE void write_row(float *restrict to, const float *restrict row, long n) {
-#ifdef __SSE__
-    if ((uintptr_t)to % 16 == 0 && n % 4 == 0) {
-        for (long i = 0; i < n; i += 4) _mm_stream_ps(to + i, _mm_loadu_ps(row + i));
-        return;
-    }
-#endif
-    memcpy(to, row, n * sizeof *to);
-}
-
 /* Whether the output pixels are consecutive source pixels, forwards or backwards. */
 static int is_picked(const Taps *taps, int size) {
     const int step = taps[size - 1].first < taps[0].first ? -1 : 1;
@@ -165,8 +141,6 @@ int resample(int64_t count, const uint8_t *const *pixels, const int32_t *shapes,
         if (resample_one(pixels[i], shapes[2 * i], shapes[2 * i + 1], low + 2 * i, high + 2 * i, mirror[i], size, mean,
                          shift + CHANNELS * i, divisor, (char *)out + i * step))
             return -1;
-#ifdef __SSE__
-    _mm_sfence(); /* complete the writes past the caches before reporting the batch as done */
-#endif
+    finish_rows();
     return 0;
 }

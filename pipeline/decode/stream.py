@@ -25,6 +25,7 @@ from ..dataset.images import Dataset
 from ..errors import TooManyBadFiles
 from ..geometry import region_of_square, source_region
 from .bad_images import BadImage, add_bad, describe_bad
+from .dct import decode_dct
 from .graph import Source, new_pipeline
 from .probe import DecodeProbe, describe_damage
 from .read import read_image
@@ -64,7 +65,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     """Iterate over (output, feed) in the order of the requests; the output of an empty batch is None.
 
     `build` fills a pipeline and `inputs` names its inputs. `crop` is the output size for `source_region`, or None if
-    the graph decodes whole images. Raw pixels need no decoding: on the CPU they come out as they were read.
+    the graph decodes whole images. What packs hold besides JPEGs comes out on the CPU as it was read, raw pixels or
+    coefficients to crop; a graph, and whoever wants whole images, gets pixels of coefficients too.
 
     `bad` maps every unusable image met so far to the reason. A stream that drops bad images does not try those again.
     One that replaces them does: the replacement must follow from the plan alone, not from what the run has met so far,
@@ -97,7 +99,9 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._ended = False
         self._stop = threading.Event()
         self._recording = threading.Lock()
-        self._decodes = settings.on_gpu or not dataset.raw
+        self.stored = dataset.stored
+        self._decodes = settings.on_gpu or dataset.stored == "encoded"
+        self._draws = dataset.stored == "dct" and (settings.on_gpu or crop is None)
         self._pipeline: Any = self._new_pipeline() if self._decodes else None
         self._producer = threading.Thread(target=self._produce, args=(iter(requests),), daemon=True)
         self._producer.start()
@@ -106,7 +110,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         if self._stop.is_set():
             raise StopIteration
         if not self._decodes:
-            return self._next_raw()
+            return self._next_stored()
         while not self._done:
             try:
                 (output,) = self._pipeline.run()
@@ -121,7 +125,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
                 self._done.append((output, self._in_flight.popleft()))
         return self._done.popleft()
 
-    def _next_raw(self) -> tuple[Any, Feed]:
+    def _next_stored(self) -> tuple[Any, Feed]:
         if (feed := self.take()) is None:
             raise StopIteration
         return feed.inputs["encoded"] or None, feed
@@ -170,8 +174,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         if self._crop is not None:
             shapes = np.array([shape for _, _, shape in images], np.int64).reshape(-1, 2)
             taken = request.crops[rows]
-            raw = self._dataset.raw
-            region = region_of_square(taken, self._crop) if raw else source_region(shapes, taken, self._crop)
+            packed = self.stored != "encoded"
+            region = region_of_square(taken, self._crop) if packed else source_region(shapes, taken, self._crop)
             inputs |= region._asdict()
         inputs |= {name: values[rows] for name, values in request.inputs.items()}
         dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]
@@ -188,7 +192,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
             if (index, top, left) in self._refused or (index in self.bad and not self._replace):
                 continue
             try:
-                return index, *read_image(self._dataset, index, self._settings.max_pixels)
+                data, shape = read_image(self._dataset, index, self._settings.max_pixels)
+                return index, decode_dct(data) if self._draws else data, shape
             except BadImage as error:
                 self._record(index, str(error))
         if self._replace:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
+from .dct import DctCropper
 from .resample import Resampler
 from .settings import Settings
 from .stream import Feed, ImageStream
@@ -21,7 +22,8 @@ from .stream import Feed, ImageStream
 
 def decoder_arguments(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Return the arguments that tell a graph how to decode this data set."""
-    return {"decode": "raw" if dataset.raw else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
+    packed = dataset.stored != "encoded"  # coefficients reach a graph as pixels
+    return {"decode": "raw" if packed else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
 def resampled(
@@ -33,15 +35,16 @@ def resampled(
 ) -> Iterator[tuple[torch.Tensor, Feed]]:
     """Yield the batches of a stream, (b, size, size, 3): uint8, or with `mean` and `divisor` float32, treated.
 
-    On the CPU the next batch is resampled while this one is in use; on a GPU the graph has done everything.
+    On the CPU the next batch is made while this one is in use; on a GPU the graph has done everything.
     """
     if settings.on_gpu:
         yield from _held_while_in_use(stream, size)
         return
     begun: deque[tuple[Callable[[], NDArray[Any]], Feed]] = deque()
-    with stream, Resampler(size, settings.threads, mean, divisor) as resampler:
-        for regions, feed in stream:
-            begun.append((resampler.start([] if regions is None else regions, feed.inputs), feed))
+    cropper = DctCropper if stream.stored == "dct" else Resampler
+    with stream, cropper(size, settings.threads, mean, divisor) as crops:
+        for images, feed in stream:
+            begun.append((crops.start([] if images is None else images, feed.inputs), feed))
             if len(begun) > 1:
                 yield _finished(*begun.popleft())
         while begun:

@@ -31,8 +31,8 @@ def figure() -> None:
 def kernels(checkpoint: Path, out: Path, per_kernel: bool, as_json: bool) -> None:
     """conv1's kernels, 16 a row, tower 0 above tower 1, and how much colour each tower holds.
 
-    All kernels share one scale, as in the paper. The distance of a weight triple (r, g, b) from grey is that from its
-    mean, three times; 1 is the span of all weights.
+    All kernels share one scale, as in the paper. A weight triple (r, g, b) is as far from grey as from (m, m, m), m its
+    mean; 1 is the span of all weights.
 
     Example: alexnet figure kernels runs/first --out kernels.png
     """

@@ -93,8 +93,10 @@ def test_unfinished_and_resumed_runs_are_drawn(tmp_path: Path) -> None:
     assert len(read_run(whole).train_at) == 6
     later = write_run(tmp_path / "later", records(5, {4: 0.001}, first=3))
     assert read_run(later).rate_at.tolist() == [3, 4]
-    begun = write_run(tmp_path / "begun", records(1, {})[:1])
-    assert "last validation: none yet" in rendered(draw_curves([read_run(begun)]), ".svg").decode()
+    begun = write_run(tmp_path / "begun", records(1, {0: 0.02})[:1])
+    text = rendered(draw_curves([read_run(begun)]), ".svg").decode()
+    assert "last validation: none yet" in text
+    assert ">0.02</text>" in text, "a rate that is no power of ten is named all the same"
     found = json.loads(invoke("figure", "curves", whole, later, begun, "--out", tmp_path / "c.png", "--json").stdout)
     assert [run["epochs"] for run in found["runs"]] == [3, 5, 0.5]
     assert [run["top1_error"] for run in found["runs"]] == pytest.approx([0.3, 0.18, None])

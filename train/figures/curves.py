@@ -25,6 +25,7 @@ from .drawing import FAINT, INK, MUTED, PALETTE, bare, new_figure, set_title, sh
 
 POINTS = 400  # of a curve at most; a run of the paper's length has a hundred times as many windows
 MARKERS = "os^Dv*P"  # tell runs apart without colour
+MOST_RATES_NAMED = 5
 FloatArray = NDArray[np.float64]
 
 
@@ -154,9 +155,7 @@ def draw_curves(runs: Sequence[Curves]) -> Figure:
     set_title(rates, "Learning rate of weights")
     loss.set_ylim(bottom=0)
     errors.set_ylim(0, 100)
-    rates.set_yscale("log")
-    rates.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    rates.yaxis.set_minor_locator(NullLocator())
+    _scale_rates(rates, sorted({rate for run in runs for rate in run.rates.tolist()}))
     rates.set_xlabel("epoch", fontsize=9, color=MUTED)
     rates.set_xlim(min(run.rate_at[0] for run in runs), max(run.train_at[-1] for run in runs))
     for axes in (loss, errors, rates):
@@ -187,6 +186,16 @@ def _draw_run(loss: Axes, errors: Axes, rates: Axes, run: Curves, colour: str, m
             axes.axvline(place, color=FAINT, linewidth=0.8, zorder=0)
         for place, _ in run.events():
             axes.axvline(place, color=MUTED if alone else colour, linewidth=0.9, linestyle=":", zorder=0)
+
+
+def _scale_rates(axes: Axes, levels: Sequence[float]) -> None:
+    """Name the rates themselves if they are few, as none of them need be a power of ten."""
+    axes.set_yscale("log")
+    axes.set_ylim(levels[0] / 1.5, levels[-1] * 1.5)
+    if len(levels) <= MOST_RATES_NAMED:
+        axes.set_yticks(levels)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _few(at: FloatArray) -> int:

@@ -90,7 +90,7 @@ def activations(checkpoint: Path, image: Path, out: Path, layers: tuple[str, ...
 def predictions(checkpoint: Path, data: Path | None, out: Path, as_json: bool, **asked: Any) -> None:
     """Eight validation images, of different classes if there are enough, with their five most probable classes.
 
-    Example: alexnet figure predictions runs/first /data/imagenet --out predictions.png
+    Example: alexnet figure predictions runs/first /data/imagenet --out p.svg
     """
     from .commands.figure import figure_predictions
 

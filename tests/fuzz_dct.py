@@ -79,7 +79,7 @@ def go_through(first: int, rounds: int) -> int:
         ):
             try:
                 if len(given):
-                    convert(given)  # type: ignore[operator]
+                    convert(given)
                     decoded += convert is dct.decode_dct
             except BadImage:
                 pass

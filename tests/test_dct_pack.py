@@ -160,7 +160,7 @@ def test_an_index_of_an_unknown_kind_is_not_believed(
 
 def test_other_sizes_are_bad_images(tmp_path: Path) -> None:
     """The format has them; packs do not."""
-    members = {}
+    members = dict[str, bytes]()
     for i in range(4):
         side = 256 if i else 64
         members |= {f"{i}.dct": jpeg_to_dct(jpeg(picture("smooth", side, side, i))), f"{i}.cls": b"0"}

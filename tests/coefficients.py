@@ -54,6 +54,20 @@ def mended(data: bytes) -> bytes:
     return whole[:16] + checksum(whole[24:]) + whole[24:]
 
 
+def random_image(rng: np.random.Generator, factor: int, largest: int, density: float) -> bytes:
+    """Blocks of random coefficients; `largest` is the bound of those dequantised."""
+    down, across = (int(n) for n in factor * rng.integers(1, 4, 2))
+    tables = rng.integers(1, 256, (3, 64))
+    blocks = []
+    for c in range(3):
+        shape = (down, across, 64) if c == 0 else (down // factor, across // factor, 64)
+        limits = np.minimum(largest // tables[c], 1023)
+        values = rng.integers(-limits, limits + 1, shape)
+        values[..., 1:] *= rng.random(shape)[..., 1:] < density
+        blocks.append(values.astype(np.int16))
+    return write(blocks, tables, factor)
+
+
 def read_plainly(data: bytes) -> Pixels:
     """The documents' reader, and upsampling pixel by pixel: uint8 (H, W, 3)."""
     luma, blue, red = READER["read"](data)

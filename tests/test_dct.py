@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coefficients import PICTURES, jpeg, mended, picture, pillow, read_plainly, write
+from coefficients import PICTURES, jpeg, mended, picture, pillow, random_image, read_plainly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,20 +33,6 @@ def every_way(data: bytes) -> NDArray[np.uint8]:
     plain, *others = (decode_dct(bytes_of(data), kernels=k) for k in range(num_kernels()))
     assert all(np.array_equal(plain, other) for other in others)
     return plain
-
-
-def random_image(rng: np.random.Generator, factor: int, largest: int, density: float) -> bytes:
-    """Blocks of random coefficients; `largest` is the bound of those dequantised."""
-    down, across = (int(n) for n in factor * rng.integers(1, 4, 2))
-    tables = rng.integers(1, 256, (3, 64))
-    blocks = []
-    for c in range(3):
-        shape = (down, across, 64) if c == 0 else (down // factor, across // factor, 64)
-        limits = np.minimum(largest // tables[c], 1023)
-        values = rng.integers(-limits, limits + 1, shape)
-        values[..., 1:] *= rng.random(shape)[..., 1:] < density
-        blocks.append(values.astype(np.int16))
-    return write(blocks, tables, factor)
 
 
 @pytest.mark.parametrize("quality", range(1, 101))

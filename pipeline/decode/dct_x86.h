@@ -2,7 +2,9 @@
 #include <immintrin.h>
 
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt,lzcnt,fma")))
+#ifndef AVX512 /* a test emulates it */
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi,bmi2,popcnt,lzcnt,fma")))
+#endif
 #define AVX2_INLINE AVX2 INLINE
 
 /* A row of eight coefficients, from the next bytes. Loads may read beyond them, into the padding. */

@@ -62,6 +62,12 @@ CONTESTANTS = {
     ),
     "alexnet-pack-decode": Contestant("its ceiling", "with_alexnet", "run_decoder", images="pack"),
     "ffcv-pack": Contestant("FFCV, the same JPEGs of 256x256", "with_ffcv", images="pack", workers="threads"),
+    "simplejpeg-pack": Contestant(
+        "simplejpeg, the same JPEGs of 256x256", "with_simplejpeg", images="pack", workers="threads"
+    ),
+    "turboloader-pack": Contestant(
+        "turboloader's decoder, the same JPEGs of 256x256", "with_turboloader", images="pack", workers="threads"
+    ),
     "alexnet-dct": Contestant(
         "this project's loader, coefficients of the same JPEGs", "with_alexnet", images="dct", against="alexnet-pack"
     ),

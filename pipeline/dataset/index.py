@@ -15,14 +15,14 @@ import os
 import zlib
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cache import cache_folder
 from ..files import whole_file
-from .images import Dataset, Split, StringTable
+from .images import Dataset, Split, Stored, StringTable
 from .regular import open_regular
 
 log = logging.getLogger("alexnet")
@@ -132,6 +132,8 @@ def _check(dataset: Dataset) -> None:
         array = getattr(dataset, key)
         if array.shape != dataset.names.ends.shape or array.min() < low or array.max() > high:
             raise ValueError(f"impossible {key}")
+    if dataset.stored not in get_args(Stored):
+        raise ValueError(f"impossible stored: {dataset.stored}")
 
 
 def _map_array(file: BufferedReader) -> NDArray[Any]:

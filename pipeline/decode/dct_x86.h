@@ -2,7 +2,9 @@
 #include <immintrin.h>
 
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt,lzcnt,fma")))
+#ifndef AVX512 /* a test emulates it */
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi,bmi2,popcnt,lzcnt,fma")))
+#endif
 #define AVX2_INLINE AVX2 INLINE
 
 /* A row of eight coefficients, from the next bytes. Loads may read beyond them, into the padding. */
@@ -124,7 +126,7 @@ AVX2_INLINE void store_avx2(const __m256i c[SIDE], uint8_t *samples, long stride
 AVX2_INLINE void fill_avx2(const int16_t *pair, int16_t factor, uint8_t *samples, long stride) {
     uint64_t eight[2];
     for (int i = 0; i < 2; i++) {
-        int16_t dc = narrow((int32_t)(int16_t)(pair[i * SIDE] * factor) << PASS_BITS);
+        int16_t dc = narrow((int16_t)(pair[i * SIDE] * factor) * (1 << PASS_BITS));
         eight[i] = level_of(((dc + 16) >> (PASS_BITS + 3)) + 128) * UINT64_C(0x0101010101010101);
     }
     for (int y = 0; y < SIDE; y++) memcpy(samples + y * stride, eight, sizeof eight);

@@ -12,7 +12,7 @@ import click
 from ..train.config import Config
 from ..train.presets import PRESETS
 from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
-from .types import Commas, NumberChoice, Output
+from .types import Commas, Multiple, NumberChoice, Output
 
 ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that have an option elsewhere
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
@@ -121,7 +121,44 @@ features_options = together(
     click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True),
     click.option("--batch-size", type=click.IntRange(1), show_default="32 on CPUs, 128 on GPUs"),
 )
+codes_options = together(
+    click.option("--bits", type=Multiple(8), default=128, show_default=True, help="Of a code; a multiple of 8."),
+    click.option("--out", type=FOLDER, required=True, help="The folder for codes.npy, encoder.npz and codes.json."),
+    click.option(
+        "--queries", type=FOLDER, help="Features of other images by the same network.  [default: rows held out]"
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+)
 figure_out_option = click.option("--out", type=PICTURE, required=True, help="The file to draw: PNG, PDF or SVG.")
+kept_features_option = click.option(
+    "--features",
+    type=FOLDER,
+    help="Where features of the splits are, or go: its folders train and val.  [default: in the cache folder]",
+)
+neighbours_options = together(
+    figure_out_option,
+    kept_features_option,
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the queries."),
+    click.option(
+        "--images",
+        type=Commas(str),
+        default=(),
+        metavar="A,B,...",
+        help="Names of validation images to query instead; the end of a name is enough.",
+    ),
+)
+embedding_options = together(
+    figure_out_option,
+    kept_features_option,
+    click.option(
+        "--num",
+        type=click.IntRange(5, 5000),
+        default=5000,
+        show_default=True,
+        help="Validation images, at most.",
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws them, and the layout."),
+)
 preset_option = click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),

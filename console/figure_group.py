@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .command_options import figure_out_option
+from .command_options import embedding_options, figure_out_option, neighbours_options
 from .options import ANY_PATH, LoadingOptions, data_argument, json_option, loading_options, views_option
 from .terminal import say, show_json
 from .types import Commas
@@ -117,3 +117,43 @@ def curves(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     if as_json:
         show_json(json.dumps({"out": str(out), "runs": [run.summary() for run in found]}))
     say(f"Written to {out}")
+
+
+@figure.command()
+@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@data_argument
+@neighbours_options
+@loading_options
+@json_option
+def neighbours(checkpoint: Path, data: Path | None, out: Path, as_json: bool, **asked: Any) -> None:
+    """Five validation images, each with its six nearest training images: by fc7, and in pixels.
+
+    All training images are searched exactly, by Euclidean distance. Activations are computed once and kept; pixels are
+    those of the central 224x224 that the network sees, for which every training image is decoded.
+
+    Example: alexnet figure neighbours runs/first /data/imagenet --out neighbours.png
+    """
+    from .commands.figure_features import figure_neighbours
+    from .tables import print_neighbours
+
+    found = figure_neighbours(checkpoint, data, out, **asked)
+    show_json(json.dumps({"out": str(out)} | found)) if as_json else print_neighbours(found)
+    say(f"Written to {out}")
+
+
+@figure.command()
+@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@data_argument
+@embedding_options
+@loading_options
+def embedding(checkpoint: Path, data: Path | None, out: Path, **asked: Any) -> None:
+    """Validation images laid out by t-SNE of their fc7: near each other where the network finds them alike.
+
+    Where there is no room for a picture, a mark stands for it: by class if there are few classes.
+
+    Example: alexnet figure embedding runs/first /data/imagenet --num 2000 --out embedding.png
+    """
+    from .commands.figure_features import figure_embedding
+
+    num = figure_embedding(checkpoint, data, out, **asked)
+    say(f"{num:,} images. Written to {out}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..pca.stats import RgbStats
     from ..pipeline.machine.doctor import Finding
     from ..pipeline.pack import Packed
+    from ..train.codes import CodesReport
     from ..train.evaluate import ErrorRates, Evaluation
     from ..train.feature_folder import Description
     from ..train.outcomes import ClassErrors
@@ -117,6 +118,38 @@ def print_tower_colours(towers: Iterable[TowerColour]) -> None:
     header = ("tower", "kernels", "mean distance from grey", "colour's share of squared weights")
     rows = [(t.tower, t.num_kernels, f"{t.mean_distance_from_grey:.4f}", f"{t.colour_share:.1%}") for t in towers]
     print_table("Colour in conv1", header, rows)
+
+
+def print_codes(out: Path, report: CodesReport) -> None:
+    """Print recall beside that of random hyperplanes, the time of a search, and sizes."""
+    random, mine, speed = report.random_hyperplanes, report.recall, report.search
+    print_table(
+        f"Recall@10 of {report.bits} bits, {report.num_queries:,} queries ({report.queries})",
+        ("codes", "among the 10 nearest", "among the 100 nearest"),
+        [
+            ("auto-encoder", f"{mine.among_10:.1%}", f"{mine.among_100:.1%}"),
+            (
+                f"random hyperplanes, {random.seeds} seeds",
+                f"{random.mean.among_10:.1%} ({random.lowest.among_10:.1%} to {random.highest.among_10:.1%})",
+                f"{random.mean.among_100:.1%} ({random.lowest.among_100:.1%} to {random.highest.among_100:.1%})",
+            ),
+        ],
+    )
+    print_table(
+        f"A search of {report.num_codes:,} rows",
+        ("search", "ms a query", "bytes"),
+        [
+            ("exact", f"{speed.exact_ms:,.2f}", f"{report.feature_bytes:,}"),
+            ("Hamming", f"{speed.hamming_ms:,.2f}", f"{report.code_bytes:,}"),
+        ],
+    )
+    say(f"Written to {out}")
+
+
+def print_neighbours(found: Mapping[str, Any]) -> None:
+    """Print how many of the neighbours are of their query's class."""
+    for kind, hits in found["of_the_same_class"].items():
+        show(f"nearest by {kind + ':':<7} {hits} of {found['neighbours']} are of the query's class")
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:

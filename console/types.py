@@ -28,6 +28,20 @@ class NumberChoice(click.ParamType):
         return int(value)
 
 
+class Multiple(click.IntRange):
+    """A positive multiple of a number."""
+
+    def __init__(self, of: int) -> None:
+        super().__init__(of)
+        self.of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = int(super().convert(value, param, ctx))
+        if number % self.of:
+            self.fail(f"{number} is not a multiple of {self.of}.", param, ctx)
+        return number
+
+
 class Commas(click.ParamType):
     """Comma-separated values, as a tuple."""
 

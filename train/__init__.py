@@ -7,6 +7,7 @@ steps), `health.py` (does it learn?), `tensorboard.py` and `history.py` (the run
 `trainer.py` (the loop). Around a run: `memory.py` (does the batch fit?), `resume.py` (which checkpoint?),
 `published.py` (torchvision's weights), `classifier.py` (a trained network), `probabilities.py` (saved, to be averaged
 later), `evaluate.py` (exact errors), `outcomes.py` (errors by class), `features.py` and `feature_folder.py` (a layer's
-activations for every image), `figures/` (what the paper showed), `bench.py` (how fast it is on a mesh). Several
-devices: `parallel/`.
+activations for every image), `kept_features.py` (those that figures start from), `row_blocks.py` and `nearest.py` (the
+nearest rows, exactly), `hamming.py`, `autoencoder.py` and `codes.py` (binary codes), `figures/` (what the paper
+showed), `bench.py` (how fast it is on a mesh). Several devices: `parallel/`.
 """

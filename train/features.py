@@ -27,8 +27,7 @@ from ..pipeline.files import can_write_into, only_writer
 from .checkpoint import tool_versions
 from .classifier import Classifier, views_of
 from .feature_folder import Description, Dtype, Features, Pool, RowFile, begin, finish, open_features
-from .network.model import AlexNet
-from .network.size import describe
+from .network.model import IMAGE_SHAPE, AlexNet
 from .parallel.axis import Axis
 from .parallel.mesh import Mesh
 from .parallel.split import parallelize
@@ -125,12 +124,15 @@ def fingerprint(classifier: Classifier) -> str:
     return digest.hexdigest()
 
 
+@torch.inference_mode()
 def row_shape(model: AlexNet, layer: str, pool: Pool) -> tuple[int, ...]:
     """The shape of one image's features; UserError where the network has no such layer."""
-    shapes = {row.layer: row.output_shape for row in describe(model.config, model.num_classes)}
-    if layer not in shapes:
-        raise UserError(f"This network has no layer {layer!r}. It has {', '.join(shapes)}.")
-    return shapes[layer][:1] if pool == "mean" else shapes[layer]
+    device = next(model.parameters()).device
+    features = model.forward_features(torch.zeros(1, *IMAGE_SHAPE, device=device))  # meta tensors take seconds to load
+    if layer not in features:
+        raise UserError(f"This network has no layer {layer!r}. It has {', '.join(features)}.")
+    shape = tuple(features[layer].shape[1:])
+    return shape[:1] if pool == "mean" else shape
 
 
 def _fill(
@@ -182,7 +184,7 @@ def activations(classifier: Classifier, pixels: Tensor, wanted: Description, mp:
     with _full_precision():
         for top, left, mirror in views_of(wanted.views):
             images = classifier.treatment.apply(pixels, top, left, mirror)
-            x = classifier.model.forward_features(images)[wanted.layer]
+            x = next(x for name, x in classifier.model.layers(images) if name == wanted.layer)  # and nothing after it
             x = x.mean((2, 3)) if wanted.pool == "mean" and x.ndim == 4 else x
             total = x if total is None else total + x
     assert total is not None

@@ -8,6 +8,7 @@ format.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import sqrt
 
 import torch
@@ -70,31 +71,43 @@ class AlexNet(nn.Module):
         conv1..fc7 are after their activation function and before dropout; with `lrn_before_activation` conv1
         and norm1 are signed and pool1 is rectified.
         """
+        return dict(self.layers(images))
+
+    def layers(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield those activations one by one as they are computed, so that a caller keeps only what it needs."""
         config, late = self.config, self.config.lrn_before_activation
-        features: dict[str, Tensor] = {}
         x = self.conv1(F.pad(images, config.conv1_padding))
-        features["conv1"] = x = x if late else self.activate(x)
+        x = x if late else self.activate(x)
+        yield "conv1", x
         if config.lrn:
-            features["norm1"] = x = self.norm1(x)
+            x = self.norm1(x)
+            yield "norm1", x
         x = self.pool(x)
-        features["pool1"] = x = self.activate(x) if late else x
-        features["conv2"] = x = self.activate(self.conv2(x))
+        x = self.activate(x) if late else x
+        yield "pool1", x
+        x = self.activate(self.conv2(x))
+        yield "conv2", x
         if config.lrn:
-            features["norm2"] = x = self.norm2(x)
+            x = self.norm2(x)
+            yield "norm2", x
         if config.lrn and config.spatial_norm:
-            features["spatial2"] = x = spatial_norm(x)
-        features["pool2"] = x = self.pool(x)
+            x = spatial_norm(x)
+            yield "spatial2", x
+        x = self.pool(x)
+        yield "pool2", x
         for name in CONVS[2:]:
             if name not in config.without:
-                features[name] = x = self.activate(getattr(self, name)(x))
-        features["pool5"] = x = self.pool(x)
+                x = self.activate(getattr(self, name)(x))
+                yield name, x
+        x = self.pool(x)
+        yield "pool5", x
         x = x.flatten(1)  # (B, channels x 6 x 6), a tower's units together
         for name, layer, dropout in (("fc6", self.fc6, self.dropout6), ("fc7", self.fc7, self.dropout7)):
             x = dropout(x) if dropout.inverted else x
-            features[name] = x = self.activate(layer(x))
+            x = self.activate(layer(x))
+            yield name, x
             x = x if dropout.inverted else dropout(x)
-        features["fc8"] = self.fc8(x)
-        return features
+        yield "fc8", self.fc8(x)
 
     def activate(self, x: Tensor) -> Tensor:
         """Activate `x` in place: it is always the fresh output of a layer or a pooling."""

@@ -1,0 +1,125 @@
+"""Images and their nearest neighbours, by the activations of a layer and in pixels: the right of the paper's figure 4.
+
+`nearest.py` searches the features that `kept_features.py` opens, and the pixels of every training image, both exactly.
+The paper shows with it that what lies near in fc7 is often far away in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ...pipeline.dataset.images import Dataset
+from ...pipeline.decode.settings import Settings
+from ...pipeline.squares import squares
+from ..nearest import Neighbours, Search
+from .drawing import INK, MUTED, PALETTE, WIDTH, new_figure, shorten, show_image
+from .pictures import BATCH, central_views
+
+GREY = 128.0  # the middle of the grey levels; numbers near 0 lose less in float32
+SAME, OTHER = PALETTE[1], MUTED
+
+
+@dataclass(frozen=True, eq=False)
+class Pictured:
+    """Images and their classes."""
+
+    pictures: NDArray[np.uint8]  # (..., 224, 224, 3)
+    labels: NDArray[np.int64]  # (...)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhoods:
+    """q images, and the k nearest to each, nearest first."""
+
+    layer: str
+    classes: Sequence[str]  # to be read by people
+    queries: Pictured  # (q,)
+    by_layer: Pictured  # (q, k)
+    by_pixels: Pictured  # (q, k)
+
+    def hits(self, found: Pictured) -> int:
+        """How many of the neighbours are of their query's class."""
+        return int((found.labels == self.queries.labels[:, None]).sum())
+
+
+def nearest_in_pixels(
+    queries: NDArray[np.uint8],
+    dataset: Dataset,
+    images: NDArray[np.int64],
+    k: int,
+    settings: Settings,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Neighbours:
+    """Search the central views of `images` for the `k` nearest to `queries`, uint8 (q, 224, 224, 3).
+
+    Distances are over all 150,528 grey levels of a view. Only the best and one batch are in memory.
+    """
+    search, bad, done = Search(_numbers(queries), k), dict[int, str](), 0
+    for batch in squares(dataset, images, batch_size=BATCH, settings=settings, bad=bad):
+        if len(batch.indices):
+            search.add(batch.indices, _numbers(central_views(batch.pixels).cpu()))
+        done += len(batch.indices)
+        progress(done + len(bad))
+    return search.found()
+
+
+def _numbers(pixels: Any) -> Any:
+    """Grey levels (b, 224, 224, 3), of numpy or torch, as float32 (b, 150528) around 0."""
+    if isinstance(pixels, np.ndarray):
+        return pixels.reshape(len(pixels), -1).astype(np.float32) - np.float32(GREY)
+    return pixels.flatten(1).float() - GREY
+
+
+def draw_neighbours(found: Neighbourhoods, *, name: str = "") -> Figure:
+    """Draw two rows for each query, which stands large at their left: the nearest by the layer, and in pixels."""
+    num, k = found.by_layer.labels.shape
+    cell = WIDTH / (k + 2.3)  # inches
+    title = f"The {k} nearest training images, by {found.layer} and in pixels"
+    kinds = {found.layer: found.by_layer, "pixels": found.by_pixels}
+    hits = "; ".join(f"{kind} {found.hits(part)} of {num * k}" for kind, part in kinds.items())
+    note = f"of the query's class (\N{CHECK MARK}): {hits}"
+    note = f"{shorten(name, 45, keep_end=True)}; {note}" if name else note
+    figure = new_figure(num * 2 * (cell + 0.14) + 0.65, title, note)
+    layout = {"wspace": 0.0, "hspace": 0.0, "w_pad": 0.02, "h_pad": 0.02}
+    figure.get_layout_engine().set(**layout)  # type: ignore[union-attr]
+    grid = figure.add_gridspec(2 * num, k + 2)
+    for query in range(num):
+        large = figure.add_subplot(grid[2 * query : 2 * query + 2, :2])
+        show_image(large, found.queries.pictures[query])
+        own = int(found.queries.labels[query])
+        large.set_xlabel(
+            shorten(found.classes[own], 26), fontsize=9, fontweight="bold", color=INK, labelpad=4, parse_math=False
+        )
+        for row, (kind, part) in enumerate(kinds.items()):
+            for place in range(k):
+                axes = figure.add_subplot(grid[2 * query + row, 2 + place])
+                show_image(axes, part.pictures[query, place])
+                label = int(part.labels[query, place])
+                _mark(axes, found.classes[label], label == own)
+                if place == 0:
+                    axes.set_ylabel(kind, fontsize=9, color=INK, labelpad=3)
+    return figure
+
+
+def _mark(axes: Axes, name: str, same: bool) -> None:
+    """Name the class; tell by frame, sign and weight whether it is the query's."""
+    sign = "\N{CHECK MARK}" if same else "\N{BALLOT X}"
+    axes.set_xlabel(
+        f"{sign} {shorten(name, 16)}",
+        fontsize=7,
+        fontweight="bold" if same else "normal",
+        color=INK if same else MUTED,
+        labelpad=2,
+        parse_math=False,
+    )
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set(color=SAME if same else OTHER, linewidth=2.2 if same else 1.0)
+    if not same:
+        axes.spines[:].set_linestyle((0, (2, 2)))

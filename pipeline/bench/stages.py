@@ -1,7 +1,7 @@
 """The loader stage by stage, from memory and from the disk, and which stage holds it back.
 
     read       encoded bytes and their headers, by the loader's own reader threads; nothing is decoded
-    decode     whole images read and decoded by DALI, nothing else: the usual ceiling of a loader
+    decode     whole images read and decoded, nothing else: the usual ceiling of a loader
     pipeline   the training graph, its batches left inside DALI: on a GPU all that is done to an image, on a CPU the
                regions that crops need, decoded
     loader     what training iterates: batches as torch tensors on the trainer's device, on a CPU now resampled
@@ -82,6 +82,10 @@ def decode_stage(loader: Loader) -> Batches:
 
 
 def pipeline_stage(loader: Loader) -> Batches:
+    if loader.dataset.stored == "dct" and not loader.settings.on_gpu:  # DALI has no part in these
+        for batch, _ in loader.levels():
+            yield batch.indices
+        return
     with loader.stream(range(loader.num_epochs), 0, lit=True) as stream:
         for _, feed in stream:
             yield feed.indices

@@ -21,7 +21,13 @@ INK, MUTED, OURS, THEIRS = "#222222", "#767676", "#33638d", ("#a9a9a9", "#d6d6d6
 
 
 def plot_stats(stats: RgbStats, path: Path, example: NDArray[np.uint8] | None = None) -> None:
-    """Draw the statistics into `path`, as PNG or PDF by its suffix.
+    """Draw the statistics into `path`, as PNG, PDF or SVG by its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_stats(stats, example).savefig(path)
+
+
+def draw_stats(stats: RgbStats, example: NDArray[np.uint8] | None = None) -> Figure:
+    """Return the picture, which matplotlib's `savefig` writes.
 
     Show lighting on `example`, uint8 (256, 256, 3) RGB 0..255; without one, on the mean image, or on a ramp of greys
     if the statistics are of whole images.
@@ -33,8 +39,7 @@ def plot_stats(stats: RgbStats, path: Path, example: NDArray[np.uint8] | None = 
     _plot_spectrum(spectrum, stats)
     _plot_axes(axes, stats)
     _plot_lighting(bottom, stats, _background(stats) if example is None else example)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return figure
 
 
 def lit(image: NDArray[np.uint8], stats: RgbStats, axis: int, sigmas: float) -> NDArray[np.uint8]:

@@ -26,6 +26,8 @@ from alexnet.pipeline.synthetic.generate import generate_tree
 from alexnet.train.checkpoint import Checkpoint, save
 from alexnet.train.config import Config
 from alexnet.train.history import History
+from alexnet.train.parallel.mesh import Mesh
+from alexnet.train.starts import Start
 
 
 def test_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +67,8 @@ def write_stats(folder: Path, dataset: Dataset) -> None:
 
 
 def write_run(folder: Path, dataset: Dataset) -> None:
-    with History(folder).opened(Config(), 0, 0):
+    start = Start.now(0, 0, dataset, dataset, Mesh(), 1, "plain")
+    with History(folder).opened(Config(), start, None):
         pass
 
 

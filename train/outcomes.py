@@ -33,6 +33,16 @@ class ClassErrors:
     top5_error: float
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """`num_images` of the `of` usable images of class `true` were taken for class `predicted`."""
+
+    true: str
+    predicted: str
+    num_images: int
+    of: int
+
+
 class Outcomes:
     """What became of each image: the most probable class, and whether the true one is among the five most probable.
 
@@ -70,6 +80,19 @@ class Outcomes:
     def _count(self, which: NDArray[np.bool_] | bool) -> list[int]:
         """Usable images of each class."""
         return np.bincount(self.labels[(self._seen.numpy() > 0) & which], minlength=len(self.classes)).tolist()
+
+    def most_confused(self, num: int) -> list[Confusion]:
+        """The pairs of classes that are most often confused, by the share of the true class's images, at most `num`."""
+        images = self._count(True)
+        predicted = self._predicted.numpy().astype(np.int64)
+        wrong = (self._seen.numpy() > 0) & (predicted != self.labels)
+        pairs = np.stack([self.labels[wrong].astype(np.int64), predicted[wrong]], axis=1)  # (images, 2)
+        found, counts = np.unique(pairs, axis=0, return_counts=True)
+        confused = [
+            Confusion(self.classes[true], self.classes[taken], count, images[true])
+            for (true, taken), count in zip(found.tolist(), counts.tolist(), strict=True)
+        ]
+        return sorted(confused, key=lambda c: (-c.num_images / c.of, -c.num_images))[:num]
 
     def confusion(self) -> Iterator[NDArray[np.int64]]:
         """For each true class how many of its usable images were taken for each class, int64 (classes,)."""

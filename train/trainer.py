@@ -28,6 +28,7 @@ from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .config import Config
 from .evaluate import evaluate
+from .gradient import DEFAULT_EXECUTION
 from .health import LiveUnits, Watch
 from .history import History, Record
 from .meter import Meter
@@ -35,6 +36,7 @@ from .optimizer import Rates
 from .parallel.mesh import Agreement, Mesh
 from .parallel.split import check_split
 from .parallel.tower_loader import build_loader
+from .starts import Start
 from .step import TrainStep
 from .tensorboard import TensorBoard
 from .treatment import build_treatment
@@ -72,7 +74,7 @@ class RunOptions:
 
 
 class Trainer:
-    """One run in one folder: `config.json`, `metrics.jsonl`, `checkpoints/`.
+    """One run in one folder: its history, as `history.py` has it, and `checkpoints/`.
 
     `listener` is called with every record that goes into `metrics.jsonl`: {"kind": "train" | "val" | "warning", ...}.
     `resume` is the checkpoint to continue from; its configuration must be `config`.
@@ -123,7 +125,7 @@ class Trainer:
 
     def fit(self) -> Record:
         """Train to the last epoch; return the last validation record."""
-        with self.history.opened(self.config, self.epoch, self.step) as past, self.mesh.watched(self._where):
+        with self.history.opened(self.config, self._start(), self.stats) as past, self.mesh.watched(self._where):
             validation: Record = {}
             self._delete_later_checkpoints()
             self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
@@ -165,6 +167,10 @@ class Trainer:
                 checkpoints.prune(path, self.options.keep)
         self._saved = time.monotonic()
         return path
+
+    def _start(self) -> Start:
+        how = self.mesh, self.settings.threads, self.options.execution or DEFAULT_EXECUTION
+        return Start.now(self.epoch, self.step, self.train_set, self.val_set, *how)
 
     # -- the parts of fit ----------------------------------------------------------------------------------
 

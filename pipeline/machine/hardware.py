@@ -1,6 +1,7 @@
 """Facts about this machine, read from the kernel and the NVIDIA driver; `doctor.py` judges them."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,6 +15,13 @@ JPEG_ENGINES = {"A100": 5, "H100": 7, "H200": 7}  # hardware JPEG decoders of a 
 def num_cores() -> int:
     """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The name of the processor's model, such as "AMD EPYC 7763 64-Core Processor"; else its architecture."""
+    listing = PROC / "cpuinfo"
+    facts = re.search(r"^model name\s*: (.+)$", listing.read_text() if listing.exists() else "", re.MULTILINE)
+    return facts[1].strip() if facts else platform.machine()
 
 
 def core_quota() -> float:

@@ -1,0 +1,163 @@
+"""The page itself: facts, errors and pictures into one HTML file that needs nothing else.
+
+Last in `report/`. `page.html` is a jinja2 template; every text that comes from a file, such as a class's name, is
+escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import jinja2
+
+from ... import __version__
+from ...pipeline.dataset.images import Dataset
+from ..presets import PRESETS
+from ..starts import Start
+from .facts import Facts
+from .measure import Measured
+from .paper import ILSVRC_2010, ILSVRC_2012, beside_2010, beside_2012
+from .pictures import Picture
+
+NUM_WORST = 20  # classes shown without unfolding
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what is to be said below it, and pictures."""
+
+    anchor: str
+    title: str
+    text: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """All that a page shows. `measured` and `val_set` are None where the images could not be had."""
+
+    facts: Facts
+    val_set: Dataset | None
+    measured: Measured | None
+    sections: Sequence[Section]
+    words: Mapping[str, str] = field(default_factory=dict)  # what people call the classes
+    left_out: Sequence[tuple[str, str]] = ()  # what, and why
+    commands: Sequence[str] = ()
+
+
+def render(contents: Contents) -> bytes:
+    """Return the page in UTF-8; undecodable bytes of file names are shown as escapes."""
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+    )
+    env.filters["thousands"] = lambda number: f"{number:,}"
+    env.filters["setting"] = _setting
+    env.filters["class_name"] = lambda name: f"{contents.words[name]} ({name})" if name in contents.words else name
+    text = env.get_template("page.html").render(**_context(contents))
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _context(page: Contents) -> dict[str, Any]:
+    facts, measured = page.facts, page.measured
+    sections = [section for section in page.sections if section.pictures]
+    contents = [("paper", "Beside the paper"), ("run", "What was run"), *((s.anchor, s.title) for s in sections)]
+    return {
+        "facts": facts,
+        "measured": measured,
+        "summary": _summary(facts),
+        "tiles": _tiles(facts, measured),
+        "contents": [*contents, *([("errors", "Errors by class")] if measured else []), ("again", "Do it again")],
+        "tables": _tables(measured, page.val_set),
+        "preset": PRESETS[facts.config.preset],
+        "run": _run_rows(facts),
+        "sections": sections,
+        "num_worst": NUM_WORST,
+        "left_out": page.left_out,
+        "commands": page.commands,
+        "version": __version__,
+        "made": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+    }
+
+
+def _summary(facts: Facts) -> str:
+    config, done = facts.config, facts.epochs_done
+    width = "" if config.width == 1 else f" at {config.width:g} of the width"
+    length = f"{done} epochs" if facts.finished else f"{done} of {config.epochs} epochs so far"
+    data = f" on {facts.starts[-1].num_train:,} images of {facts.starts[-1].num_classes:,} classes" if facts.starts else ""
+    return f"The AlexNet of 2012, preset {config.preset}{width}, trained for {length}{data}."
+
+
+def _tiles(facts: Facts, measured: Measured | None) -> list[tuple[str, str]]:
+    if measured is not None:
+        views = "10 views" if measured.errors.views == 10 else "1 view"
+        errors = [
+            (f"top-1 error, {views}", f"{measured.errors.top1_error:.1%}"),
+            (f"top-5 error, {views}", f"{measured.errors.top5_error:.1%}"),
+        ]
+    elif facts.validations:
+        last = facts.validations[-1]
+        errors = [(f"{k} error, 1 view", f"{last[n]:.1%}") for k, n in (("top-1", "top1_error"), ("top-5", "top5_error"))]
+    else:
+        errors = []
+    return [
+        *errors,
+        ("training time", _duration(facts.training_seconds)),
+        ("images/s, median", f"{facts.images_per_second:,.0f}"),
+        ("waiting for images", f"{facts.waiting:.1%}"),
+    ]
+
+
+def _tables(measured: Measured | None, val_set: Dataset | None) -> list[tuple[Any, Any]]:
+    if measured is None or val_set is None:
+        return [(ILSVRC_2010, None), (ILSVRC_2012, None)]
+    return [
+        (ILSVRC_2010, beside_2010(measured.errors, val_set)),
+        (ILSVRC_2012, beside_2012(measured.errors, val_set)),
+    ]
+
+
+def _run_rows(facts: Facts) -> list[tuple[str, str]]:
+    """What the run's folder says of data, machines and time, as (what, value)."""
+    rows = [("seed", str(facts.config.seed))]
+    if facts.starts:
+        rows += _start_rows(facts.starts)
+    else:
+        rows += [("machine", "not recorded: the run was begun by an earlier version")]
+    times = f"{_duration(facts.training_seconds)} of training, {_duration(facts.validation_seconds)} of validation"
+    return [*rows, ("time", times)]
+
+
+def _start_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
+    last, machine = starts[-1], starts[-1].machine
+    begun = starts[0].time.replace("T", " ").removesuffix("+00:00") + " UTC"
+    resumed = [f"epoch {s.epoch + 1}, step {s.step % 10**9}" for s in starts[1:]]
+    return [
+        ("data", f"{last.data}: {last.num_train:,} training and {last.num_val:,} validation images"),
+        ("data set's fingerprint", last.dataset),
+        ("started", begun),
+        ("resumed", f"{len(resumed)} times, before {'; '.join(resumed)}" if resumed else "never"),
+        ("mesh", f"{last.mesh} (replicas x towers) on {last.device}, execution {last.execution}"),
+        (
+            "machine",
+            f"{machine['processor']}, {machine['cores']} cores ({machine['instructions']}), "
+            f"{machine['memory_gib']:g} GiB; {last.threads} decoding threads",
+        ),
+        ("versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
+    ]
+
+
+def _setting(value: Any) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple | list) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), seconds / 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

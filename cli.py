@@ -14,8 +14,6 @@ import click
 
 from . import __version__
 from .console.command_options import (
-    bench_loader_options,
-    bench_train_options,
     codes_options,
     config_options,
     describe_options,
@@ -23,18 +21,19 @@ from .console.command_options import (
     features_options,
     pack_options,
     preset_option,
+    report_options,
     stats_options,
     train_options,
 )
 from .console.errors import Commands
 from .console.figure_group import figure
+from .console.machine_group import bench_loader, bench_train, doctor
 from .console.options import (
     ANY_PATH,
     FOLDER,
     LoadingOptions,
     batch_option,
     data_argument,
-    execution_option,
     json_option,
     loading_options,
     mesh_options,
@@ -239,66 +238,31 @@ def predict(checkpoint: Path, images: tuple[Path, ...], as_json: bool, **asked: 
         raise SystemExit(1)
 
 
+@main.command()
+@click.argument("run", type=FOLDER, metavar="RUN")
+@data_argument
+@report_options
+@loading_options
+def report(run: Path, data: Path | None, **asked: Any) -> None:
+    """Put all that can be known of a run on one page: numbers, curves, the paper's figures and its tables of results.
+
+    RUN is a run folder. DATA is the data set that it was trained on; it defaults to the place where the run found it.
+    The page needs no network and no script. What cannot be drawn is named on it, with the reason.
+
+    Example: alexnet report runs/first /data/imagenet --out report.html
+    """
+    from .console.commands.report import run_report
+
+    run_report(run, data, **asked)
+
+
 main.add_command(figure)
 
 
 # -- the machine -------------------------------------------------------------------------------------------
 
-
-@main.command("bench-loader")
-@data_argument
-@bench_loader_options
-@loading_options
-@json_option
-def bench_loader(data: Path | None, as_json: bool, **rest: Any) -> None:
-    """Measure the training loader in images per second, stage by stage, against its own ceiling.
-
-    The stages are read (bytes and headers), decode (whole images, nothing else), pipeline (the training graph) and
-    loader (the same, as torch tensors), from memory and, as in a first epoch, from disk. Lists symptoms, and the
-    options that help. Without DATA, it generates JPEGs of ImageNet's sizes in the cache folder, once.
-
-    Example: alexnet bench-loader /data/imagenet --step --sweep --plot loader.png
-    """
-    from .console.bench_tables import print_loader_bench
-    from .console.commands.bench import run_bench_loader
-
-    result = run_bench_loader(data, **rest)
-    show_json(result.to_json()) if as_json else print_loader_bench(result)
-
-
-@main.command("bench-train")
-@data_argument
-@bench_train_options
-@mesh_options
-@execution_option
-@loading_options
-@json_option
-def bench_train(data: Path | None, as_json: bool, **rest: Any) -> None:
-    """Measure training on a mesh in images per second: the step alone on a cached batch, and with the loader.
-
-    Also shows the time spent waiting for other ranks and for data, and the bytes sent, counted and calculated.
-
-    Example: alexnet bench-train /data/imagenet --mesh 1x2
-    """
-    from .console.bench_tables import print_train_bench
-    from .console.commands.bench import run_bench_train
-
-    if result := run_bench_train(data, **rest):  # None on all ranks but the first
-        show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)
-
-
-@main.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """Show what this machine has and, for each thing it lacks, what that costs and how to get it.
-
-    Example: alexnet doctor
-    """
-    from .console.tables import print_findings
-    from .pipeline.machine.doctor import diagnose
-
-    findings = diagnose()
-    show_json(json.dumps({"findings": [asdict(f) for f in findings]})) if as_json else print_findings(findings)
+for command in (bench_loader, bench_train, doctor):
+    main.add_command(command)
 
 
 @main.command()

@@ -16,7 +16,8 @@ from .types import Commas, Multiple, NumberChoice, Output
 
 ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that have an option elsewhere
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
-CSV, ARRAY = Output(".csv"), Output(".npy")
+CSV, ARRAY, HTML = Output(".csv"), Output(".npy"), Output(".html")
+REPORT_SECTIONS = ("curves", "kernels", "activations", "predictions", "neighbours", "embedding", "colours")
 
 
 def config_options(command: Any) -> Any:
@@ -158,6 +159,18 @@ embedding_options = together(
         help="Validation images, at most.",
     ),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws them, and the layout."),
+)
+report_options = together(
+    click.option("--out", type=HTML, required=True, metavar="FILE.html", help="The page to write."),
+    click.option(
+        "--views",
+        type=NumberChoice((1, 10)),
+        show_default="as the run's --views",
+        help="Of each validation image, for the errors.",
+    ),
+    click.option(
+        "--skip", multiple=True, type=click.Choice(REPORT_SECTIONS), help="Leave a section out; repeat for several."
+    ),
 )
 preset_option = click.option(
     "--preset",

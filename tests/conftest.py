@@ -209,6 +209,16 @@ def noise_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def ten_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data set in small: ten drawn classes, `train/` of 2 images each and `val/` of 1."""
+    from alexnet.pipeline.synthetic.generate import generate_tree
+
+    root = tmp_path_factory.mktemp("ten") / "classes"
+    generate_tree(root, train_per_class=2, val_per_class=1, seed=0, processes=1)
+    return root
+
+
 @pytest.fixture
 def time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail a test that hangs; give it its own cache."""

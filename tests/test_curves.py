@@ -11,7 +11,7 @@ from runs import invoke
 
 from alexnet.pipeline.errors import UserError
 from alexnet.train.config import Config
-from alexnet.train.figures.curves import curves_of, draw_curves, read_run, thinned
+from alexnet.train.figures.curves import curves_of, draw_curves, read_curves, thinned
 from alexnet.train.figures.drawing import DOTS_PER_INCH, PALETTE, rendered, save_figure
 
 STEPS = 20  # an epoch
@@ -41,7 +41,7 @@ def write_run(folder: Path, lines: list[dict[str, Any]], config: Config | None =
 
 
 def test_curves_are_those_of_the_records(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "run", records(4, {2: 0.001, 3: 0.0001})))
+    run = read_curves(write_run(tmp_path / "run", records(4, {2: 0.001, 3: 0.0001})))
     np.testing.assert_allclose(run.train_at, np.arange(1, 9) / 2)
     np.testing.assert_allclose(run.train_loss, 6 / np.arange(1, 9))
     np.testing.assert_allclose(run.train_error, 1 / (1 + np.arange(1, 9) / 2))
@@ -52,7 +52,7 @@ def test_curves_are_those_of_the_records(tmp_path: Path) -> None:
     assert run.events() == [], "there is no configuration"
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes((tmp_path / "run/metrics.jsonl").read_bytes())
-    np.testing.assert_array_equal(read_run(copy).train_loss, run.train_loss)
+    np.testing.assert_array_equal(read_curves(copy).train_loss, run.train_loss)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_thinning_averages_neighbours(length: int) -> None:
 def test_unfinished_and_resumed_runs_are_drawn(tmp_path: Path) -> None:
     """Half a last line; a run that goes on elsewhere; one without a validation."""
     whole = write_run(tmp_path / "half", records(3, {}), end='\n{"kind": "train", "epo')
-    assert len(read_run(whole).train_at) == 6
+    assert len(read_curves(whole).train_at) == 6
     later = write_run(tmp_path / "later", records(5, {4: 0.001}, first=3))
-    assert read_run(later).rate_at.tolist() == [3, 4]
+    assert read_curves(later).rate_at.tolist() == [3, 4]
     begun = write_run(tmp_path / "begun", records(1, {0: 0.02})[:1])
-    text = rendered(draw_curves([read_run(begun)]), ".svg").decode()
+    text = rendered(draw_curves([read_curves(begun)]), ".svg").decode()
     assert "last validation: none yet" in text
     assert ">0.02</text>" in text, "a rate that is no power of ten is named all the same"
     found = json.loads(invoke("figure", "curves", whole, later, begun, "--out", tmp_path / "c.png", "--json").stdout)
@@ -132,7 +132,7 @@ def test_runs_have_colours_of_their_own_and_drops_are_where_they_belong(tmp_path
 def test_what_is_no_record_is_refused(tmp_path: Path, lines: Any, message: str) -> None:
     run = write_run(tmp_path / "run", lines)
     with pytest.raises(UserError, match=message):
-        read_run(run)
+        read_curves(run)
 
 
 def test_a_folder_without_a_run_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from runs import interrupted_at, trainer
 
 from alexnet.pca.stats import RgbStats
 from alexnet.pipeline.dataset.open import open_dataset
@@ -12,8 +13,6 @@ from alexnet.pipeline.errors import UserError
 from alexnet.pipeline.machine import hardware
 from alexnet.train.checkpoint import load
 from alexnet.train.starts import read_starts
-
-from runs import interrupted_at, trainer
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 

@@ -33,8 +33,8 @@ def run_demo(folder: Path, threads: int) -> None:
             processes=threads,
             progress=lambda done, total: update(done),
         )
-    names = ("data", "packed", "run", "stats.json", "stats.png")
-    data, packed, run, stats, plot = (shlex.quote(str(folder / name)) for name in names)
+    names = ("data", "packed", "run", "stats.json", "stats.png", "report.html")
+    data, packed, run, stats, plot, page = (shlex.quote(str(folder / name)) for name in names)
     for command in (
         f"pack {data} {packed} --raw",
         f"pca-stats {packed} --out {stats} --plot {plot}",
@@ -42,6 +42,7 @@ def run_demo(folder: Path, threads: int) -> None:
         f"evaluate {run} {packed} --views 1",
         f"evaluate {run} {packed} --views 10",
         f"bench-loader {data} --seconds 1",
+        f"report {run} {packed} --out {page}",
     ):
         _run(f"{command} --threads {threads}")
 

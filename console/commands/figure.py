@@ -14,7 +14,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.squares import squares
 from ...train.classifier import find_networks, load_classifier, load_model
 from ...train.figures.activations import activations_of, draw_activations
-from ...train.figures.curves import Curves, draw_curves, read_run
+from ...train.figures.curves import Curves, draw_curves, read_curves
 from ...train.figures.drawing import save_figure
 from ...train.figures.kernels import conv1_kernels, draw_kernels
 from ...train.figures.predictions import Panel, draw_predictions, predict_panel
@@ -89,6 +89,6 @@ def figure_predictions(
 
 def figure_curves(runs: Sequence[Path], out: Path) -> list[Curves]:
     """Draw how runs went."""
-    curves = [read_run(run) for run in runs]
+    curves = [read_curves(run) for run in runs]
     save_figure(draw_curves(curves), out)
     return curves

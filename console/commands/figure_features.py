@@ -7,30 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.dataset.labels import class_words
 from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.settings import Settings
-from ...pipeline.errors import UserError
 from ...train.classifier import Classifier, find_networks, load_classifier
 from ...train.feature_folder import Features
 from ...train.figures.drawing import class_labels, save_figure
-from ...train.figures.embedding import Embedding, draw_embedding, embed
-from ...train.figures.neighbours import Neighbourhoods, Pictured, draw_neighbours, nearest_in_pixels
-from ...train.figures.pictures import pictures
+from ...train.figures.embedding import draw_embedding, find_embedding
+from ...train.figures.neighbours import NEAREST, QUERIES, check_enough, draw_neighbours, find_neighbourhoods
 from ...train.figures.predictions import choose_images, find_images
-from ...train.kept_features import images_of, kept_features, rows_of
-from ...train.nearest import Neighbours, nearest
+from ...train.kept_features import kept_features, rows_of
+from ...train.nearest import Neighbours
 from ..options import LoadingOptions
 from ..progress import bar
 from ..terminal import say
 
 LAYER = "fc7"
-QUERIES, NEAREST = 5, 6
-THUMBNAIL = 56  # pixels; divides 224
 
 
 @dataclass(frozen=True)
@@ -89,32 +84,19 @@ def figure_neighbours(
     source = _Source.open(checkpoint, data, features, rescan, loading)
     train, val = source.split("train"), source.split("val")
     named = find_images(val, images)
-    for dataset, least in ((train, NEAREST), (val, QUERIES)):
-        if len(dataset) < least:
-            raise UserError(f"{dataset.root} has {len(dataset)} {dataset.split} images, but the figure needs {least}.")
+    check_enough(train, val)
     asked, searched = source.features(val), source.features(train)
     rows = rows_of(asked, val, named) if images else choose_images(asked.labels, QUERIES, seed)
-    queries, places = pictures(val, images_of(asked, val)[rows], source.settings), images_of(searched, train)
-    by_layer = nearest(np.asarray(asked.array[rows]), searched.array, NEAREST)
-    with bar("pixels of train images", len(places), "images") as update:
-        in_pixels = nearest_in_pixels(queries, train, places, NEAREST, source.settings, update)
-    by_pixels = Neighbours(np.searchsorted(places, in_pixels.indices), in_pixels.distances)  # rows, like the others
-    found = Neighbourhoods(
-        layer=LAYER,
-        classes=source.names(train),
-        queries=Pictured(queries, asked.labels[rows]),
-        **{
-            kind: Pictured(pictures(train, places[those.indices], source.settings), searched.labels[those.indices])
-            for kind, those in (("by_layer", by_layer), ("by_pixels", by_pixels))
-        },
-    )
+    with bar("pixels of train images", len(train), "images") as update:
+        found, ranked = find_neighbourhoods(
+            train, val, searched, asked, rows, source.names(train), source.settings, update
+        )
     save_figure(draw_neighbours(found, name=str(checkpoint)), out)
     listed = [
         {
             "query": asked.names[row],
             "class": val.classes[asked.labels[row]],
-            LAYER: _listed(searched, by_layer, place),
-            "pixels": _listed(searched, by_pixels, place),
+            **{kind: _listed(searched, those, place) for kind, those in ranked.items()},
         }
         for place, row in enumerate(rows.tolist())
     ]
@@ -144,13 +126,6 @@ def figure_embedding(
     source = _Source.open(checkpoint, data, features, rescan, loading)
     val = source.split("val")
     found = source.features(val)
-    rows = np.random.default_rng(seed).permutation(len(found.names))[:num]
-    embedding = Embedding(
-        layer=LAYER,
-        places=embed(found.array[rows].reshape(len(rows), -1), seed),
-        labels=found.labels[rows],
-        classes=source.names(val),
-        pictures=pictures(val, images_of(found, val)[rows], source.settings, THUMBNAIL),
-    )
+    embedding = find_embedding(val, found, num, seed, source.names(val), source.settings)
     save_figure(draw_embedding(embedding, name=str(checkpoint)), out)
-    return len(rows)
+    return len(embedding.labels)

@@ -66,7 +66,7 @@ class Curves:
         }
 
 
-def read_run(path: Path) -> Curves:
+def read_curves(path: Path) -> Curves:
     """Read the curves of a run folder, or of a copy of its `metrics.jsonl`; a half-written last line is left out.
 
     UserError where there is no record, or it is not one of `alexnet train`.

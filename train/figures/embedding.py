@@ -15,10 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from ...pipeline.dataset.images import Dataset
+from ...pipeline.decode.settings import Settings
 from ...pipeline.errors import UserError
+from ..feature_folder import Features
+from ..kept_features import images_of
 from .drawing import MUTED, PALETTE, WIDTH, new_figure, shorten
+from .pictures import pictures
 
-FEWEST = 5  # images
+FEWEST, MOST = 5, 5000  # images
+THUMBNAIL = 56  # pixels; divides 224
 COMPONENTS = 50  # that PCA leaves, as the authors of t-SNE advise
 PERPLEXITY = 30.0  # their usual number of neighbours
 PIXELS = 1360  # of the sheet that pictures are pasted on
@@ -36,6 +42,20 @@ class Embedding:
     labels: NDArray[np.int64]  # (n,)
     classes: Sequence[str]  # to be read by people
     pictures: NDArray[np.uint8]  # (n, s, s, 3)
+
+
+def find_embedding(
+    val: Dataset, features: Features, num: int, seed: int, classes: Sequence[str], settings: Settings
+) -> Embedding:
+    """Lay out up to `num` images of `val`, drawn from `seed`; `classes` is what to call the classes."""
+    rows = np.random.default_rng(seed).permutation(len(features.names))[:num]
+    return Embedding(
+        layer=features.about.layer,
+        places=embed(features.array[rows].reshape(len(rows), -1), seed),
+        labels=features.labels[rows],
+        classes=classes,
+        pictures=pictures(val, images_of(features, val)[rows], settings, THUMBNAIL),
+    )
 
 
 def embed(features: NDArray[np.floating], seed: int) -> NDArray[np.float64]:

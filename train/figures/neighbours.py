@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.decode.settings import Settings
+from ...pipeline.errors import UserError
 from ...pipeline.squares import squares
-from ..nearest import Neighbours, Search
+from ..feature_folder import Features
+from ..kept_features import images_of
+from ..nearest import Neighbours, Search, nearest
 from .drawing import INK, MUTED, PALETTE, WIDTH, new_figure, shorten, show_image
-from .pictures import BATCH, central_views
+from .pictures import BATCH, central_views, pictures
 
+QUERIES, NEAREST = 5, 6  # as in the paper
 GREY = 128.0  # the middle of the grey levels; numbers near 0 lose less in float32
 SAME, OTHER = PALETTE[1], MUTED
 
@@ -47,6 +51,41 @@ class Neighbourhoods:
     def hits(self, found: Pictured) -> int:
         """How many of the neighbours are of their query's class."""
         return int((found.labels == self.queries.labels[:, None]).sum())
+
+
+def check_enough(train: Dataset, val: Dataset) -> None:
+    """UserError if there are too few images for the figure."""
+    for dataset, least in ((train, NEAREST), (val, QUERIES)):
+        if len(dataset) < least:
+            raise UserError(f"{dataset.root} has {len(dataset)} {dataset.split} images, but the figure needs {least}.")
+
+
+def find_neighbourhoods(
+    train: Dataset,
+    val: Dataset,
+    searched: Features,
+    asked: Features,
+    rows: NDArray[np.int64],
+    classes: Sequence[str],
+    settings: Settings,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Neighbourhoods, dict[str, Neighbours]]:
+    """Search all training images for the nearest to the validation images in `rows` of their features `asked`.
+
+    Returns the images, and by kind (the layer's name, "pixels") the rows of `searched` that were found.
+    `classes` is what to call the classes; `progress` counts training images whose pixels were compared.
+    """
+    queries, places = pictures(val, images_of(asked, val)[rows], settings), images_of(searched, train)
+    layer = searched.about.layer
+    by_layer = nearest(np.asarray(asked.array[rows]), searched.array, NEAREST)
+    in_pixels = nearest_in_pixels(queries, train, places, NEAREST, settings, progress)
+    by_pixels = Neighbours(np.searchsorted(places, in_pixels.indices), in_pixels.distances)  # rows, like the others
+    shown = [
+        Pictured(pictures(train, places[those.indices], settings), searched.labels[those.indices])
+        for those in (by_layer, by_pixels)
+    ]
+    found = Neighbourhoods(layer, classes, Pictured(queries, asked.labels[rows]), *shown)
+    return found, {layer: by_layer, "pixels": by_pixels}
 
 
 def nearest_in_pixels(

@@ -79,7 +79,7 @@ def read_run(folder: Path) -> Facts:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG}. Give what `train --run` was given.")
     config = Config.from_json((folder / CONFIG).read_text())
-    records = list(read_records(folder))
+    records = list(read_records(folder / METRICS))
     windows = [r for r in records if r["kind"] == "train"]
     if not windows:
         raise UserError(f"{folder / METRICS} has no step of training yet: let the run begin first.")

@@ -15,7 +15,7 @@ from ..evaluate import Evaluation, evaluate, in_classes_of
 from ..outcomes import ClassErrors, Confusion, Outcomes
 from ..parallel.mesh import Mesh
 
-NUM_CONFUSED = 20  # pairs of classes
+NUM_CONFUSED = 10  # pairs of classes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,20 +89,19 @@ def _summary(facts: Facts) -> str:
     config, done = facts.config, facts.epochs_done
     width = "" if config.width == 1 else f" at {config.width:g} of the width"
     length = f"{done} epochs" if facts.finished else f"{done} of {config.epochs} epochs so far"
-    data = f" on {facts.starts[-1].num_train:,} images of {facts.starts[-1].num_classes:,} classes" if facts.starts else ""
+    last = facts.starts[-1] if facts.starts else None
+    data = f" on {last.num_train:,} images of {last.num_classes:,} classes" if last else ""
     return f"The AlexNet of 2012, preset {config.preset}{width}, trained for {length}{data}."
 
 
 def _tiles(facts: Facts, measured: Measured | None) -> list[tuple[str, str]]:
     if measured is not None:
         views = "10 views" if measured.errors.views == 10 else "1 view"
-        errors = [
-            (f"top-1 error, {views}", f"{measured.errors.top1_error:.1%}"),
-            (f"top-5 error, {views}", f"{measured.errors.top5_error:.1%}"),
-        ]
+        found = asdict(measured.errors)
+        errors = [(f"top-{k} error, {views}", f"{found[f'top{k}_error']:.1%}") for k in (1, 5)]
     elif facts.validations:
         last = facts.validations[-1]
-        errors = [(f"{k} error, 1 view", f"{last[n]:.1%}") for k, n in (("top-1", "top1_error"), ("top-5", "top5_error"))]
+        errors = [(f"top-{k} error, 1 view", f"{last[f'top{k}_error']:.1%}") for k in (1, 5)]
     else:
         errors = []
     return [

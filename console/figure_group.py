@@ -131,7 +131,7 @@ def neighbours(checkpoint: Path, data: Path | None, out: Path, as_json: bool, **
     All training images are searched exactly, by Euclidean distance. Activations are computed once and kept; pixels are
     those of the central 224x224 that the network sees, for which every training image is decoded.
 
-    Example: alexnet figure neighbours runs/first /data/imagenet --out neighbours.png
+    Example: alexnet figure neighbours runs/first /data/imagenet --out n.png
     """
     from .commands.figure_features import figure_neighbours
     from .tables import print_neighbours
@@ -151,7 +151,7 @@ def embedding(checkpoint: Path, data: Path | None, out: Path, **asked: Any) -> N
 
     Where there is no room for a picture, a mark stands for it: by class if there are few classes.
 
-    Example: alexnet figure embedding runs/first /data/imagenet --num 2000 --out embedding.png
+    Example: alexnet figure embedding runs/first /data/imagenet --out e.png
     """
     from .commands.figure_features import figure_embedding
 

@@ -40,15 +40,16 @@ def symptoms(
         "dct": ("`alexnet pack --raw`",),
         "raw": (),
     }[data["stored"]]
+    smaller = {"encoded": "`alexnet pack`" if large else "", "dct": "`alexnet pack`", "raw": "`alexnet pack --dct`"}
     return (
-        *_disk_symptoms(warm, read_from_disk, cache, held_by, large),
+        *_disk_symptoms(warm, read_from_disk, cache, held_by, smaller[data["stored"]]),
         *_processor_symptoms(warm["loader"], held_by, on_gpu, less_decoding),
         *_hand_off_symptoms(warm, held_by, on_gpu),
     )
 
 
 def _disk_symptoms(
-    warm: Mapping[str, Figures], read: Figures, cache: PageCache, held_by: Limit, large: bool
+    warm: Mapping[str, Figures], read: Figures, cache: PageCache, held_by: Limit, smaller: str
 ) -> tuple[Symptom, ...]:
     rate = f"{warm['loader'].images_per_second:,.0f}"
     again = "later epochs are in memory" if cache.fits else "in every epoch, as memory is too small"
@@ -58,7 +59,7 @@ def _disk_symptoms(
             "reading from the disk is no faster than the loader",
             f"{read.images_per_second:,.0f} against {rate} images/s; {again}",
             read.images_per_second < warm["loader"].images_per_second / NEAR,
-            _options("more --readers", "`alexnet pack`" if large else "", "" if cache.fits else "more memory"),
+            _options("more --readers", smaller, "" if cache.fits else "more memory"),
         ),
         Symptom(
             "disk",

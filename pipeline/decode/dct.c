@@ -4,7 +4,7 @@
  *     coefficients.h (a row of blocks) -> dct_kernels.h: unpack, transform -> planes -> upsample -> colour -> treat
  *
  * The result is that of libjpeg-turbo for the JPEG with the same coefficients, to the bit, on every processor: all is
- * whole numbers up to the treatment. Only the blocks that the rectangle needs are touched. Plain C without Python in it. */
+ * whole numbers up to the treatment. Only the blocks that the rectangle needs are touched. There is no Python in it. */
 #include <stdlib.h>
 #include "rows.h"
 #include "coefficients.h"
@@ -26,8 +26,8 @@ static int find_kernels(const Kernels *found[3]) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
         found[count++] = &WITH_AVX2;
-        if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-            found[count++] = &WITH_AVX512;
+        const int wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+        if (wide && __builtin_cpu_supports("avx512vbmi2")) found[count++] = &WITH_AVX512;
     }
 #elif defined(__aarch64__)
     found[count++] = &WITH_NEON;
@@ -158,7 +158,8 @@ static void draw(const Image *image, const Room *room, const Kernels *kernels, i
 /* Memory for one image after another, of rectangles of this size. */
 static int make_room(int height, int width, Room *room) {
     const size_t plane = (plane_room(height, width) + 63) / 64 * 64, row = (width + 5 * SIDE + SLACK + 63) / 64 * 64;
-    const size_t blocks = row / SIDE, total = 64 + 3 * plane + blocks * (BLOCK * 2 + 8) + 2 * row + 5 * row + 3 * row + 12 * row;
+    const size_t blocks = row / SIDE; /* of which each needs its coefficients and a map */
+    const size_t total = 64 + COMPONENTS * plane + blocks * (BLOCK * 2 + 8) + (2 + 2 + COMPONENTS + 3 + 12) * row;
     uint8_t *at = room->memory = calloc(total, 1);
     if (!at) return OUT_OF_MEMORY;
     at += -(uintptr_t)at % 64;
@@ -191,9 +192,9 @@ static int decode_one(const uint8_t *bytes, int64_t size, int top, int left, int
     return SOUND;
 }
 
-/* Rectangles of (height, width) pixels of `count` images, from `corners` (count, 2), mirrored if `mirror` (count) says so.
- * With `mean` (height, width, 3), `shift` (count, 3) and `divisor` (3): float (level + shift - mean) / divisor; without:
- * levels as uint8. `kernels` is below `num_kernels()`. Returns what is wrong with the first image that is not sound. */
+/* Rectangles of (height, width) pixels of `count` images, from `corners` (count, 2), mirrored if `mirror` (count) says
+ * so. With `mean` (height, width, 3), `shift` (count, 3) and `divisor` (3): float (level + shift - mean) / divisor;
+ * without: levels as uint8. `kernels` is below `num_kernels()`. Returns what is wrong with the first unsound image. */
 int decode(int64_t count, const uint8_t *const *images, const int64_t *sizes, const int32_t *corners,
            const int32_t *mirror, int64_t height, int64_t width, const float *mean, const float *shift,
            const float *divisor, int64_t kernels, void *out) {

@@ -5,7 +5,7 @@
  * further than 384 levels outside 0..255, and wraps there. */
 
 typedef struct {
-    /* Unpack `count` blocks of a row into pairs, and move `values` past theirs. `used` gets the maps of both of a pair. */
+    /* Unpack `count` blocks of a row into pairs, and move `values` past theirs. `used` gets a pair's maps, or'ed. */
     void (*unpack)(Row *row, int count, int16_t *pairs, uint64_t *used);
     /* Multiply by `table`, 64 numbers, and transform pairs to samples: 8 rows of 16 bytes each, `stride` apart. */
     void (*transform)(const int16_t *pairs, const uint64_t *used, int count, const int16_t *table, uint8_t *samples,
@@ -42,8 +42,8 @@ INLINE void pass_plain(const int16_t *in, int shift, int16_t *out) {
         const int32_t plus = (int16_t)(IN(0) + IN(4)), minus = (int16_t)(IN(0) - IN(4));
         const uint32_t even2 = TIMES(IN(2), FIX_0_541) + TIMES(IN(6), FIX_0_541 - FIX_1_847);
         const uint32_t even3 = TIMES(IN(2), FIX_0_541 + FIX_0_765) + TIMES(IN(6), FIX_0_541);
-        const uint32_t a0 = ((uint32_t)plus << FIX_BITS) + even3 + half, a3 = ((uint32_t)plus << FIX_BITS) - even3 + half;
-        const uint32_t a1 = ((uint32_t)minus << FIX_BITS) + even2 + half, a2 = ((uint32_t)minus << FIX_BITS) - even2 + half;
+        const uint32_t even0 = ((uint32_t)plus << FIX_BITS) + half, even1 = ((uint32_t)minus << FIX_BITS) + half;
+        const uint32_t a0 = even0 + even3, a3 = even0 - even3, a1 = even1 + even2, a2 = even1 - even2;
         const int32_t z3 = (int16_t)(IN(7) + IN(3)), z4 = (int16_t)(IN(5) + IN(1));
         const uint32_t w3 = TIMES(z3, FIX_1_175 - FIX_1_961) + TIMES(z4, FIX_1_175);
         const uint32_t w4 = TIMES(z3, FIX_1_175) + TIMES(z4, FIX_1_175 - FIX_0_390);

@@ -1,4 +1,4 @@
-/* For each map of a row of eight coefficients: which of the bytes that follow goes where. A byte of 128 leaves a zero. */
+/* For each map of a row of eight coefficients: which of the bytes that follow goes where. 128 leaves a zero. */
 #define ONES(m) ((m & 1) + (m >> 1 & 1) + (m >> 2 & 1) + (m >> 3 & 1) + (m >> 4 & 1) + (m >> 5 & 1) + (m >> 6 & 1))
 #define PLACE(m, x) ((m) >> (x)&1 ? ONES(((m) & ((1 << (x)) - 1))) : 128)
 #define ONE(m) {PLACE(m, 0), PLACE(m, 1), PLACE(m, 2), PLACE(m, 3), PLACE(m, 4), PLACE(m, 5), PLACE(m, 6), PLACE(m, 7)}

@@ -1,4 +1,5 @@
-/* The kernels with AVX2: a pair is eight registers of sixteen numbers. With AVX-512 VBMI2 one instruction unpacks a block. */
+/* The kernels with AVX2, where a pair is eight registers of sixteen numbers; with AVX-512 VBMI2 one instruction unpacks
+ * the low bytes of a block. */
 #include <immintrin.h>
 
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt,lzcnt,fma")))
@@ -44,7 +45,8 @@ AVX512 static void unpack_avx512(Row *row, int count, int16_t *pairs, uint64_t *
             high = _mm512_maskz_expand_epi8(places, _mm512_loadu_si512(row->values + _mm_popcnt_u64(places)));
         else
             high = _mm512_movm_epi8(_mm512_movepi8_mask(low)); /* the sign */
-        __m512i even = _mm512_unpacklo_epi8(low, high), odd = _mm512_unpackhi_epi8(low, high); /* rows 0, 2, ...; 1, 3, ... */
+        /* rows 0, 2, 4, 6; rows 1, 3, 5, 7 */
+        __m512i even = _mm512_unpacklo_epi8(low, high), odd = _mm512_unpackhi_epi8(low, high);
         _mm_store_si128((__m128i *)block, _mm512_castsi512_si128(even));
         _mm_store_si128((__m128i *)(block + LANES), _mm512_castsi512_si128(odd));
         _mm_store_si128((__m128i *)(block + 2 * LANES), _mm512_extracti32x4_epi32(even, 1));
@@ -59,7 +61,7 @@ AVX512 static void unpack_avx512(Row *row, int count, int16_t *pairs, uint64_t *
     }
 }
 
-/* a * u + b * v in 32 bits; the first eight columns of a pair in [0], the last in [1], four of each block. */
+/* a * u + b * v in 32 bits: four columns of either block of a pair in [0], the other four in [1]. */
 #define PRODUCTS(a, b, u, v)                                                                       \
     {_mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), _mm256_set1_epi32((uint16_t)(u) | (uint32_t)(v) << 16)), \
      _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), _mm256_set1_epi32((uint16_t)(u) | (uint32_t)(v) << 16))}
@@ -70,7 +72,8 @@ AVX512 static void unpack_avx512(Row *row, int count, int16_t *pairs, uint64_t *
 #define SUM(a, b) {_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])}
 #define DIFFERENCE(a, b) {_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])}
 #define OUT(y, operation, a, b)                                                                              \
-    r[y] = _mm256_packs_epi32(_mm256_srai_epi32(operation(a[0], b[0]), shift), _mm256_srai_epi32(operation(a[1], b[1]), shift))
+    r[y] = _mm256_packs_epi32(_mm256_srai_epi32(operation(a[0], b[0]), shift),                               \
+                              _mm256_srai_epi32(operation(a[1], b[1]), shift))
 
 AVX2_INLINE void pass_avx2(__m256i r[SIDE], const int shift) {
     const __m256i zero = _mm256_setzero_si256(), half = _mm256_set1_epi32(1 << (shift - 1));
@@ -162,14 +165,17 @@ AVX2_INLINE __m256i portion(__m256i c, int16_t constant) {
     return _mm256_srai_epi16(_mm256_add_epi16(high, _mm256_set1_epi16(1)), 1);
 }
 
-/* Sixteen pixels: red in the low lane, green and blue as they come. */
+/* Sixteen pixels, their colours interleaved. */
 AVX2_INLINE void store_pixels(__m128i red, __m128i green, __m128i blue, uint8_t *rgb) {
     static const int8_t FROM[3][3][16] = {
-        {{0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5}, {-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1},
+        {{0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5},
+         {-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1},
          {-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1}},
-        {{-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1}, {5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10},
+        {{-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1},
+         {5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10},
          {-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1}},
-        {{-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1}, {-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1},
+        {{-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1},
+         {-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1},
          {10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15}}};
     const __m128i planes[] = {red, green, blue};
     for (int part = 0; part < 3; part++) {

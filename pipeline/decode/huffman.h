@@ -1,11 +1,13 @@
 /* What reading and writing the entropy-coded data of a baseline JPEG have in common (ITU T.81). */
 enum { COMPONENT_TABLES = 4, LONGEST_CODE = 16, MOST_SYMBOLS = 256, MOST_AC_BITS = 10, MOST_DC_BITS = 11,
-       LARGEST = 8191 /* dequantised: pixels give no more than 1,024, and a table of 255 rounds to less than twice that */ };
+       LARGEST = 8191 /* dequantised: pixels give no more than 1,024, and rounding to a table less than twice that */ };
 
 /* Where each coefficient in JPEG's order is in a block of rows. */
 static const uint8_t ZIGZAG[BLOCK] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
-    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+     0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
+    12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,  6,  7, 14, 21, 28,
+    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+    58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
 /* Sizes, tables and coefficients of an image: the same fields as `_Picture` in `transcode.py`. */
 typedef struct {

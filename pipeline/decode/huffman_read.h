@@ -51,8 +51,8 @@ static int read_codes(Reader *reader, const uint8_t *at, const uint8_t *end) {
         int total = 0;
         if (end - at < 1 + LONGEST_CODE) return DAMAGED;
         for (int i = 1; i <= LONGEST_CODE; i++) total += at[i];
-        if (at[0] >> 4 > 1 || (at[0] & 15) >= COMPONENT_TABLES || total > MOST_SYMBOLS || end - at < 1 + LONGEST_CODE + total)
-            return DAMAGED;
+        if (at[0] >> 4 > 1 || (at[0] & 15) >= COMPONENT_TABLES) return DAMAGED;
+        if (total > MOST_SYMBOLS || end - at < 1 + LONGEST_CODE + total) return DAMAGED;
         Code *code = at[0] >> 4 ? reader->ac + (at[0] & 15) : reader->dc + (at[0] & 15);
         if (make_code(at + 1, at + 1 + LONGEST_CODE, code)) return DAMAGED;
         at += 1 + LONGEST_CODE + total;
@@ -111,13 +111,12 @@ static int read_header(Reader *reader, Picture *picture, int codes[COMPONENTS]) 
         if (status) return status;
         reader->at = end;
         if (marker != 0xDA) continue;
-        if (!reader->frame || length != 6 + 2 * COMPONENTS || body[0] != COMPONENTS || body[7] || body[8] != 63 || body[9])
-            return NOT_ONE_SCAN;
+        if (!reader->frame || length != 6 + 2 * COMPONENTS || body[0] != COMPONENTS) return NOT_ONE_SCAN;
+        if (body[7] || body[8] != BLOCK - 1 || body[9]) return NOT_ONE_SCAN;
         for (int c = 0; c < COMPONENTS; c++) {
             codes[c] = body[2 + 2 * c];
-            if (body[1 + 2 * c] != reader->ids[c] || codes[c] >> 4 >= COMPONENT_TABLES || (codes[c] & 15) >= COMPONENT_TABLES ||
-                !reader->defined[reader->quantisation[c]])
-                return DAMAGED;
+            if (codes[c] >> 4 >= COMPONENT_TABLES || (codes[c] & 15) >= COMPONENT_TABLES) return DAMAGED;
+            if (body[1 + 2 * c] != reader->ids[c] || !reader->defined[reader->quantisation[c]]) return DAMAGED;
             memcpy(picture->tables[c], reader->tables[reader->quantisation[c]], BLOCK);
         }
         return has_luma(reader) ? READ : NOT_THESE_COLOURS;
@@ -210,8 +209,8 @@ static int read_data(const Reader *reader, const Picture *picture, const int cod
             const int side = c ? 1 : picture->factor;
             for (int i = 0; i < side * side; i++) {
                 int16_t *block = coefficients + BLOCK * block_at(&grid, y * side + i / side, x * side + i % side);
-                int status = read_block(&bits, reader->dc + (codes[c] >> 4), reader->ac + (codes[c] & 15), picture->tables[c],
-                                        predicted + c, block);
+                const Code *dc = reader->dc + (codes[c] >> 4), *ac = reader->ac + (codes[c] & 15);
+                int status = read_block(&bits, dc, ac, picture->tables[c], predicted + c, block);
                 if (status) return status;
             }
         }

@@ -19,7 +19,7 @@ int read_coefficients(const uint8_t *jpeg, int64_t size, Picture *picture, int16
     return read_data(&reader, picture, codes, coefficients);
 }
 
-/* Bytes that suffice for a JPEG: a block has at most 64 codes of 16 bits and values of 11, and any byte may be doubled. */
+/* Bytes that suffice for a JPEG: a block has at most 64 codes of 16 bits and values of 11, and any byte may double. */
 int64_t jpeg_room(const Picture *picture) { return 1024 + num_blocks(picture) * BLOCK * 7; }
 
 /* Returns the number of bytes written, or -1 if a number is too large for a baseline JPEG. */
@@ -100,7 +100,8 @@ int unpack_coefficients(const uint8_t *packed, int64_t size, Picture *picture, i
             if (open_row(&image, c, y, &row)) return WRONG_ROW;
             for (int x = 0; x < grid.across; x++) {
                 const uint64_t map = load64(row.maps + 8 * x);
-                unpack_block(map, (int16_t)load16(row.dc + 2 * x), row.values, coefficients + BLOCK * block_at(&grid, y, x), SIDE);
+                int16_t *block = coefficients + BLOCK * block_at(&grid, y, x);
+                unpack_block(map, (int16_t)load16(row.dc + 2 * x), row.values, block, SIDE);
                 row.values += num_bytes(map);
             }
         }

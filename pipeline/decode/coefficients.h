@@ -30,7 +30,7 @@ typedef struct {
 
 /* One row of blocks. */
 typedef struct {
-    const uint8_t *maps;   /* 8 bytes a block: bit 8 * y + x is set if coefficient (y, x) is stored, bit 0 if in two bytes */
+    const uint8_t *maps;   /* 8 bytes a block: bit 8 * y + x: coefficient (y, x) is stored; bit 0: in two bytes */
     const uint8_t *dc;     /* 2 bytes a block */
     const uint8_t *values; /* of a block: their low bytes, then, if bit 0 of its map is set, as many high bytes */
 } Row;

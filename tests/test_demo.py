@@ -27,6 +27,14 @@ def test_its_commands_are_those_it_shows(tmp_path: Path, monkeypatch: pytest.Mon
     shown = [shlex.split(line[2:]) for line in result.stderr.splitlines() if line.startswith("$ ")]
     assert [words[:3] for words in typed] == [[sys.executable, "-m", "alexnet.cli"]] * len(shown)
     assert [["alexnet", *words[3:]] for words in typed] == shown
-    assert [words[1] for words in shown] == ["pack", "pca-stats", "train", "evaluate", "evaluate", "bench-loader", "report"]
+    assert [words[1] for words in shown] == [
+        "pack",
+        "pca-stats",
+        "train",
+        "evaluate",
+        "evaluate",
+        "bench-loader",
+        "report",
+    ]
     assert str(folder / "data") in shown[0]
     assert {"--preset", "--lr", str(folder / "run")} <= set(shown[2])

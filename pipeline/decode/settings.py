@@ -31,7 +31,7 @@ class Settings:
     hw_decoder_load: float = HW_DECODER_LOAD  # on a GPU
     max_pixels: int = MAX_PIXELS  # images that claim more are refused unopened
     max_bad: float = MAX_BAD  # the share of images that may be unusable; more is an error
-    decode: Decode = "exact"  # the same bits as libjpeg; "fast": a few grey levels off. Packs of pixels or coefficients ignore it
+    decode: Decode = "exact"  # the same bits as libjpeg; "fast": a few grey levels off. Packs without JPEGs ignore it
 
     @property
     def on_gpu(self) -> bool:

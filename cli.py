@@ -27,6 +27,7 @@ from .console.command_options import (
 )
 from .console.errors import Commands
 from .console.figure_group import figure
+from .console.imports import quick_imports
 from .console.machine_group import bench_loader, bench_train, doctor
 from .console.options import (
     ANY_PATH,
@@ -72,8 +73,9 @@ def pca_stats(data: Path | None, as_json: bool, **rest: Any) -> None:
 
     Example: alexnet pca-stats /data/imagenet --out stats.json --plot stats.png
     """
-    from .console.commands.stats import run_pca_stats
-    from .console.tables import print_stats
+    with quick_imports():
+        from .console.commands.stats import run_pca_stats
+        from .console.tables import print_stats
 
     if found := run_pca_stats(data, **rest):  # None on all ranks but the first
         stats, out = found
@@ -96,8 +98,9 @@ def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """
-    from .console.commands.pack import run_pack
-    from .console.tables import print_packed
+    with quick_imports():
+        from .console.commands.pack import run_pack
+        from .console.tables import print_packed
 
     results = run_pack(data, out, **asked)
     show_json(json.dumps({"splits": [asdict(r) for r in results]})) if as_json else print_packed(out, results)
@@ -138,9 +141,10 @@ def train(
       torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
         -m -- alexnet.cli train /data/imagenet --mesh 8x2 --run /shared/run
     """
-    from .console.commands.train import run_train
-    from .console.tables import print_description
-    from .train.config import Config
+    with quick_imports():
+        from .console.commands.train import run_train
+        from .console.tables import print_description
+        from .train.config import Config
 
     overrides |= loading.pixel_overrides()
     if describe:
@@ -167,8 +171,9 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
-    from .console.commands.evaluate import run_evaluate, split_data
-    from .console.tables import print_evaluation
+    with quick_imports():
+        from .console.commands.evaluate import run_evaluate, split_data
+        from .console.tables import print_evaluation
 
     if report := run_evaluate(*split_data(paths), **rest):  # None on all ranks but the first
         show_json(json.dumps(report.record())) if as_json else print_evaluation(report)
@@ -191,8 +196,9 @@ def features(paths: tuple[Path, ...], out: Path, as_json: bool, **asked: Any) ->
 
     Example: alexnet features runs/first /data/imagenet --layer fc7 --split val --out fc7
     """
-    from .console.commands.features import run_features
-    from .console.tables import print_features
+    with quick_imports():
+        from .console.commands.features import run_features
+        from .console.tables import print_features
 
     if found := run_features(paths, out=out, **asked):  # the first rank prints
         show_json(json.dumps({"out": str(out)} | asdict(found))) if as_json else print_features(out, found)
@@ -211,8 +217,9 @@ def codes(folder: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: alexnet codes fc7 --bits 128 --out fc7-codes
     """
-    from .console.commands.codes import run_codes
-    from .console.tables import print_codes
+    with quick_imports():
+        from .console.commands.codes import run_codes
+        from .console.tables import print_codes
 
     report = run_codes(folder, out, **asked)
     show_json(json.dumps({"out": str(out)} | asdict(report))) if as_json else print_codes(out, report)
@@ -229,8 +236,9 @@ def predict(checkpoint: Path, images: tuple[Path, ...], as_json: bool, **asked: 
 
     Example: alexnet predict runs/first cat.jpg dog.jpg
     """
-    from .console.commands.predict import run_predict
-    from .console.tables import print_predictions
+    with quick_imports():
+        from .console.commands.predict import run_predict
+        from .console.tables import print_predictions
 
     predictions, bad = run_predict(checkpoint, images, **asked)
     show_json(json.dumps({"predictions": dict(predictions), "bad": bad})) if as_json else print_predictions(predictions)
@@ -251,7 +259,8 @@ def report(run: Path, data: Path | None, **asked: Any) -> None:
 
     Example: alexnet report runs/first /data/imagenet --out report.html
     """
-    from .console.commands.report import run_report
+    with quick_imports():
+        from .console.commands.report import run_report
 
     run_report(run, data, **asked)
 
@@ -276,7 +285,8 @@ def demo(folder: Path, threads: int) -> None:
 
     Example: alexnet demo --folder /tmp/demo
     """
-    from .console.commands.demo import run_demo
+    with quick_imports():
+        from .console.commands.demo import run_demo
 
     run_demo(folder, threads)
 

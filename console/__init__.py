@@ -2,6 +2,6 @@
 
 Reading order: `types.py`, `options.py` and `command_options.py` (the options), `errors.py` and `signals.py` (how a
 command ends early), `terminal.py` (where all text leaves), `progress.py` (bars), `tables.py` and `bench_tables.py`
-(results), `on_mesh.py` (a command on several ranks), `figure_group.py` (the commands of `alexnet figure`), `commands/`
-(what each command does).
+(results), `imports.py` (a quicker start), `on_mesh.py` (a command on several ranks), `figure_group.py` (the commands of
+`alexnet figure`), `commands/` (what each command does).
 """

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .command_options import embedding_options, figure_out_option, neighbours_options
+from .imports import quick_imports
 from .options import ANY_PATH, LoadingOptions, data_argument, json_option, loading_options, views_option
 from .terminal import say, show_json
 from .types import Commas
@@ -36,8 +37,9 @@ def kernels(checkpoint: Path, out: Path, per_kernel: bool, as_json: bool) -> Non
 
     Example: alexnet figure kernels runs/first --out kernels.png
     """
-    from .commands.figure import figure_kernels
-    from .tables import print_tower_colours
+    with quick_imports():
+        from .commands.figure import figure_kernels
+        from .tables import print_tower_colours
 
     towers = figure_kernels(checkpoint, out, per_kernel=per_kernel)
     if as_json:
@@ -66,7 +68,8 @@ def activations(checkpoint: Path, image: Path, out: Path, layers: tuple[str, ...
 
     Example: alexnet figure activations runs/first cat.jpg --out cat.png
     """
-    from .commands.figure import figure_activations
+    with quick_imports():
+        from .commands.figure import figure_activations
 
     figure_activations(checkpoint, image, out, layers=layers, loading=loading)
     say(f"Written to {out}")
@@ -92,7 +95,8 @@ def predictions(checkpoint: Path, data: Path | None, out: Path, as_json: bool, *
 
     Example: alexnet figure predictions runs/first /data/imagenet --out p.svg
     """
-    from .commands.figure import figure_predictions
+    with quick_imports():
+        from .commands.figure import figure_predictions
 
     panel = figure_predictions(checkpoint, data, out, **asked)
     if as_json:
@@ -111,7 +115,8 @@ def curves(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
     Example: alexnet figure curves runs/first runs/second --out curves.png
     """
-    from .commands.figure import figure_curves
+    with quick_imports():
+        from .commands.figure import figure_curves
 
     found = figure_curves(runs, out)
     if as_json:
@@ -133,8 +138,9 @@ def neighbours(checkpoint: Path, data: Path | None, out: Path, as_json: bool, **
 
     Example: alexnet figure neighbours runs/first /data/imagenet --out n.png
     """
-    from .commands.figure_features import figure_neighbours
-    from .tables import print_neighbours
+    with quick_imports():
+        from .commands.figure_features import figure_neighbours
+        from .tables import print_neighbours
 
     found = figure_neighbours(checkpoint, data, out, **asked)
     show_json(json.dumps({"out": str(out)} | found)) if as_json else print_neighbours(found)
@@ -153,7 +159,8 @@ def embedding(checkpoint: Path, data: Path | None, out: Path, **asked: Any) -> N
 
     Example: alexnet figure embedding runs/first /data/imagenet --out e.png
     """
-    from .commands.figure_features import figure_embedding
+    with quick_imports():
+        from .commands.figure_features import figure_embedding
 
     num = figure_embedding(checkpoint, data, out, **asked)
     say(f"{num:,} images. Written to {out}")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .command_options import bench_loader_options, bench_train_options
+from .imports import quick_imports
 from .options import data_argument, execution_option, json_option, loading_options, mesh_options
 from .terminal import show_json
 
@@ -28,8 +29,9 @@ def bench_loader(data: Path | None, as_json: bool, **rest: Any) -> None:
 
     Example: alexnet bench-loader /data/imagenet --step --sweep --plot loader.png
     """
-    from .bench_tables import print_loader_bench
-    from .commands.bench import run_bench_loader
+    with quick_imports():
+        from .bench_tables import print_loader_bench
+        from .commands.bench import run_bench_loader
 
     result = run_bench_loader(data, **rest)
     show_json(result.to_json()) if as_json else print_loader_bench(result)
@@ -49,8 +51,9 @@ def bench_train(data: Path | None, as_json: bool, **rest: Any) -> None:
 
     Example: alexnet bench-train /data/imagenet --mesh 1x2
     """
-    from .bench_tables import print_train_bench
-    from .commands.bench import run_bench_train
+    with quick_imports():
+        from .bench_tables import print_train_bench
+        from .commands.bench import run_bench_train
 
     if result := run_bench_train(data, **rest):  # None on all ranks but the first
         show_json(json.dumps(asdict(result))) if as_json else print_train_bench(result)
@@ -63,8 +66,9 @@ def doctor(as_json: bool) -> None:
 
     Example: alexnet doctor
     """
-    from ..pipeline.machine.doctor import diagnose
-    from .tables import print_findings
+    with quick_imports():
+        from ..pipeline.machine.doctor import diagnose
+        from .tables import print_findings
 
     findings = diagnose()
     show_json(json.dumps({"findings": [asdict(f) for f in findings]})) if as_json else print_findings(findings)

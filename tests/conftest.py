@@ -105,6 +105,7 @@ def sample_dir() -> Path:
 def pytest_collection_finish() -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(THREADS)
+    gc.freeze()  # what was imported stays: collections need not look through it
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

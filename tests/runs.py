@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import warm
 from click.testing import CliRunner, Result
 
 from alexnet.cli import main
@@ -79,10 +80,15 @@ def records(run_dir: Path) -> list[Record]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def alexnet(*arguments: Any, timeout: float = 120, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, in its own process."""
+def alexnet(*arguments: Any, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command in its own process."""
+    return warm.run([*ALEXNET, *arguments], timeout=timeout)
+
+
+def alexnet_from_cold(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would: by a new interpreter."""
     command = [*ALEXNET, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def invoke(*arguments: Any, code: int = 0) -> Result:

@@ -4,7 +4,6 @@ import json
 import logging
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 
 from alexnet.pipeline.errors import CheckpointError
 from alexnet.train.checkpoint import (
@@ -250,12 +250,7 @@ save(Path(sys.argv[1]), snapshot(*network(seed=1)))
 def test_a_write_that_fails_leaves_the_previous_one(saved: Path, limit: int) -> None:
     """A real failure: the kernel refuses to let the file grow beyond `limit` bytes."""
     before = saved.read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, saved, Path(__file__).parent, str(limit)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm.run([sys.executable, "-c", FULL_DISK, saved, Path(__file__).parent, limit])
     assert f"OSError: [Errno 27] cannot write {saved}: File too large; it needs" in done.stderr
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
@@ -286,11 +281,9 @@ for step in range(10**6):
 
 def test_kill_9_leaves_only_whole_files(tmp_path: Path) -> None:
     for attempt in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVE_FOREVER, tmp_path, Path(__file__).parent], stdout=subprocess.PIPE
-        )
+        process = warm.Popen([sys.executable, "-c", SAVE_FOREVER, tmp_path, Path(__file__).parent], stdout=warm.PIPE)
         assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout.readline() == "ready\n"
         time.sleep(0.15 + 0.0371 * attempt)  # some saves on
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -15,7 +15,8 @@ import click
 import numpy as np
 import pytest
 import torch
-from runs import ALEXNET, alexnet, invoke, outcome, records, trainer
+import warm
+from runs import ALEXNET, alexnet_from_cold, invoke, outcome, records, trainer
 
 from alexnet.cli import main
 from alexnet.pca.stats import RgbStats
@@ -164,7 +165,7 @@ def test_parts_merged_and_ranks_of_torchrun_give_the_same_file(
     environment = os.environ | {"ALEXNET_CACHE": str(tmp_path / "other")}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "alexnet.cli", "pca-stats", str(colour_tree), "--out", str(shared), "--threads", "1"]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    warm.run(command, env=environment, timeout=120).check_returncode()
     assert numbers(shared) == numbers(whole)
     assert all(
         np.array_equal(np.load(p.with_suffix(".npy")), np.load(whole.with_suffix(".npy"))) for p in (merged, shared)
@@ -183,7 +184,7 @@ def test_pca_stats_survives_kill_9(tiny_tree: Path, tmp_path: Path) -> None:
     command = [*ALEXNET, "pca-stats", str(tmp_path / "data"), "--out", str(out), "--threads", "1"]
     states: set[Path] = set()
     for _ in range(3):
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = warm.Popen(command, env=environment, stdout=warm.DEVNULL, stderr=warm.DEVNULL)
         times = {p: p.stat().st_mtime_ns for p in states}
         while child.poll() is None:  # until it has written down some progress of its own
             states = set((tmp_path / "cache/passes").glob("*.npz"))
@@ -193,9 +194,9 @@ def test_pca_stats_survives_kill_9(tiny_tree: Path, tmp_path: Path) -> None:
         child.kill()
         child.wait()
     assert states
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    warm.run(command, env=environment, timeout=120).check_returncode()
     fresh = os.environ | {"ALEXNET_CACHE": str(tmp_path / "fresh")}
-    subprocess.run([*command, "--out", str(whole)], env=fresh, check=True, capture_output=True, timeout=120)
+    warm.run([*command, "--out", str(whole)], env=fresh, timeout=120).check_returncode()
     assert json.loads(out.read_text()) == json.loads(whole.read_text())
     assert out.with_suffix(".npy").read_bytes() == whole.with_suffix(".npy").read_bytes()
 
@@ -245,14 +246,15 @@ def test_a_signal_leaves_a_checkpoint_to_continue_from(
     colour_tree: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [*ALEXNET, "train", str(colour_tree), "--run", str(tmp_path), "--epochs", "1000", *SMALL]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stderr is not None
-        for line in child.stderr:
-            if line.startswith("epoch 1/1000 step 2/4"):
-                child.send_signal(number)
-                break
-        rest = child.stderr.read()
-    assert child.returncode == 128 + number
+    child = warm.Popen(command, stderr=warm.PIPE)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("epoch 1/1000 step 2/4"):
+            child.send_signal(number)
+            break
+    rest = child.stderr.read()
+    child.close()
+    assert child.wait() == 128 + number
     path = saved_checkpoints(tmp_path)[-1]
     assert "Traceback" not in rest
     assert re.sub(r"\s", "", f"continue with --resume (checkpoint {path})") in re.sub(r"\s", "", rest)
@@ -307,7 +309,7 @@ def test_bench_loader_prints_the_contracts_json(colour_tree: Path) -> None:
 
 
 def test_doctor_reports_and_the_module_can_be_run() -> None:
-    done = alexnet("doctor", "--json")
+    done = alexnet_from_cold("doctor", "--json")
     assert done.returncode == 0, done.stderr
     findings = json.loads(done.stdout)["findings"]
     assert len(findings) > 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from numpy.typing import NDArray
 
 from alexnet.pca import compute
@@ -215,13 +215,14 @@ def test_kill_9_goes_on_to_the_same_bits(tmp_path: Path, unbroken: list[bytes]) 
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(work)]
     reached = 0
     for stop_at in (20, 40):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            first = next(iter(child.stdout))
-            assert int(first) >= reached - 8  # at most the images since the last save are decoded twice
-            reached = next(int(line) for line in child.stdout if int(line) >= stop_at)
-            os.kill(child.pid, signal.SIGKILL)
-        assert child.returncode == -signal.SIGKILL
+        child = warm.Popen(command, stdout=warm.PIPE)
+        assert child.stdout is not None
+        first = next(iter(child.stdout))
+        assert int(first) >= reached - 8  # at most the images since the last save are decoded twice
+        reached = next(int(line) for line in child.stdout if int(line) >= stop_at)
+        os.kill(child.pid, signal.SIGKILL)
+        child.close()
+        assert child.wait() == -signal.SIGKILL
     last = Source(bad=BAD)
     assert content(run(work, last), tmp_path) == unbroken
     assert last.asked[-1] - reached <= COUNT - 40

@@ -7,14 +7,14 @@ import os
 import re
 import shlex
 import socket
-import subprocess
 import sys
-from functools import partial, reduce
+from functools import reduce
 from itertools import cycle
 from pathlib import Path
 
 import click
 import pytest
+import warm
 from click.testing import CliRunner
 
 from alexnet.cli import main
@@ -22,6 +22,7 @@ from alexnet.cli import main
 CHECKOUT = Path(__file__).parents[1]
 README, CONTRIBUTING = CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+MODULES = {"alexnet": "alexnet.cli", "torchrun": "torch.distributed.run"}
 SMALLER = ["--width", "0.02", "--batch-size", "4", "--epochs", "1"]  # of a training that takes days
 
 
@@ -109,12 +110,12 @@ def test_every_command_runs(page: Path, tree: Path, folder: Path, monkeypatch: p
             words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
         if words[1] == "bench-train":
             words += ["--width", "0.02"]
-        if words[0] == "alexnet" and "--mesh" not in words:  # here, which saves a start
+        if words[0] == "alexnet" and "--mesh" not in words:  # in this process
             result = CliRunner().invoke(main, words[1:])
             assert result.exit_code == 0, f"{shlex.join(words)}: {result.output} {result.exception}"
             continue
-        start = partial(subprocess.Popen, words, stderr=subprocess.PIPE, text=True)
-        for process in [start(stdout=subprocess.DEVNULL) for _ in range(machines)]:
+        command = [sys.executable, "-m", MODULES[words[0]], *words[1:]]
+        for process in [warm.Popen(command, stdout=warm.DEVNULL, stderr=warm.PIPE) for _ in range(machines)]:
             _, errors = process.communicate(timeout=300)  # hangs; on a busy machine workers take long to start
             assert process.returncode == 0, f"{shlex.join(words)}: {errors}"
 
@@ -154,10 +155,10 @@ def test_options_exist(page: Path) -> None:
             assert options <= of_any, span
 
 
-def test_the_library_example_runs(tree: Path, folder: Path) -> None:
+def test_the_library_example_runs(tree: Path) -> None:
     (example,) = blocks(README, "python")
     example = example.replace("/data/imagenet", str(tree)).replace("batch_size=128", "batch_size=4")
-    done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = warm.run([sys.executable, "-c", example], timeout=120)
     assert done.returncode == 0, done.stderr
 
 

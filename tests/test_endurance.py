@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -251,12 +252,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]
     """Exit code and last line of stderr of a process for each of them, all at once."""
     tree = str(plant(tmp_path_factory.mktemp("ends")))
     children = {
-        name: subprocess.Popen(
-            [sys.executable, str(HERE / "endings.py"), tree, way],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        name: warm.Popen([sys.executable, HERE / "endings.py", tree, way], stdout=warm.PIPE, stderr=warm.PIPE)
         for name, (way, *_) in ENDS.items()
     }
     found = {}
@@ -268,11 +264,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]
             child.send_signal(number)
         try:
             _, error = child.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
+        except TimeoutError:
             error = "it did not end\n"
-        found[name] = child.returncode, (error.splitlines() or [""])[-1]
+        found[name] = child.wait(), (error.splitlines() or [""])[-1]
     return found
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 from click.testing import CliRunner, Result
 from PIL import Image
 from runs import CPU, ONE_THREAD, paths_of
@@ -182,7 +182,7 @@ def test_every_mesh_gives_the_same(checkpoint: Path, tree: Path, tmp_path: Path,
     command = [sys.executable, "-c", MESH_PROGRAM, mesh, str(checkpoint), str(images), str(tmp_path / "mesh")]
     numbers = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environments = [os.environ | numbers | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    ranks = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in environments]
+    ranks = [warm.Popen(command, env=env, stderr=warm.PIPE) for env in environments]
     errors = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors
     for layer in ("conv2", "fc7", "fc8"):
@@ -221,7 +221,7 @@ def test_it_goes_on_after_kill_9(checkpoint: Path, tree: Path, tmp_path: Path) -
     """What is on disk is not computed again, and the numbers are those of a call that was left in peace."""
     out, whole = tmp_path / "killed", run(checkpoint, tree, tmp_path / "whole", batch_size=2)
     command = [sys.executable, "-c", KILLED_PROGRAM, str(checkpoint), str(tree), str(out)]
-    assert subprocess.run(command, check=False, timeout=120).returncode == -9
+    assert warm.run(command, timeout=120).returncode == -9
     with pytest.raises(UserError, match="killed is not complete: give the command that began it again"):
         open_features(out)
     told: list[int] = []

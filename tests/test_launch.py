@@ -11,7 +11,6 @@ import re
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from click.testing import CliRunner
-from runs import ALEXNET, alexnet, outcome, records
+from runs import ALEXNET, alexnet, alexnet_from_cold, outcome, records
 
 from alexnet.cli import main
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
@@ -56,7 +56,7 @@ class Launched:
         self.run, self.log = run, run.with_suffix(".log")
         command = [*ALEXNET, "train", str(tree), "--run", str(run), "--mesh", "1x2", *SMALL, *options]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stderr=log)
+            self.process = warm.Popen(command, stderr=log)
 
     def wait_until(self, true: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
@@ -107,7 +107,7 @@ def test_two_towers_share_a_gpu(colour_tree: Path, tmp_path: Path) -> None:
     losses = []
     for name, mesh in (("one", "1x1"), ("two", "1x2")):
         devices = ["--devices", "cuda:0,cuda:0"] if mesh == "1x2" else []
-        done = alexnet("train", colour_tree, "--run", tmp_path / name, *SMALL, "--mesh", mesh, *devices)
+        done = alexnet_from_cold("train", colour_tree, "--run", tmp_path / name, *SMALL, "--mesh", mesh, *devices)
         assert done.returncode == 0, done.stderr
         assert ("Two ranks share a GPU" in done.stderr) == bool(devices)
         losses.append([record["loss"] for record in records(tmp_path / name)])
@@ -175,7 +175,7 @@ def test_two_machines(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None
     rendezvous = f"--nnodes 2 --nproc-per-node 2 --max-restarts 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port}"
     torchrun = [sys.executable, *"-m torch.distributed.run".split(), *rendezvous.split(), *"-m -- alexnet.cli".split()]
     command = [*torchrun, "train", str(colour_tree), "--run", str(tmp_path / "run"), *SMALL, "--epochs", "4"]
-    machines = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    machines = [warm.Popen(command, stderr=warm.PIPE) for _ in range(2)]
     while not saved_checkpoints(tmp_path / "run"):
         assert [machine.poll() for machine in machines] == [None, None]
         time.sleep(0.01)
@@ -190,8 +190,8 @@ def test_two_machines(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(found, expected[:12], rtol=1e-4)
 
 
-def tasks_of_slurm(*arguments: Any, **kwargs: Any) -> list[tuple[int, str, str]]:
-    """Exit code, output and errors of the two tasks of a step."""
+def tasks_of_slurm(*arguments: Any, file_size: int = resource.RLIM_INFINITY) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of the two tasks of a step, which may write files of so many bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {
@@ -204,16 +204,8 @@ def tasks_of_slurm(*arguments: Any, **kwargs: Any) -> list[tuple[int, str, str]]
     tasks = []
     for i in "01":
         environment = os.environ | shared | {"SLURM_PROCID": i, "SLURM_LOCALID": i}
-        tasks.append(
-            subprocess.Popen(
-                [*ALEXNET, *map(str, arguments)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-                **kwargs,
-            )
-        )
+        tasks.append(warm.Popen([*ALEXNET, *arguments], stdout=warm.PIPE, stderr=warm.PIPE, env=environment))
+        resource.prlimit(tasks[-1].pid, resource.RLIMIT_FSIZE, (file_size, file_size))
     outputs = [task.communicate(timeout=120) for task in tasks]
     return [(task.returncode, *output) for task, output in zip(tasks, outputs, strict=True)]
 
@@ -282,7 +274,7 @@ def test_a_full_disk(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
     error = the_one_error(
         tasks_of_slurm(
             *("train", colour_tree, "--run", tmp_path, "--resume", "--checkpoint-every", 1),
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            file_size=limit,
         )
     )
     assert "cannot write" in error

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import warm
 from PIL import Image
 from runs import ALEXNET, interrupted_at, outcome, paths_of, records, trainer
 
@@ -117,7 +117,7 @@ def test_killed_runs_end_with_the_same_bits(colour_tree: Path, tmp_path: Path) -
     for steps in (1, 2, 3):
         resume = ["--resume"] if saved_checkpoints(killed) else []
         command = [*ALEXNET, "train", str(colour_tree), "--run", str(killed), "--checkpoint-every", str(steps)]
-        child = subprocess.Popen([*command, *settings, *resume], stderr=subprocess.DEVNULL)
+        child = warm.Popen([*command, *settings, *resume], stderr=warm.DEVNULL)
         seen, after = len(saved_checkpoints(killed)), rng.uniform(0, 0.4)
         newest = saved_checkpoints(killed)[-1:]
         while child.poll() is None and saved_checkpoints(killed)[-1:] == newest:

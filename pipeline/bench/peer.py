@@ -7,8 +7,10 @@ not import DALI.
 from __future__ import annotations
 
 import io
+import multiprocessing
 from collections.abc import Generator
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 
 import numpy as np
 import torch
@@ -87,12 +89,19 @@ def pillow_batches(
         PillowImages(dataset, mean, batch_size, seed, region),
         batch_size,
         num_workers=workers,
-        multiprocessing_context="forkserver" if workers else None,  # DALI's threads do not survive a fork
+        multiprocessing_context=_workers_context() if workers else None,
         pin_memory=device_id is not None,
     )
     device = torch.device("cpu" if device_id is None else f"cuda:{device_id}")
     for images, indices in loader:
         yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), indices.numpy()
+
+
+def _workers_context() -> BaseContext:
+    """Fork workers from a server that imports this module once: DALI's threads would not survive a fork of ours."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def worker_counts(cores: int) -> list[int]:

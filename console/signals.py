@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = Tru
         for each in (number, *before):
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
         if announce and number == signal.SIGINT:  # a launcher also sends SIGTERM when another rank fails
-            say("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
+            _say_at_once("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.")
         request_stop(number)
 
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -35,3 +36,11 @@ def stop_on_signals(request_stop: Callable[[int], None], *, announce: bool = Tru
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say_at_once(text: str) -> None:
+    """As `say`, also where the signal came in the middle of another line to the same stream, which Python refuses."""
+    try:
+        say(text)
+    except RuntimeError:
+        os.write(2, f"{text}\n".encode())

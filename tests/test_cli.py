@@ -254,7 +254,7 @@ def test_a_signal_leaves_a_checkpoint_to_continue_from(
             break
     rest = child.stderr.read()
     child.close()
-    assert child.wait() == 128 + number
+    assert child.wait() == 128 + number, rest
     path = saved_checkpoints(tmp_path)[-1]
     assert "Traceback" not in rest
     assert re.sub(r"\s", "", f"continue with --resume (checkpoint {path})") in re.sub(r"\s", "", rest)

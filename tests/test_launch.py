@@ -9,6 +9,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -270,6 +271,8 @@ def test_a_full_disk(colour_tree: Path, unbroken: Path, tmp_path: Path) -> None:
     kept = tmp_path / "checkpoints" / first.name
     kept.parent.mkdir()
     kept.write_bytes(first.read_bytes())
+    for name in ("stats.json", "stats.npy"):  # written only once, and larger than the limit
+        shutil.copy(unbroken / name, tmp_path)
     limit = first.stat().st_size // 2
     error = the_one_error(
         tasks_of_slurm(

@@ -1,10 +1,14 @@
 """Ctrl-C, SIGTERM and SIGHUP, and nohup."""
 
+import io
 import signal
+import sys
+from typing import Any
 
 import pytest
 
 from alexnet.console.signals import stop_on_signals
+from alexnet.console.terminal import say
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -30,3 +34,23 @@ def test_nohup() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert asked == []
+
+
+def test_ctrl_c_in_the_middle_of_a_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Python refuses to write to a stream from a signal handler that has interrupted a write to it."""
+
+    class Interrupted(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if data[:4] == b"half":
+                signal.raise_signal(signal.SIGINT)
+            return len(data)
+
+    asked: list[int] = []
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Interrupted()), line_buffering=True))
+    with stop_on_signals(asked.append):
+        say("half a line")
+    assert asked == [signal.SIGINT]
+    assert "Stopping after this step" in capfd.readouterr().err

@@ -43,7 +43,8 @@ class History:
         message = f"Another run is writing into {self.folder}. Choose another --run folder."
         with only_writer(self.folder, UserError(message)):
             write_atomically(self.folder / CONFIG, (config.to_json() + "\n").encode())
-            if stats is not None:
+            begins = (start.epoch, start.step) == (0, 0) or not (self.folder / STATS).exists()
+            if stats is not None and begins:
                 stats.save(self.folder / STATS)
             past = self.go_back(start.epoch, start.step)
             write_start(self.folder, start)

@@ -16,7 +16,7 @@ bench: $(INSTALLED)  ## how many images a second the loader delivers here
 	$(BIN)/alexnet bench-loader
 
 test: lint types  ## lint, types and tests: what must pass before a change lands
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist loadfile \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist loadfile --durations 25 \
 		--no-loadscope-reorder  # reordering would start the longest last; bytecode saves each process seconds
 
 lint: $(INSTALLED)  ## ruff

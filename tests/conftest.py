@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 THREADS = 2
+LONGEST = ("test_docs", "test_endurance", "test_launch", "test_parallel")  # minutes each
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for torch imported later, and in child processes
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -100,6 +101,11 @@ def sample_dir() -> Path:
             archive.extractall(draft, filter="data")
             (Path(draft) / "imagenet-sample").rename(extracted)
     return extracted
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first: at the end of the run, workers would idle behind the one that has such a file."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,7 @@ from ...pipeline.dataset.images import Dataset
 from ...pipeline.decode.settings import Settings
 from ..classifier import Classifier
 from ..evaluate import Evaluation, evaluate, in_classes_of
+from ..features import BATCH_ON_CPU, BATCH_ON_GPU
 from ..outcomes import ClassErrors, Confusion, Outcomes
 from ..parallel.mesh import Mesh
 
@@ -42,6 +43,7 @@ def measure(
         [classifier],
         val_set,
         views=views,
+        batch_size=BATCH_ON_GPU if mesh.device.type == "cuda" else BATCH_ON_CPU,
         mesh=mesh,
         settings=settings,
         progress=progress,

@@ -174,7 +174,7 @@ def _draw_bars(axes: Axes, panel: Panel, i: int) -> None:
         name = f"\N{CHECK MARK} {panel.classes[label]}" if right else panel.classes[label]
         weight = "bold" if right else "normal"
         axes.text(0.02, place, shorten(name, 22), fontsize=8, color=INK, weight=weight, va="center", parse_math=False)
-        axes.text(1.17, place, f"{value:.0%}", fontsize=8, color=MUTED, ha="right", va="center")
-    axes.set(xlim=(0, 1.17), ylim=(TOP - 0.4, -0.6), xticks=[], yticks=[])
+        axes.text(1.22, place, f"{value:.0%}", fontsize=8, color=MUTED, ha="right", va="center")
+    axes.set(xlim=(0, 1.22), ylim=(TOP - 0.4, -0.6), xticks=[], yticks=[])
     axes.spines[["right", "top", "bottom"]].set_visible(False)
     axes.spines["left"].set_color(MUTED)

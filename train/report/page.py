@@ -26,13 +26,20 @@ NUM_WORST = 20  # classes shown without unfolding
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a section shows: paragraphs, then pictures."""
+
+    text: Sequence[str]
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, what is to be said below it, and pictures."""
+    """What is shown under a heading; `anchor` is what links to it name."""
 
     anchor: str
     title: str
-    text: Sequence[str] = ()
-    pictures: Sequence[Picture] = ()
+    shown: Shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +72,7 @@ def render(contents: Contents) -> bytes:
 
 def _context(page: Contents) -> dict[str, Any]:
     facts, measured = page.facts, page.measured
-    sections = [section for section in page.sections if section.pictures]
-    contents = [("paper", "Beside the paper"), ("run", "What was run"), *((s.anchor, s.title) for s in sections)]
+    contents = [("paper", "Beside the paper"), ("run", "What was run"), *((s.anchor, s.title) for s in page.sections)]
     return {
         "facts": facts,
         "measured": measured,
@@ -76,7 +82,7 @@ def _context(page: Contents) -> dict[str, Any]:
         "tables": _tables(measured, page.val_set),
         "preset": PRESETS[facts.config.preset],
         "run": _run_rows(facts),
-        "sections": sections,
+        "sections": page.sections,
         "num_worst": NUM_WORST,
         "left_out": page.left_out,
         "commands": page.commands,

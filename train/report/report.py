@@ -13,10 +13,10 @@ from ...pipeline.errors import UserError
 from . import sections
 from .facts import Departure, Facts
 from .measure import measure
-from .page import Contents, Section, render
+from .page import Contents, Section, Shown, render
 from .sections import Sources
 
-SECTIONS: dict[str, tuple[str, Callable[[Sources], Section]]] = {  # name: heading, and what makes it
+SECTIONS: dict[str, tuple[str, Callable[[Sources], Shown]]] = {  # name: heading, and what makes it
     "curves": ("Training", sections.curves),
     "kernels": ("What conv1 sees", sections.kernels),
     "activations": ("What each layer makes of an image", sections.activations),
@@ -44,7 +44,7 @@ def build_report(sources: Sources, views: int, skip: Sequence[str]) -> bytes:
             continue
         sources.tell(f"Drawing {name}")
         try:
-            found.append(make(sources))
+            found.append(Section(name, title, make(sources)))
         except UserError as error:
             left_out.append((title, str(error)))
     return render(

@@ -28,7 +28,7 @@ from ..figures.predictions import choose_images, draw_predictions, predict_panel
 from ..kept_features import kept_features
 from ..parallel.mesh import Mesh
 from .facts import Facts
-from .page import Section
+from .page import Shown
 from .pictures import embed
 
 Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # what, how many, of what
@@ -79,7 +79,7 @@ class Sources:
         return self.train_set
 
 
-def curves(sources: Sources) -> Section:
+def curves(sources: Sources) -> Shown:
     facts = sources.facts
     rates = sorted({window["lr"] for window in facts.windows}, reverse=True)
     text = (
@@ -92,10 +92,10 @@ def curves(sources: Sources) -> Section:
         first, last = facts.validations[0], facts.validations[-1]
         alt += f" The top-1 error in validation went from {first['top1_error']:.1%} to {last['top1_error']:.1%}."
     caption = "Loss, errors and learning rate by epoch; validation is of one view."
-    return Section("curves", "Training", [text], [embed(draw_curves([read_curves(facts.folder)]), alt, caption)])
+    return Shown([text], [embed(draw_curves([read_curves(facts.folder)]), alt, caption)])
 
 
-def kernels(sources: Sources) -> Section:
+def kernels(sources: Sources) -> Shown:
     model = sources.classifier.model
     found = conv1_kernels(model.conv1.weight.detach().cpu().numpy(), model.config.towers)
     shares = [f"{share:.0%}" for share in found.colour_shares]
@@ -107,10 +107,10 @@ def kernels(sources: Sources) -> Section:
         )
     alt = f"The {len(found.colour)} kernels of conv1 as small pictures, and how far each is from grey."
     caption = "All kernels share one scale of brightness, as the authors drew theirs."
-    return Section("kernels", "What conv1 sees", [text], [embed(draw_kernels(found), alt, caption)])
+    return Shown([text], [embed(draw_kernels(found), alt, caption)])
 
 
-def activations(sources: Sources) -> Section:
+def activations(sources: Sources) -> Shown:
     dataset, pixels = sources.validation(), None
     for batch in squares(dataset, np.arange(len(dataset), dtype=np.int64), batch_size=8, settings=sources.settings):
         if len(batch.indices):
@@ -122,15 +122,10 @@ def activations(sources: Sources) -> Section:
     best = ", ".join(f"{label} {share:.0%}" for label, share in found.classes)
     alt = f"The strongest maps of each layer for one image, the units of fc6 and fc7, and the best classes: {best}."
     caption = f"{name}: the maps with the largest means, the units of fc6 and fc7, and the most probable classes."
-    return Section(
-        "activations",
-        "What each layer makes of an image",
-        [],
-        [embed(draw_activations(found, name=name), alt, caption, "webp")],
-    )
+    return Shown([], [embed(draw_activations(found, name=name), alt, caption, "webp")])
 
 
-def predictions(sources: Sources) -> Section:
+def predictions(sources: Sources) -> Shown:
     panel = predict_panel(
         sources.classifier, sources.validation(), device=sources.mesh.device, settings=sources.settings
     )
@@ -139,16 +134,12 @@ def predictions(sources: Sources) -> Section:
         f"{record['class']}: " + ", ".join(f"{name} {share:.0%}" for name, share in record["predictions"].items())
         for record in panel.records()
     )
-    caption = (
-        f"Drawn at random, of as many classes as possible. The first guess is right for {right} of {len(panel.names)}."
-    )
+    caption = f"Drawn at random. The first guess is right for {right} of {len(panel.names)}."
     text = "The left half of the paper's figure 4: each image over its true class and the five most probable ones."
-    return Section(
-        "predictions", "Eight validation images", [text], [embed(draw_predictions(panel), alt, caption, "webp")]
-    )
+    return Shown([text], [embed(draw_predictions(panel), alt, caption, "webp")])
 
 
-def neighbours(sources: Sources) -> Section:
+def neighbours(sources: Sources) -> Shown:
     train, val = sources.training(), sources.validation()
     check_enough(train, val)
     asked, searched = sources.features(val), sources.features(train)
@@ -166,10 +157,10 @@ def neighbours(sources: Sources) -> Section:
     alt = f"Five validation images and their nearest training images. {said}"
     caption = f"Euclidean distance, exact. {said} A tick and a coloured frame mark them."
     picture = embed(draw_neighbours(found), alt, caption, "webp")
-    return Section("neighbours", "The nearest training images", [text], [picture])
+    return Shown([text], [picture])
 
 
-def embedding(sources: Sources) -> Section:
+def embedding(sources: Sources) -> Shown:
     val = sources.validation()
     found = find_embedding(val, sources.features(val), MOST, 0, sources.names(val), sources.settings)
     text = (
@@ -178,10 +169,10 @@ def embedding(sources: Sources) -> Section:
     )
     alt = f"{len(found.labels):,} validation images laid out by t-SNE of fc7."
     picture = embed(draw_embedding(found), alt, "t-SNE of fc7 after PCA to 50 dimensions, both scikit-learn's.", "webp")
-    return Section("embedding", "The validation images by what fc7 makes of them", [text], [picture])
+    return Shown([text], [picture])
 
 
-def colours(sources: Sources) -> Section:
+def colours(sources: Sources) -> Shown:
     stats = sources.facts.stats
     if stats is None:
         raise UserError("the run folder has no statistics: its preset uses none, or an earlier version began it")
@@ -197,4 +188,4 @@ def colours(sources: Sources) -> Section:
     )
     alt = "The mean image, the spectrum and the eigenvectors of colour, and an image lit along each of them."
     picture = embed(draw_stats(stats, example), alt, "What the paper's lighting noise is drawn from.", "webp")
-    return Section("colours", "The colours of the training set", [text], [picture])
+    return Shown([text], [picture])

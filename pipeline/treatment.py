@@ -29,10 +29,16 @@ class Treatment:
 
     def apply(self, squares: torch.Tensor, top: int, left: int, mirror: bool) -> torch.Tensor:
         """Treat one view for evaluation: uint8 (b, 256, 256, 3) to float32 (b, 3, 224, 224)."""
-        crop = squares[:, top : top + CROP, left : left + CROP].to(torch.float32)
-        crop = crop.flip(2) if mirror else crop
-        mean, divisor = (torch.from_numpy(a).to(squares.device) for a in (self.mean, self.divisor))
-        return ((crop - mean) / divisor).permute(0, 3, 1, 2)
+        crop = squares[:, top : top + CROP, left : left + CROP]
+        images = (crop.flip(2) if mirror else crop).to(torch.float32)
+        mean, divisor = (_rows(array).to(squares.device) for array in (self.mean, self.divisor))
+        return images.sub_(mean).div_(divisor).permute(0, 3, 1, 2)
+
+
+def _rows(values: NDArray[np.float32]) -> torch.Tensor:
+    """An image, or a colour repeated over one row (224, 3): torch is slow where a dimension of 3 stands alone."""
+    shape = values.shape if values.ndim == 3 else (CROP, 3)
+    return torch.from_numpy(np.array(np.broadcast_to(values, shape)))
 
 
 # torchvision's recipe for its published weights, in grey levels: references/classification/presets.py

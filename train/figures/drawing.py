@@ -108,5 +108,15 @@ def rendered(figure: Figure, ending: str) -> bytes:
     drawn = BytesIO()
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in another script: boxes, no failure
+        lay_out(figure, DOTS_PER_INCH)
         figure.savefig(drawn, format=ending[1:], dpi=DOTS_PER_INCH, metadata=FORMATS[ending])
     return drawn.getvalue()
+
+
+def lay_out(figure: Figure, dots_per_inch: float) -> None:
+    """Settle where everything goes; `savefig` would draw the whole figure once more for that."""
+    figure.set_dpi(dots_per_inch)
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.figure import Figure
 
+from ..figures.drawing import lay_out
+
 PIXELS_PER_INCH = 96  # of CSS
 PAGE_WIDTH = 950  # pixels of CSS that a picture has on a wide page
 QUALITY = 90  # of WebP
@@ -36,8 +38,10 @@ def embed(figure: Figure, alt: str, caption: str, kind: Literal["svg", "webp"] =
     shown = min(1.0, PAGE_WIDTH / width)
     buffer = io.BytesIO()
     options: dict[str, Any] = {"pil_kwargs": {"quality": QUALITY}} if kind == "webp" else {}
+    dots_per_inch = shown * SHARPNESS * PIXELS_PER_INCH
     with matplotlib.rc_context({"svg.fonttype": "path"}):  # the same letters wherever the page is read
-        figure.savefig(buffer, format=kind, dpi=shown * SHARPNESS * PIXELS_PER_INCH, **options)
+        lay_out(figure, dots_per_inch)
+        figure.savefig(buffer, format=kind, dpi=dots_per_inch, **options)
     mime = {"svg": "image/svg+xml", "webp": "image/webp"}[kind]
     uri = f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Picture(uri, round(shown * width), round(shown * height), alt, caption)

@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 SOURCES := cli.py console train pca pipeline tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test lint types clean
+.PHONY: help demo bench test pytest lint types clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,10 @@ demo: $(INSTALLED)  ## everything on a generated data set, in minutes, on a CPU
 bench: $(INSTALLED)  ## how many images a second the loader delivers here
 	$(BIN)/alexnet bench-loader
 
-test: lint types  ## lint, types and tests: what must pass before a change lands
+test: $(INSTALLED)  ## lint, types and tests, side by side: what must pass before a change lands
+	$(MAKE) --no-print-directory --jobs 3 lint types pytest
+
+pytest: $(INSTALLED)
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist loadfile --durations 25 \
 		--no-loadscope-reorder  # reordering would start the longest last; bytecode saves each process seconds
 

@@ -30,7 +30,7 @@ from alexnet.train.checkpoint import latest, load, saved_checkpoints
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))
-EPOCHS = 7 + 2 * KILLS  # of 3 steps
+EPOCHS = 5 + 2 * KILLS  # of 3 steps
 SMALL = (
     f"--width 0.02 --batch-size 5 --lr 0.001 --threads 2 --log-every 1 --checkpoint-every 1 --keep 99 --epochs {EPOCHS}"
 ).split()

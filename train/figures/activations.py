@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ...pipeline.errors import UserError
 from ...pipeline.geometry import CROP
 from ..classifier import VIEWS, Classifier
 from ..config import CONVS
-from .drawing import FAINT, INK, MUTED, class_labels, new_figure, set_title, shorten, show_image
+from .drawing import FAINT, INK, MUTED, WIDTH, class_labels, new_sheet, place_image, set_title, shorten, write
 
 NUM_MAPS, TOP = 8, 5
 BAR, COLOURS = "#bcd4e6", "magma"  # from black to white, so it can be read in grey, and by the colour-blind
 UNITS = ("fc6", "fc7")
-ROW_HEIGHT, TOP_HEIGHT, UNITS_HEIGHT = 1.05, 1.75, 0.75  # inches
+ROW_HEIGHT, TOP_HEIGHT, UNITS_HEIGHT = 1.08, 1.75, 0.75  # inches
+HEAD, MARGIN, NAME_WIDTH, GAP = 0.55, 0.1, 0.85, 0.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,27 +90,35 @@ def grey_centred(seen: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def draw_activations(found: Activations, *, name: str = "") -> Figure:
     """Draw the image and its classes, then a row for each layer."""
-    heights = [TOP_HEIGHT, *[ROW_HEIGHT] * len(found.maps), *[UNITS_HEIGHT] * len(found.units)]
     note = "Of each layer, the maps with the largest means; black is 0 or less, white each map's own maximum"
-    figure = new_figure(sum(heights) + 0.6, f"Activations: {shorten(name, 60)}", note)
-    panels = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    _draw_image(panels[0], found)
-    for panel, maps in zip(panels[1:], found.maps, strict=False):
-        _draw_maps(panel, maps)
-    for panel, (layer, values) in zip(panels[1 + len(found.maps) :], found.units, strict=True):
-        _draw_units(panel.subplots(), layer, values)
-    return figure
+    height = HEAD + TOP_HEIGHT + ROW_HEIGHT * len(found.maps) + UNITS_HEIGHT * len(found.units) + MARGIN
+    sheet = new_sheet(height, f"Activations: {shorten(name, 60)}", note)
+    _draw_image(sheet, found)
+    top = HEAD + TOP_HEIGHT
+    for maps in found.maps:
+        _draw_maps(sheet, top, maps)
+        top += ROW_HEIGHT
+    for layer, values in found.units:
+        _draw_units(_panel(sheet, MARGIN, top + 0.22, WIDTH - 2 * MARGIN, UNITS_HEIGHT - 0.3), layer, values)
+        top += UNITS_HEIGHT
+    return sheet.figure  # type: ignore[return-value]  # not a part of one
 
 
-def _draw_image(panel: SubFigure, found: Activations) -> None:
-    image, seen, classes = panel.subplots(1, 3, width_ratios=[1, 1, 2.4])
-    for axes, picture, text in (
-        (image, found.image, "The image"),
-        (seen, grey_centred(found.seen), "The network's input"),
-    ):
-        show_image(axes, picture, interpolation="antialiased")
-        axes.set_anchor("NW")
-        set_title(axes, text)
+def _panel(sheet: Axes, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes of their own in a rectangle of the sheet."""
+    whole = sheet.figure.get_figheight()  # type: ignore[union-attr]
+    return sheet.figure.add_axes((left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole))
+
+
+def _draw_image(sheet: Axes, found: Activations) -> None:
+    side, top = TOP_HEIGHT - 0.4, HEAD + 0.22
+    pictures: list[NDArray[Any]] = [found.image, grey_centred(found.seen)]
+    for place, (picture, text) in enumerate(zip(pictures, ("The image", "The network's input"), strict=True)):
+        left = MARGIN + place * (side + 0.45)
+        write(sheet, text, left, top - 0.08, 10, fontweight="bold")
+        place_image(sheet, picture, left, top, side, side, interpolation="antialiased")
+    left = MARGIN + 2 * (side + 0.45)
+    classes = _panel(sheet, left, top, WIDTH - MARGIN - left, side)
     set_title(classes, "The most probable classes (fc8)")
     for place, (name, value) in enumerate(found.classes):
         classes.barh(place, value, 0.8, color=BAR)
@@ -119,16 +129,19 @@ def _draw_image(panel: SubFigure, found: Activations) -> None:
     classes.spines["left"].set_color(MUTED)
 
 
-def _draw_maps(panel: SubFigure, found: Maps) -> None:
+def _draw_maps(sheet: Axes, top: float, found: Maps) -> None:
     """Draw a layer's maps beside its name, each under its number."""
-    cells = panel.subplots(1, NUM_MAPS + 1, width_ratios=[0.85, *[1] * NUM_MAPS])
     height, width = found.maps.shape[1:]
-    _name(cells[0], found.layer, f"{found.num_maps} maps\n{height}x{width}")
-    for cell, number, values in zip(cells[1:], found.numbers, found.maps, strict=False):
-        show_image(cell, values, cmap=COLOURS, vmin=0, vmax=max(values.max(), 1e-30))
-        cell.set_title(f"{number}", fontsize=7.5, color=MUTED, pad=2)
-    for cell in cells[1 + len(found.maps) :]:
-        cell.set_axis_off()
+    write(sheet, found.layer, MARGIN, top + 0.26, 10, fontweight="bold")
+    note = f"{found.num_maps} maps\n{height}x{width}"
+    write(sheet, note, MARGIN, top + 0.34, 8, color=MUTED, va="top")
+    cell = (WIDTH - 2 * MARGIN - NAME_WIDTH) / NUM_MAPS
+    for place, (number, values) in enumerate(zip(found.numbers, found.maps, strict=True)):
+        left = MARGIN + NAME_WIDTH + place * cell
+        write(sheet, f"{number}", left + (cell - GAP) / 2, top + 0.11, 7.5, color=MUTED, ha="center")
+        place_image(
+            sheet, values, left, top + 0.15, cell - GAP, cell - GAP, cmap=COLOURS, vmin=0, vmax=max(values.max(), 1e-30)
+        )
 
 
 def _draw_units(axes: Axes, layer: str, values: NDArray[np.float32]) -> None:
@@ -139,9 +152,3 @@ def _draw_units(axes: Axes, layer: str, values: NDArray[np.float32]) -> None:
     axes.set(xlim=(-0.5, len(values) - 0.5), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(f"{layer}: {len(values):,} units, {active:.0%} above 0", loc="left", fontsize=9, color=INK, pad=3)
-
-
-def _name(axes: Axes, layer: str, note: str) -> None:
-    axes.set_axis_off()
-    axes.text(0, 0.95, layer, fontsize=10, fontweight="bold", color=INK, va="top", transform=axes.transAxes)
-    axes.text(0, 0.62, note, fontsize=8, color=MUTED, va="top", transform=axes.transAxes)

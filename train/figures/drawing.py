@@ -32,18 +32,49 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
     "svg.hashsalt": "alexnet",
     "pdf.fonttype": 42,
+    "image.composite_image": False,  # each picture keeps its own pixels
 }
 
 
 def new_figure(height: float, title: str, note: str = "") -> Figure:
     """An empty figure of `height` inches, with its title and a smaller note under it at the top left."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = Figure(figsize=(WIDTH, height), layout=layout, facecolor="white")
-    head = f"{title}\n" if note else title
-    figure.suptitle(head, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
+    return _titled(Figure(figsize=(WIDTH, height), layout=layout, facecolor="white"), title, note)
+
+
+def new_sheet(height: float, title: str, note: str = "") -> Axes:
+    """Axes over the whole of such a figure, in inches from its top left.
+
+    For many pictures, whose places are known: axes for each, and a layout of those, would take seconds.
+    """
+    figure = _titled(Figure(figsize=(WIDTH, height), facecolor="white"), title, note)
+    sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0), autoscale_on=False)
+    sheet.set_axis_off()
+    return sheet
+
+
+def _titled(figure: Figure, title: str, note: str) -> Figure:
+    head, height = f"{title}\n" if note else title, figure.get_figheight()
+    place: dict[str, Any] = {} if figure.get_layout_engine() else {"y": 1 - 0.06 / height}
+    figure.suptitle(head, x=0.01, **place, ha="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
     if note:
         figure.text(0.01, 1 - 0.3 / height, note, fontsize=9, color=MUTED, va="top", parse_math=False)
     return figure
+
+
+def place_image(
+    sheet: Axes, image: NDArray[Any], left: float, top: float, width: float, height: float, **options: Any
+) -> None:
+    """Show an image as `show_image` does, in a rectangle of a sheet; what does not fill it lies at its top left."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    right, bottom = left + scale * image.shape[1], top + scale * image.shape[0]
+    usual = {"interpolation": "nearest", "cmap": "gray", "aspect": "auto"}
+    sheet.imshow(image, extent=(left, right, bottom, top), **usual | options)
+
+
+def write(sheet: Axes, text: str, left: float, baseline: float, size: float, **options: Any) -> None:
+    """Write a name from outside, or any words, on a sheet."""
+    sheet.text(left, baseline, text, fontsize=size, **{"color": INK, "parse_math": False} | options)
 
 
 def set_title(axes: Axes, text: str, note: str = "") -> None:

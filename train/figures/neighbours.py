@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ...pipeline.dataset.images import Dataset
@@ -22,12 +23,13 @@ from ...pipeline.squares import squares
 from ..feature_folder import Features
 from ..kept_features import images_of
 from ..nearest import Neighbours, Search, nearest
-from .drawing import INK, MUTED, PALETTE, WIDTH, new_figure, shorten, show_image
+from .drawing import INK, MUTED, PALETTE, WIDTH, new_sheet, place_image, shorten, write
 from .pictures import BATCH, central_views, pictures
 
 QUERIES, NEAREST = 5, 6  # as in the paper
 GREY = 128.0  # the middle of the grey levels; numbers near 0 lose less in float32
 SAME, OTHER = PALETTE[1], MUTED
+HEAD, MARGIN, KIND, LABEL, GAP = 0.58, 0.08, 0.22, 0.15, 0.06  # inches: title, edges, a row's name, a class's, between
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,46 +121,39 @@ def _numbers(pixels: Any) -> Any:
 def draw_neighbours(found: Neighbourhoods, *, name: str = "") -> Figure:
     """Draw two rows for each query, which stands large at their left: the nearest by the layer, and in pixels."""
     num, k = found.by_layer.labels.shape
-    cell = WIDTH / (k + 2.3)  # inches
     title = f"The {k} nearest training images, by {found.layer} and in pixels"
     kinds = {found.layer: found.by_layer, "pixels": found.by_pixels}
     hits = "; ".join(f"{kind} {found.hits(part)} of {num * k}" for kind, part in kinds.items())
     note = f"of the query's class (\N{CHECK MARK}): {hits}"
     note = f"{shorten(name, 45, keep_end=True)}; {note}" if name else note
-    figure = new_figure(num * 2 * (cell + 0.14) + 0.65, title, note)
-    layout = {"wspace": 0.0, "hspace": 0.0, "w_pad": 0.02, "h_pad": 0.02}
-    figure.get_layout_engine().set(**layout)  # type: ignore[union-attr]
-    grid = figure.add_gridspec(2 * num, k + 2)
+    cell = (WIDTH - 2 * MARGIN - KIND) / (k + 2)  # inches: a query is as wide as two neighbours
+    row = cell + LABEL
+    sheet = new_sheet(HEAD + num * (2 * row + MARGIN), title, note)
     for query in range(num):
-        large = figure.add_subplot(grid[2 * query : 2 * query + 2, :2])
-        show_image(large, found.queries.pictures[query])
-        own = int(found.queries.labels[query])
-        large.set_xlabel(
-            shorten(found.classes[own], 26), fontsize=9, fontweight="bold", color=INK, labelpad=4, parse_math=False
-        )
-        for row, (kind, part) in enumerate(kinds.items()):
-            for place in range(k):
-                axes = figure.add_subplot(grid[2 * query + row, 2 + place])
-                show_image(axes, part.pictures[query, place])
-                label = int(part.labels[query, place])
-                _mark(axes, found.classes[label], label == own)
-                if place == 0:
-                    axes.set_ylabel(kind, fontsize=9, color=INK, labelpad=3)
-    return figure
+        top, own = HEAD + query * (2 * row + MARGIN), int(found.queries.labels[query])
+        side = 2 * cell
+        place_image(sheet, found.queries.pictures[query], MARGIN, top, side, side, interpolation="antialiased")
+        middle = {"ha": "center", "va": "top"}
+        own_name = shorten(found.classes[own], 26)
+        write(sheet, own_name, MARGIN + side / 2, top + side + 0.05, 9, fontweight="bold", **middle)
+        for kind, part in kinds.items():
+            left = MARGIN + side + KIND
+            write(sheet, kind, left - 0.04, top + (cell - GAP) / 2, 9, rotation=90, ha="right", va="center")
+            for picture, label in zip(part.pictures[query], part.labels[query].tolist(), strict=True):
+                _draw_neighbour(sheet, picture, left, top, cell, found.classes[label], label == own)
+                left += cell
+            top += row
+    return sheet.figure  # type: ignore[return-value]  # not a part of one
 
 
-def _mark(axes: Axes, name: str, same: bool) -> None:
-    """Name the class; tell by frame, sign and weight whether it is the query's."""
-    sign = "\N{CHECK MARK}" if same else "\N{BALLOT X}"
-    axes.set_xlabel(
-        f"{sign} {shorten(name, 16)}",
-        fontsize=7,
-        fontweight="bold" if same else "normal",
-        color=INK if same else MUTED,
-        labelpad=2,
-        parse_math=False,
-    )
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set(color=SAME if same else OTHER, linewidth=2.2 if same else 1.0)
-    if not same:
-        axes.spines[:].set_linestyle((0, (2, 2)))
+def _draw_neighbour(
+    sheet: Axes, picture: NDArray[np.uint8], left: float, top: float, cell: float, name: str, same: bool
+) -> None:
+    """Draw a picture in its cell over the name of its class; tell by frame, sign and weight if it is the query's."""
+    side = cell - GAP
+    place_image(sheet, picture, left, top, side, side, interpolation="antialiased")
+    frame = {"edgecolor": SAME, "linewidth": 2.2} if same else {"edgecolor": OTHER, "linestyle": (0, (2, 2))}
+    sheet.add_patch(Rectangle((left, top), side, side, fill=False, **frame))
+    text = f"\N{CHECK MARK} {shorten(name, 16)}" if same else f"\N{BALLOT X} {shorten(name, 16)}"
+    look = {"fontweight": "bold", "color": INK} if same else {"color": MUTED}
+    write(sheet, text, left + side / 2, top + side + 0.03, 7, ha="center", va="top", **look)

@@ -74,7 +74,8 @@ def place_image(
 
 def write(sheet: Axes, text: str, left: float, baseline: float, size: float, **options: Any) -> None:
     """Write a name from outside, or any words, on a sheet."""
-    sheet.text(left, baseline, text, fontsize=size, **{"color": INK, "parse_math": False} | options)
+    look: dict[str, Any] = {"color": INK, "parse_math": False} | options
+    sheet.text(left, baseline, text, fontsize=size, **look)
 
 
 def set_title(axes: Axes, text: str, note: str = "") -> None:

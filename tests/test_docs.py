@@ -52,9 +52,15 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Those in blocks of their own."""
-    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    """Those in blocks of their own, with loops unrolled."""
+    text = "".join(blocks(page, "sh")).replace("\\\n", " ")
+    lines = re.sub(r"for (\w+) in (.+?); do (.+?); done", unrolled, text).splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def unrolled(loop: re.Match[str]) -> str:
+    name, values, command = loop.groups()
+    return "\n".join(command.replace(f"${name}", value) for value in values.split())
 
 
 def spans(page: Path) -> list[str]:

@@ -1,0 +1,278 @@
+"""What `dct.c` does, on NVIDIA GPUs: from images of quantised DCT coefficients in device memory to treated crops.
+
+    blocks_to_planes    maps, DC and values -> samples of three planes, as much of them as the crop needs
+    planes_to_pixels    upsampling of chroma, crop, mirror image, colours, lighting, mean, divisor -> NHWC
+
+There are two kernels because fancy upsampling needs the samples around each: in one, a program would decode its
+neighbours' blocks too. Between them the planes of a batch, 170 KB an image, stay in the second-level cache.
+
+A thread decodes a block, with its 64 coefficients in registers: no thread waits for another, and nothing is transposed
+through shared memory. A warp takes a row of 32 blocks; a prefix sum over the sizes that their maps tell finds where the
+values of each begin. The arithmetic is that of `dct_kernels.h`, in whole numbers up to the treatment, and so are the
+results, to the bit; tests compare the two. `dct_gpu.py` brings the images here, which must be checked before: an
+unsound one would make the kernels read anywhere.
+
+An estimate, on paper, for crops of 224 and an H100: a block takes about 3,000 instructions, most of them on 32-bit
+integers (half of them to unpack it), and an image of 4:4:4 has up to 2,523 of its blocks in a crop; 50,176 pixels take
+about 80 each. That makes 11.6 million an image, of 14 x 10^12 a second: 1.2 million images/s at the very best, perhaps
+half of it. Memory could feed more: 61 KB of coefficients in and 301 KB of float16 out, at 3.3 TB/s, are 9 million.
+"""
+# ruff: noqa: N803
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS, PIXELS = 4, 512  # of a program: rows of blocks, one for each warp; pixels
+INTERPRETED_ROWS, INTERPRETED_PIXELS = 1024, 8192  # Triton's interpreter takes a program at a time
+
+
+@triton.jit
+def _wrap(x):
+    """Keep 16 bits of an int32."""
+    return x.to(tl.int16).to(tl.int32)
+
+
+@triton.jit
+def _clamp(x, low, high):
+    return tl.minimum(tl.maximum(x, low), high)
+
+
+@triton.jit
+def _num_bits(x):
+    """Count the ones of a uint32."""
+    x = x - ((x >> 1) & 0x55555555)
+    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+    return (((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24).to(tl.int32)
+
+
+@triton.jit
+def _word(start, mask):
+    """Load a uint32 from an address of any alignment."""
+    word = tl.load(start, mask, 0).to(tl.uint32)
+    for i in tl.static_range(1, 4):
+        word |= tl.load(start + i, mask, 0).to(tl.uint32) << 8 * i
+    return word
+
+
+@triton.jit
+def _span(first, SIZE: tl.constexpr, length, shared):
+    """Which blocks, from begin to end, pixels `first` to `first + SIZE` of `length` need; see `span` in dct.c."""
+    last = first + SIZE - 1
+    low = tl.where(shared == 1, first, tl.maximum(first // 2 - 1, 0))
+    high = tl.where(shared == 1, last, tl.minimum(last // 2 + 1, length // 2 - 1))
+    return low // 8, high // 8 + 1
+
+
+@triton.jit
+def _inverse(x, SHIFT: tl.constexpr):
+    """Transform eight numbers, int32 tensors of 16 bits; sums wrap as in `pass_plain`."""
+    z3, z4 = _wrap(x[7] + x[3]), _wrap(x[5] + x[1])
+    e0, e1 = (_wrap(x[0] + x[4]) << 13) + (1 << SHIFT - 1), (_wrap(x[0] - x[4]) << 13) + (1 << SHIFT - 1)
+    e2, e3 = 4433 * x[2] - 10704 * x[6], 10703 * x[2] + 4433 * x[6]
+    w3, w4 = 9633 * z4 - 6436 * z3, 9633 * z3 + 6437 * z4
+    b0, b3 = w3 - 4927 * x[7] - 7373 * x[1], w4 - 7373 * x[7] + 4926 * x[1]
+    b1, b2 = w4 - 4176 * x[5] - 20995 * x[3], w3 - 20995 * x[5] + 4177 * x[3]
+    a0, a1, a2, a3 = e0 + e3, e1 + e2, e1 - e2, e0 - e3
+    return (
+        _clamp((a0 + b3) >> SHIFT, -32768, 32767),
+        _clamp((a1 + b2) >> SHIFT, -32768, 32767),
+        _clamp((a2 + b1) >> SHIFT, -32768, 32767),
+        _clamp((a3 + b0) >> SHIFT, -32768, 32767),
+        _clamp((a3 - b0) >> SHIFT, -32768, 32767),
+        _clamp((a2 - b1) >> SHIFT, -32768, 32767),
+        _clamp((a1 - b2) >> SHIFT, -32768, 32767),
+        _clamp((a0 - b3) >> SHIFT, -32768, 32767),
+    )
+
+
+@triton.jit
+def _coefficients(low, high, dc, values, num, used, table, live):
+    """Unpack and dequantise blocks: a tuple of 64 int32 tensors.
+
+    `low` and `high` are the halves of the maps; `values` points at the first byte, the high bytes are `num` further on.
+    """
+    wide = (low & 1) != 0
+    coefficients = (_wrap(dc * tl.load(table, live, 0).to(tl.int32)),)
+    for i in tl.static_range(1, 64):
+        bit = ((low if i < 32 else high) >> i % 32) & 1
+        stored = used & (bit != 0)
+        value = tl.load(values, stored, 0).to(tl.int32)
+        upper = tl.load(values + num, stored & wide, 0).to(tl.int32)
+        value = tl.where(wide, (value & 255) | (upper << 8), value)
+        coefficients = coefficients + (_wrap(value * tl.load(table + i, live, 0).to(tl.int32)),)
+        values += bit.to(tl.int32)
+    return coefficients
+
+
+@triton.jit
+def blocks_to_planes(
+    images_ptr,
+    corners_ptr,
+    planes_ptr,
+    num_images,
+    SIZE: tl.constexpr,
+    SPAN: tl.constexpr,
+    ROWS: tl.constexpr,
+    ACROSS: tl.constexpr,
+):
+    """Decode ROWS rows of up to ACROSS blocks each; a plane has SPAN rows of SPAN blocks, four samples to an int32."""
+    job = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    image, component, down = job // (3 * SPAN), job // SPAN % 3, job % SPAN
+    live = image < num_images
+    start = tl.load(images_ptr + image, live, 0)
+    data, words = start.to(tl.pointer_type(tl.uint8)), start.to(tl.pointer_type(tl.uint32))
+    factor = ((tl.load(words + 1, live, 0) >> 8) & 255).to(tl.int32)
+    shape = tl.load(words + 2, live, 0).to(tl.int32)
+    height, width = shape & 65535, (shape >> 16) & 65535
+    shared = tl.where(live & (component > 0), factor, 1)
+    top, bottom = _span(tl.load(corners_ptr + 2 * image, live, 0), SIZE, height, shared)
+    left, right = _span(tl.load(corners_ptr + 2 * image + 1, live, 0), SIZE, width, shared)
+    live &= top + down < bottom
+
+    column, across = tl.arange(0, ACROSS)[None, :], width // 8 // shared
+    rows_before = tl.where(component > 0, height // 8, 0) + tl.where(component > 1, height // 8 // shared, 0)
+    row = data + tl.load(words + 54 + rows_before + top + down, live, 0)
+    there = live & (column < right)
+    low, high = _word(row + 8 * column, there), _word(row + 8 * column + 4, there)
+    num = _num_bits(low & 0xFFFFFFFE) + _num_bits(high)
+    size = num << (low & 1).to(tl.int32)
+    used = there & (column >= left)
+    dc_at = row + 8 * across + 2 * column
+    dc = tl.load(dc_at, used, 0).to(tl.int32) | tl.load(dc_at + 1, used, 0).to(tl.int32) << 8
+    values = (row + 10 * across + tl.cumsum(size, axis=1) - size).to(tl.pointer_type(tl.int8))
+    x = _coefficients(low, high, dc, values, num, used, data + 24 + 64 * component, live)
+
+    rows = ()  # 64 numbers, those of a column eight apart; after this pass, column after column
+    for i in tl.static_range(8):
+        rows = rows + _inverse((x[i], x[i + 8], x[i + 16], x[i + 24], x[i + 32], x[i + 40], x[i + 48], x[i + 56]), 11)
+    plane = planes_ptr + (image.to(tl.int64) * 3 + component) * (SPAN * SPAN * 16) + (column - left) * 2
+    for i in tl.static_range(8):
+        y = _inverse(
+            (rows[i], rows[i + 8], rows[i + 16], rows[i + 24], rows[i + 32], rows[i + 40], rows[i + 48], rows[i + 56]),
+            18,
+        )
+        for half in tl.static_range(2):
+            four = _clamp(y[4 * half] + 128, 0, 255)
+            for j in tl.static_range(1, 4):
+                four |= _clamp(y[4 * half + j] + 128, 0, 255) << 8 * j
+            tl.store(plane + (8 * down + i) * (2 * SPAN) + half, four, used)
+
+
+@triton.jit
+def _upsampled(plane, near_row, far_row, near_column, far_column, odd, mask):
+    """libjpeg's "fancy" triangle: the nearer row and column count three times."""
+    near = 3 * tl.load(plane + near_row + near_column, mask, 0).to(tl.int32)
+    near += tl.load(plane + far_row + near_column, mask, 0).to(tl.int32)
+    far = 3 * tl.load(plane + near_row + far_column, mask, 0).to(tl.int32)
+    far += tl.load(plane + far_row + far_column, mask, 0).to(tl.int32)
+    return (3 * near + far + 8 - odd) >> 4
+
+
+@triton.jit
+def planes_to_pixels(
+    images_ptr,
+    corners_ptr,
+    mirror_ptr,
+    shift_ptr,
+    planes_ptr,
+    mean_ptr,
+    factor_ptr,
+    out_ptr,
+    SIZE: tl.constexpr,
+    SPAN: tl.constexpr,
+    PIXELS: tl.constexpr,
+    TREATED: tl.constexpr,
+):
+    """Finish PIXELS pixels of an image: (level + shift - mean) * factor, or the level alone."""
+    image = tl.program_id(1)
+    words = tl.load(images_ptr + image).to(tl.pointer_type(tl.uint32))
+    shared = ((tl.load(words + 1) >> 8) & 255).to(tl.int32)
+    shape = tl.load(words + 2).to(tl.int32)
+    height, width = shape & 65535, (shape >> 16) & 65535
+    top, left = tl.load(corners_ptr + 2 * image), tl.load(corners_ptr + 2 * image + 1)
+    top_block, _ = _span(top, SIZE, height, 1)
+    left_block, _ = _span(left, SIZE, width, 1)
+    top_chroma, _ = _span(top, SIZE, height, shared)
+    left_chroma, _ = _span(left, SIZE, width, shared)
+
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    inside = pixel < SIZE * SIZE
+    x = pixel % SIZE
+    y, x = top + pixel // SIZE, left + tl.where(tl.load(mirror_ptr + image) != 0, SIZE - 1 - x, x)
+    stride: tl.constexpr = 8 * SPAN
+    luma = planes_ptr + image.to(tl.int64) * (3 * stride * stride)
+    blue = luma + stride * stride - 8 * (top_chroma * stride + left_chroma)
+    red = blue + stride * stride
+    grey = tl.load(luma + (y - 8 * top_block) * stride + x - 8 * left_block, inside, 0).to(tl.int32)
+    near_row, near_column = y // shared * stride, x // shared
+    if shared == 1:
+        b = tl.load(blue + near_row + near_column, inside, 0).to(tl.int32)
+        r = tl.load(red + near_row + near_column, inside, 0).to(tl.int32)
+    else:
+        far_row = _clamp(y // 2 + 2 * (y % 2) - 1, 0, height // 2 - 1) * stride
+        far_column = _clamp(x // 2 + 2 * (x % 2) - 1, 0, width // 2 - 1)
+        b = _upsampled(blue, near_row, far_row, near_column, far_column, x % 2, inside)
+        r = _upsampled(red, near_row, far_row, near_column, far_column, x % 2, inside)
+    b, r = b - 128, r - 128
+    levels = (
+        grey + ((91881 * r + 32768) >> 16),
+        grey + ((-22554 * b - 46802 * r + 32768) >> 16),
+        grey + ((116130 * b + 32768) >> 16),
+    )
+    out = out_ptr + image.to(tl.int64) * (SIZE * SIZE * 3) + 3 * pixel
+    for c in tl.static_range(3):
+        level = _clamp(levels[c], 0, 255)
+        if TREATED:
+            shifted = level.to(tl.float32) + tl.load(shift_ptr + 3 * image + c)
+            treated = (shifted - tl.load(mean_ptr + 3 * pixel + c, inside, 0)) * tl.load(factor_ptr + c)
+            tl.store(out + c, treated.to(out_ptr.dtype.element_ty), inside)
+        else:
+            tl.store(out + c, level.to(tl.uint8), inside)
+
+
+def decode_crops(
+    images: Tensor,
+    corners: Tensor,
+    mirror: Tensor,
+    shift: Tensor,
+    mean: Tensor | None,
+    factor: Tensor,
+    out: Tensor,
+    *,
+    widest: int = 256,
+) -> None:
+    """Fill `out` (b, size, size, 3) with crops of images of coefficients, treated if there is a mean.
+
+    All are contiguous and on one device: `images` int64 (b,), the address of each in its memory, a multiple of 4;
+    `corners` int32 (b, 2), top and left; `mirror` int32 (b,); `shift` float32 (b, 3); `mean` float32 (size, size, 3);
+    `factor` float32 (3,), what a divisor is the inverse of. `out` is uint8 without a mean, else of any kind of float.
+    No image is wider than `widest` pixels. Nothing is checked.
+    """
+    count, size = out.shape[:2]
+    if not count:
+        return
+    span = size // 8 + 2  # blocks that a crop can touch each way
+    planes = torch.empty((count, 3, 8 * span, 2 * span), dtype=torch.int32, device=out.device)
+    rows, pixels = (ROWS, PIXELS) if out.is_cuda else (INTERPRETED_ROWS, INTERPRETED_PIXELS)
+    across = triton.next_power_of_2(widest // 8)
+    grid = (triton.cdiv(count * 3 * span, rows),)
+    blocks_to_planes[grid](images, corners, planes, count, SIZE=size, SPAN=span, ROWS=rows, ACROSS=across, num_warps=4)
+    planes_to_pixels[triton.cdiv(size * size, pixels), count](
+        images,
+        corners,
+        mirror,
+        shift,
+        planes.view(torch.uint8),
+        mean,
+        factor,
+        out,
+        SIZE=size,
+        SPAN=span,
+        PIXELS=pixels,
+        TREATED=mean is not None,
+        num_warps=4,
+    )

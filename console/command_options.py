@@ -12,8 +12,9 @@ import click
 from ..train.config import Config
 from ..train.presets import PRESETS
 from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
-from .types import Commas, Multiple, NumberChoice, Output
+from .types import Commas, Multiple, NumberChoice, Output, Size
 
+Room = int | Literal["auto"]  # bytes of a GPU's memory for images; auto: what training leaves
 ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that have an option elsewhere
 OUTPUT, PICTURE = Output(), Output(".png", ".pdf", ".svg")
 CSV, ARRAY, HTML = Output(".csv"), Output(".npy"), Output(".html")
@@ -49,6 +50,14 @@ def _shown(value: Any) -> str:
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
+resident_option = click.option(
+    "--resident",
+    type=Size(),
+    is_flag=False,
+    flag_value="auto",
+    metavar="[SIZE]",
+    help="Hold a pack of coefficients in the GPU's memory, up to SIZE, such as 40GB; without SIZE, as much as fits.",
+)
 bench_loader_options = together(
     batch_option,
     click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Length of a window."),
@@ -64,6 +73,7 @@ bench_loader_options = together(
     click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Width of that network.  [1]"),
     click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
     click.option("--plot", type=PICTURE, help="Plot the results, as PNG, PDF or SVG."),
+    resident_option,
 )
 bench_train_options = together(
     click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True),
@@ -202,6 +212,7 @@ class TrainOptions:
     log_every: int  # steps
     execution: str | None
     tensorboard: bool
+    resident: Room | None
 
 
 train_options = gathered(
@@ -237,6 +248,7 @@ train_options = gathered(
         is_flag=True,
         help="Write the scalars of metrics.jsonl for TensorBoard too, into the run folder.",
     ),
+    resident_option,
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
 import click
 
@@ -40,6 +41,21 @@ class Multiple(click.IntRange):
         if number % self.of:
             self.fail(f"{number} is not a multiple of {self.of}.", param, ctx)
         return number
+
+
+class Size(click.ParamType):
+    """An amount of memory, in bytes; or "auto"."""
+
+    name = "size"
+    units: ClassVar = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([GM]I?B)", value.upper())
+        if found is None:
+            self.fail(f"{value!r} is not a size, such as 40GB, 500MB or auto.", param, ctx)
+        return int(float(found[1]) * self.units[found[2]])
 
 
 class Commas(click.ParamType):

@@ -1,6 +1,6 @@
 """Batches to train on.
 
-    plan -> requests -> `ImageStream` (DALI) -> `resampled`, on CPUs -> torch tensors, without a copy on the host
+    plan -> requests -> `ImageStream` (DALI) -> `resampled`, where DALI has not -> torch tensors, not copied on the host
 
 Training iterates over a `Loader`. `SyntheticLoader` has the same interface but repeats one batch, to show what a
 training step costs when data is free. `squares.py` decodes images without augmentation.
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .dataset.images import Dataset
 from .decode.graph import REGION_INPUTS, TRAIN_INPUTS, region_graph, train_graph
+from .decode.resident import Resident
 from .decode.settings import Settings
 from .decode.stream import Feed, ImageStream, Request
 from .decode.tensors import decoder_arguments, resampled
@@ -76,6 +77,7 @@ class Loader:
     settings: Settings = field(default_factory=Settings)
     bad: dict[int, str] = field(default_factory=dict)
     half: bool = False  # float16 instead of float32
+    resident: Resident | None = None  # images that need not be read; the results are the same
     images_per_crop: int = 1  # this many in a row share a crop and a flip: see `plan.draw_epoch`
     random_crop: bool = True
     random_flip: bool = True
@@ -100,11 +102,11 @@ class Loader:
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
         """Every batch from this step of this epoch to the end of the last epoch; resumed runs start in the middle."""
         for stream, divisor in self._streams(epoch, step):
-            for output, feed in resampled(stream, CROP, self.settings, self.treatment.mean, divisor):
-                yield self._batch(output.half() if self.half else output, feed)
+            for output, feed in resampled(stream, CROP, self.settings, self.treatment.mean, divisor, self.half):
+                yield self._batch(output, feed)
 
     def levels(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
-        """The same batches on the CPU, untreated: uint8 images, and the lighting of each, (B, 3)."""
+        """The same batches untreated, uint8, and the lighting of each, (B, 3). On a GPU only those of coefficients."""
         for stream, _ in self._streams(epoch, step):
             for output, feed in resampled(stream, CROP, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
@@ -126,7 +128,8 @@ class Loader:
     def stream(self, epochs: Sequence[int], step: int, lit: bool) -> ImageStream:
         """DALI's outputs, from `step` of the first epoch to the end of the last.
 
-        On a GPU they are float (B, 224, 224, 3); on the CPU they are the regions that the crops need.
+        On a GPU they are float (B, 224, 224, 3); on the CPU they are the regions that the crops need. Of coefficients
+        they are the images as they are stored.
         """
         build: Any = region_graph
         inputs: tuple[str, ...] = REGION_INPUTS
@@ -146,6 +149,7 @@ class Loader:
             on_bad="replace",
             settings=self.settings,
             bad=self.bad,
+            resident=self.resident,
         )
 
     def requests(self, epochs: Sequence[int], first_step: int, lit: bool) -> Iterator[Request]:

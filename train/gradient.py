@@ -133,6 +133,6 @@ class Recorded:
 
 def record_cuda_graph(function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the loader's threads use the GPU meanwhile
         outputs = function()
     return outputs, graph.replay

@@ -21,6 +21,7 @@ from ..pipeline.dataset.classes import in_training_classes
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.dataset.labels import class_words
 from ..pipeline.decode.bad_images import add_bad
+from ..pipeline.decode.resident import Resident
 from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import TrainingError
 from . import checkpoint as checkpoints
@@ -71,6 +72,7 @@ class RunOptions:
     keep: int = 2  # checkpoints
     eval_batch: int = 128
     tensorboard: bool = False  # write the metrics for it too
+    resident: Resident | None = None  # training images that are on this rank's device already
 
 
 class Trainer:
@@ -111,6 +113,7 @@ class Trainer:
             num_epochs=config.epochs,
             lit=lambda epoch: self._rates(epoch).lighting,
             bad=self.bad,
+            resident=options.resident,
         )
         model = self.train_step.model
         self.live_units = LiveUnits({"fc6": model.fc6, "fc7": model.fc7}, self.mesh.mp)

@@ -15,14 +15,16 @@ from ...pipeline.dataset.open import DEFAULT_DATA, open_dataset
 from ...pipeline.synthetic.generate import generated_dataset
 from ...train.bench import TrainBench, bench_train
 from ...train.config import Config
-from ...train.memory import check_memory
+from ...train.memory import RESERVE, available_bytes, check_memory
 from ...train.parallel.mesh import Mesh
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.step import TrainStep
+from ..command_options import Room
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import bar, bars
+from ..residency import check_resident, say_resident
 from ..terminal import say
 
 NUM_GENERATED = 2000  # images
@@ -43,6 +45,7 @@ def run_bench_loader(
     width: float | None,
     sweep: bool,
     plot: Path | None,
+    resident: Room | None,
     loading: LoadingOptions,
 ) -> BenchResult:
     """Measure what the options ask for, with a bar for each part; draw the results into `plot`."""
@@ -52,6 +55,9 @@ def run_bench_loader(
         raise click.UsageError("--preset and --width describe the network that --step trains: add --step.")
     settings, device = loading.settings(), loading.chosen_device()
     dataset = open_or_generate(data, rescan)
+    if resident is not None:
+        check_resident(dataset, device)
+        resident = max(available_bytes(device) - RESERVE, 0) if resident == "auto" else resident
     bench = Bench(
         dataset=dataset,
         settings=settings,
@@ -60,7 +66,10 @@ def run_bench_loader(
         seconds=seconds,
         seed=seed,
         half=device.type == "cuda",
+        resident=resident,
     )
+    if bench.held:
+        say_resident(bench.held, bench.warm_sample)
     train_step = training_step(bench, preset, width, device) if step else None
     with bars("windows") as progress:
         result = bench_loader(

@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...pca.stats import RgbStats
-from ...pipeline.dataset.images import Split
+from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.bad_images import name_bad
+from ...pipeline.decode.resident import Resident
+from ...pipeline.decode.settings import Settings
 from ...train.checkpoint import check_trained_on
+from ...train.config import Config
 from ...train.health import rate_note
-from ...train.memory import check_memory
+from ...train.memory import check_memory, room_for_images
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.resume import choose_run_dir, find_checkpoint, resolve_config
 from ...train.tensorboard import FOLDER, require_tensorboard
 from ...train.trainer import Interrupted, RunOptions, Trainer
 from ...train.treatment import stats_for_training
-from ..command_options import TrainOptions
+from ..command_options import Room, TrainOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import TrainingDisplay
+from ..residency import check_resident, hold
 from ..signals import stop_on_signals
 from ..terminal import say
 from .stats import compute_statistics
@@ -56,6 +60,8 @@ def run_train(
         check_trained_on(saved, train_set)  # early: statistics of a large set take long
     check_split(config, train_set.num_classes, ranks.dims)
     check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
+    if options.resident is not None:
+        check_resident(train_set, ranks.device)
     settings = config.pin_decoding(loading.settings(ranks.device, info.local_size))
 
     def compute() -> RgbStats | None:
@@ -72,12 +78,23 @@ def run_train(
             log_every=options.log_every,
             execution=options.execution,
             tensorboard=options.tensorboard,
+            resident=_hold(options.resident, config, train_set, ranks, settings),
         )
         with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
             trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
             if mesh.is_main:
                 _announce(trainer, resumed=saved is not None)
             return _fit(trainer)
+
+
+def _hold(wanted: Room | None, config: Config, train_set: Dataset, ranks: Ranks, settings: Settings) -> Resident | None:
+    """Put the images that `--resident` asks for on this rank's device."""
+    if wanted is None:
+        return None
+    limit = wanted
+    if limit == "auto":
+        limit = room_for_images(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
+    return hold(train_set, ranks.device, limit, settings, announce=ranks.info.rank == 0)
 
 
 def _announce(trainer: Trainer, resumed: bool) -> None:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
+from ..decode.resident import Resident
 from ..decode.settings import Settings
 from ..geometry import CROP
 from ..loader import Loader
@@ -48,6 +49,7 @@ class Bench:
     seconds: float = 2.0
     half: bool = False
     seed: int = 0
+    resident: int | None = None  # bytes of the warm sample to hold in the GPU's memory, at most
     _bad: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
 
     def sample(self, part: int) -> Dataset:
@@ -75,6 +77,13 @@ class Bench:
     def _order(self) -> NDArray[np.int64]:
         return np.random.default_rng(self.seed).permutation(len(self.dataset))
 
+    @cached_property
+    def held(self) -> Resident | None:
+        """The images of the warm sample that are held in the GPU's memory."""
+        if self.resident is None:
+            return None
+        return Resident(self.warm_sample, torch.device(self.settings.device), self.resident, self.settings)
+
     def bad(self, sample: Dataset) -> dict[int, str]:
         """Unusable images of a sample, kept so that each is reported once and not in every window."""
         return self._bad.setdefault(sample.fingerprint, {})
@@ -94,6 +103,7 @@ class Bench:
             settings=settings,
             bad=self.bad(dataset),
             half=self.half,
+            resident=self.held if dataset is self.warm_sample else None,
         )
 
     def warm(self, contents: Contents, settings: Settings | None = None) -> Window:

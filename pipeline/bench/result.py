@@ -71,6 +71,7 @@ def bench_loader(
             "seconds_a_window": bench.seconds,
             "half": bench.half,
             "seed": bench.seed,
+            "resident_images": len(bench.held) if bench.held else 0,
             **asdict(bench.settings),
         },
         machine=facts,

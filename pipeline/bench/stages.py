@@ -3,7 +3,7 @@
     read       encoded bytes and their headers, by the loader's own reader threads; nothing is decoded
     decode     whole images read and decoded, nothing else: the usual ceiling of a loader
     pipeline   the training graph, its batches left inside DALI: on a GPU all that is done to an image, on a CPU the
-               regions that crops need, decoded
+               regions that crops need, decoded; of coefficients, of which DALI sees nothing, the crops' levels
     loader     what training iterates: batches as torch tensors on the trainer's device, on a CPU now resampled
 
 Warm, every image is in the page cache; cold, none is. All windows are measured as `conditions.py` says; `result.py`
@@ -13,8 +13,8 @@ puts these beside the other measurements.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -25,7 +25,8 @@ from ..decode.bad_images import BadImage
 from ..decode.graph import IMAGE_INPUTS, image_graph
 from ..decode.read import read_image
 from ..decode.stream import ImageStream
-from ..decode.tensors import decoder_arguments
+from ..decode.tensors import decoder_arguments, resampled
+from ..geometry import SHORT_SIDE
 from ..loader import Loader
 from ..machine.hardware import memory
 from .conditions import Bench, Progress, usable_cores
@@ -66,23 +67,27 @@ def read_stage(loader: Loader) -> Batches:
 def decode_stage(loader: Loader) -> Batches:
     requests = loader.requests(range(loader.num_epochs), 0, lit=True)
     build = partial(image_graph, **decoder_arguments(loader.dataset, loader.settings))
-    with ImageStream(
+    on_gpu = loader.settings.on_gpu and loader.dataset.stored == "dct"  # by kernels that make crops: here, of all
+    stream = ImageStream(
         loader.dataset,
-        requests,
+        (replace(request, crops=np.zeros_like(request.crops)) for request in requests),
         build,
         IMAGE_INPUTS,
         batch_size=loader.batch_size,
-        crop=None,
+        crop=SHORT_SIDE if on_gpu else None,
         on_bad="replace",
         settings=loader.settings,
         bad=loader.bad,
-    ) as stream:
-        for _, feed in stream:
+        resident=loader.resident if on_gpu else None,
+    )
+    batches: Any = resampled(stream, SHORT_SIDE, loader.settings) if on_gpu else stream
+    with stream, closing(batches):
+        for _, feed in batches:
             yield feed.indices
 
 
 def pipeline_stage(loader: Loader) -> Batches:
-    if loader.dataset.stored == "dct" and not loader.settings.on_gpu:  # DALI has no part in these
+    if loader.dataset.stored == "dct":
         for batch, _ in loader.levels():
             yield batch.indices
         return

@@ -6,18 +6,19 @@
 There are two kernels because fancy upsampling needs the samples around each: in one, a program would decode its
 neighbours' blocks too. Between them the planes of a batch, 170 KB an image, stay in the second-level cache.
 
-A thread decodes a block, with its 64 coefficients in registers: no thread waits for another, and nothing is transposed
-through shared memory. A warp takes a row of 32 blocks; a prefix sum over the sizes that their maps tell finds where the
-values of each begin. The arithmetic is that of `dct_kernels.h`, in whole numbers up to the treatment, and so are the
-results, to the bit; tests compare the two. `dct_gpu.py` brings the images here, which must be checked before: an
-unsound one would make the kernels read anywhere.
+A warp takes a row of 32 blocks. A prefix sum over the sizes that their maps tell finds where the values of each begin,
+one over the bits of a map where each value is; then every thread has 64 coefficients, and exchanges them with others
+once, between the two passes. The arithmetic is that of `dct_kernels.h`, in whole numbers up to the treatment, and so
+are the results, to the bit; tests compare the two. `dct_gpu.py` brings the images here, which must be checked before:
+an unsound one would make the kernels read anywhere.
 
-An estimate, on paper, for crops of 224 and an H100: a block takes about 3,000 instructions, most of them on 32-bit
-integers (half of them to unpack it), and an image of 4:4:4 has up to 2,523 of its blocks in a crop; 50,176 pixels take
-about 80 each. That makes 11.6 million an image, of 14 x 10^12 a second: 1.2 million images/s at the very best, perhaps
-half of it. Memory could feed more: 61 KB of coefficients in and 301 KB of float16 out, at 3.3 TB/s, are 9 million.
+An estimate, on paper, of crops of 224 of 4:4:4 on an H100, from the code that Triton 3.7 makes: 5,500 instructions of
+a warp for each of 87 rows of blocks (234 registers, none spilled), and some 110 of a thread for each of 50,176 pixels,
+are 21 million of a thread an image. At 14.8 x 10^12 a second (132 x 64 at 1.75 GHz) that is 700,000 images/s; with the
+stalls of eight warps a multiprocessor perhaps a third of it. Memory could feed more: 61 KB of coefficients in and
+301 KB of float16 out, at 3.3 TB/s, are 9 million images/s.
 """
-# ruff: noqa: N803
+# ruff: noqa: N803, N806
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, PIXELS = 4, 512  # of a program: rows of blocks, one for each warp; pixels
-INTERPRETED_ROWS, INTERPRETED_PIXELS = 1024, 8192  # Triton's interpreter takes a program at a time
+ROWS, PIXELS = 1, 512  # of a program: rows of blocks, by a warp; pixels, by four
+INTERPRETED_ROWS, INTERPRETED_PIXELS = 512, 8192  # by Triton's interpreter, which takes a program at a time
 
 
 @triton.jit
@@ -68,8 +69,29 @@ def _span(first, SIZE: tl.constexpr, length, shared):
 
 
 @triton.jit
+def _unstack(x, N: tl.constexpr):
+    """Take (N, 8, 8) apart along its last axis: a tuple of eight (N, 8)."""
+    even, odd = tl.split(tl.reshape(x, (N, 8, 2, 2, 2)))
+    x04, x26 = tl.split(even)
+    x15, x37 = tl.split(odd)
+    x0, x4 = tl.split(x04)
+    x1, x5 = tl.split(x15)
+    x2, x6 = tl.split(x26)
+    x3, x7 = tl.split(x37)
+    return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@triton.jit
+def _stack(x, N: tl.constexpr):
+    """Undo `_unstack`."""
+    even = tl.join(tl.join(x[0], x[4]), tl.join(x[2], x[6]))
+    odd = tl.join(tl.join(x[1], x[5]), tl.join(x[3], x[7]))
+    return tl.reshape(tl.join(even, odd), (N, 8, 8))
+
+
+@triton.jit
 def _inverse(x, SHIFT: tl.constexpr):
-    """Transform eight numbers, int32 tensors of 16 bits; sums wrap as in `pass_plain`."""
+    """Transform eight int32 tensors of 16-bit numbers, as `pass_plain` does: sums wrap, results are narrowed."""
     z3, z4 = _wrap(x[7] + x[3]), _wrap(x[5] + x[1])
     e0, e1 = (_wrap(x[0] + x[4]) << 13) + (1 << SHIFT - 1), (_wrap(x[0] - x[4]) << 13) + (1 << SHIFT - 1)
     e2, e3 = 4433 * x[2] - 10704 * x[6], 10703 * x[2] + 4433 * x[6]
@@ -77,35 +99,44 @@ def _inverse(x, SHIFT: tl.constexpr):
     b0, b3 = w3 - 4927 * x[7] - 7373 * x[1], w4 - 7373 * x[7] + 4926 * x[1]
     b1, b2 = w4 - 4176 * x[5] - 20995 * x[3], w3 - 20995 * x[5] + 4177 * x[3]
     a0, a1, a2, a3 = e0 + e3, e1 + e2, e1 - e2, e0 - e3
+    y0, y7, y1, y6 = a0 + b3, a0 - b3, a1 + b2, a1 - b2
+    y2, y5, y3, y4 = a2 + b1, a2 - b1, a3 + b0, a3 - b0
     return (
-        _clamp((a0 + b3) >> SHIFT, -32768, 32767),
-        _clamp((a1 + b2) >> SHIFT, -32768, 32767),
-        _clamp((a2 + b1) >> SHIFT, -32768, 32767),
-        _clamp((a3 + b0) >> SHIFT, -32768, 32767),
-        _clamp((a3 - b0) >> SHIFT, -32768, 32767),
-        _clamp((a2 - b1) >> SHIFT, -32768, 32767),
-        _clamp((a1 - b2) >> SHIFT, -32768, 32767),
-        _clamp((a0 - b3) >> SHIFT, -32768, 32767),
+        _clamp(y0 >> SHIFT, -32768, 32767),
+        _clamp(y1 >> SHIFT, -32768, 32767),
+        _clamp(y2 >> SHIFT, -32768, 32767),
+        _clamp(y3 >> SHIFT, -32768, 32767),
+        _clamp(y4 >> SHIFT, -32768, 32767),
+        _clamp(y5 >> SHIFT, -32768, 32767),
+        _clamp(y6 >> SHIFT, -32768, 32767),
+        _clamp(y7 >> SHIFT, -32768, 32767),
     )
 
 
 @triton.jit
-def _coefficients(low, high, dc, values, num, used, table, live):
-    """Unpack and dequantise blocks: a tuple of 64 int32 tensors.
+def _four_levels(a, b, c, d):
+    """Pack four samples into an int32, the first one lowest."""
+    low = _clamp(a + 128, 0, 255) | _clamp(b + 128, 0, 255) << 8
+    return low | _clamp(c + 128, 0, 255) << 16 | _clamp(d + 128, 0, 255) << 24
 
-    `low` and `high` are the halves of the maps; `values` points at the first byte, the high bytes are `num` further on.
+
+@triton.jit
+def _coefficients(low, high, num, dc, values, table, used, N: tl.constexpr):
+    """Unpack and dequantise N blocks to int32 (N, 64), of 16 bits.
+
+    `low` and `high` are the halves of the maps, with `num` bits beside the lowest; the rest are pointers.
     """
-    wide = (low & 1) != 0
-    coefficients = (_wrap(dc * tl.load(table, live, 0).to(tl.int32)),)
-    for i in tl.static_range(1, 64):
-        bit = ((low if i < 32 else high) >> i % 32) & 1
-        stored = used & (bit != 0)
-        value = tl.load(values, stored, 0).to(tl.int32)
-        upper = tl.load(values + num, stored & wide, 0).to(tl.int32)
-        value = tl.where(wide, (value & 255) | (upper << 8), value)
-        coefficients = coefficients + (_wrap(value * tl.load(table + i, live, 0).to(tl.int32)),)
-        values += bit.to(tl.int32)
-    return coefficients
+    place = tl.arange(0, 64)[None, :]
+    first = tl.load(dc, used, 0).to(tl.int32) | tl.load(dc + 1, used, 0).to(tl.int32) << 8
+    used, wide = used[:, None], ((low & 1) != 0)[:, None]
+    half = tl.where(place < 32, low[:, None], high[:, None])
+    bit = tl.where(place > 0, (half >> place % 32 & 1).to(tl.int32), 0)
+    values = values[:, None] + tl.cumsum(bit, axis=1) - bit
+    stored = used & (bit != 0)
+    value = tl.load(values, stored, 0).to(tl.int32)
+    upper = tl.load(values + num[:, None], stored & wide, 0).to(tl.int32)
+    value = tl.where(wide, (value & 255) | upper << 8, value)
+    return _wrap(tl.where(place > 0, value, first[:, None]) * tl.load(table[:, None] + place, used, 0).to(tl.int32))
 
 
 @triton.jit
@@ -120,7 +151,9 @@ def blocks_to_planes(
     ACROSS: tl.constexpr,
 ):
     """Decode ROWS rows of up to ACROSS blocks each; a plane has SPAN rows of SPAN blocks, four samples to an int32."""
-    job = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    N: tl.constexpr = ROWS * ACROSS
+    lane = tl.arange(0, N)
+    job, column = tl.program_id(0) * ROWS + lane // ACROSS, lane % ACROSS
     image, component, down = job // (3 * SPAN), job // SPAN % 3, job % SPAN
     live = image < num_images
     start = tl.load(images_ptr + image, live, 0)
@@ -131,35 +164,26 @@ def blocks_to_planes(
     shared = tl.where(live & (component > 0), factor, 1)
     top, bottom = _span(tl.load(corners_ptr + 2 * image, live, 0), SIZE, height, shared)
     left, right = _span(tl.load(corners_ptr + 2 * image + 1, live, 0), SIZE, width, shared)
-    live &= top + down < bottom
+    there = live & (top + down < bottom) & (column < right)
+    used = there & (column >= left)
 
-    column, across = tl.arange(0, ACROSS)[None, :], width // 8 // shared
+    across = width // 8 // shared
     rows_before = tl.where(component > 0, height // 8, 0) + tl.where(component > 1, height // 8 // shared, 0)
-    row = data + tl.load(words + 54 + rows_before + top + down, live, 0)
-    there = live & (column < right)
+    row = data + tl.load(words + 54 + rows_before + top + down, there, 0)
     low, high = _word(row + 8 * column, there), _word(row + 8 * column + 4, there)
     num = _num_bits(low & 0xFFFFFFFE) + _num_bits(high)
     size = num << (low & 1).to(tl.int32)
-    used = there & (column >= left)
-    dc_at = row + 8 * across + 2 * column
-    dc = tl.load(dc_at, used, 0).to(tl.int32) | tl.load(dc_at + 1, used, 0).to(tl.int32) << 8
-    values = (row + 10 * across + tl.cumsum(size, axis=1) - size).to(tl.pointer_type(tl.int8))
-    x = _coefficients(low, high, dc, values, num, used, data + 24 + 64 * component, live)
+    before = tl.reshape(tl.cumsum(tl.reshape(size, (ROWS, ACROSS)), axis=1), (N,)) - size
+    dc = row + 8 * across + 2 * column
+    values = (row + 10 * across + before).to(tl.pointer_type(tl.int8))
+    x = _coefficients(low, high, num, dc, values, data + 24 + 64 * component, used, N)
 
-    rows = ()  # 64 numbers, those of a column eight apart; after this pass, column after column
-    for i in tl.static_range(8):
-        rows = rows + _inverse((x[i], x[i + 8], x[i + 16], x[i + 24], x[i + 32], x[i + 40], x[i + 48], x[i + 56]), 11)
+    columns = _inverse(_unstack(tl.permute(tl.reshape(x, (N, 8, 8)), (0, 2, 1)), N), 11)
+    x = _inverse(_unstack(tl.permute(_stack(columns, N), (0, 2, 1)), N), 18)
     plane = planes_ptr + (image.to(tl.int64) * 3 + component) * (SPAN * SPAN * 16) + (column - left) * 2
-    for i in tl.static_range(8):
-        y = _inverse(
-            (rows[i], rows[i + 8], rows[i + 16], rows[i + 24], rows[i + 32], rows[i + 40], rows[i + 48], rows[i + 56]),
-            18,
-        )
-        for half in tl.static_range(2):
-            four = _clamp(y[4 * half] + 128, 0, 255)
-            for j in tl.static_range(1, 4):
-                four |= _clamp(y[4 * half + j] + 128, 0, 255) << 8 * j
-            tl.store(plane + (8 * down + i) * (2 * SPAN) + half, four, used)
+    plane = (plane + down * (SPAN * 16))[:, None] + tl.arange(0, 8)[None, :] * (SPAN * 2)
+    tl.store(plane, _four_levels(x[0], x[1], x[2], x[3]), used[:, None])
+    tl.store(plane + 1, _four_levels(x[4], x[5], x[6], x[7]), used[:, None])
 
 
 @triton.jit
@@ -259,8 +283,9 @@ def decode_crops(
     planes = torch.empty((count, 3, 8 * span, 2 * span), dtype=torch.int32, device=out.device)
     rows, pixels = (ROWS, PIXELS) if out.is_cuda else (INTERPRETED_ROWS, INTERPRETED_PIXELS)
     across = triton.next_power_of_2(widest // 8)
-    grid = (triton.cdiv(count * 3 * span, rows),)
-    blocks_to_planes[grid](images, corners, planes, count, SIZE=size, SPAN=span, ROWS=rows, ACROSS=across, num_warps=4)
+    blocks_to_planes[(triton.cdiv(count * 3 * span, rows),)](
+        images, corners, planes, count, SIZE=size, SPAN=span, ROWS=rows, ACROSS=across, num_warps=1
+    )
     planes_to_pixels[triton.cdiv(size * size, pixels), count](
         images,
         corners,

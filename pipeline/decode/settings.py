@@ -36,3 +36,8 @@ class Settings:
     @property
     def on_gpu(self) -> bool:
         return self.device_id is not None
+
+    @property
+    def device(self) -> str:
+        """The decoding device's name in torch."""
+        return "cpu" if self.device_id is None else f"cuda:{self.device_id}"

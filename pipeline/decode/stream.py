@@ -23,17 +23,18 @@ from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
 from ..errors import TooManyBadFiles
-from ..geometry import region_of_square, source_region
+from ..geometry import SHORT_SIDE, region_of_square, source_region
 from .bad_images import BadImage, add_bad, describe_bad
 from .dct import decode_dct
 from .graph import Source, new_pipeline
 from .probe import DecodeProbe, describe_damage
 from .read import read_image
+from .resident import Resident
 from .settings import Settings
 
 log = logging.getLogger("alexnet")
 
-_Loaded = tuple[int, NDArray[np.uint8], tuple[int, int]]  # image, encoded bytes, (height, width)
+_Loaded = tuple[int, Any, tuple[int, int]]  # image, encoded bytes (numpy, or torch if resident), (height, width)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
     """Iterate over (output, feed) in the order of the requests; the output of an empty batch is None.
 
     `build` fills a pipeline and `inputs` names its inputs. `crop` is the output size for `source_region`, or None if
-    the graph decodes whole images. What packs hold besides JPEGs comes out on the CPU as it was read, raw pixels or
-    coefficients to crop; a graph, and whoever wants whole images, gets pixels of coefficients too.
+    the graph decodes whole images. What packs hold besides JPEGs comes out as it was read: raw pixels on the CPU, and
+    coefficients to crop; whoever wants whole images gets pixels of coefficients too. Of coefficients, the images that
+    are `resident` are not read.
 
     `bad` maps every unusable image met so far to the reason. A stream that drops bad images does not try those again.
     One that replaces them does: the replacement must follow from the plan alone, not from what the run has met so far,
@@ -85,6 +87,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         on_bad: Literal["replace", "drop"],
         settings: Settings,
         bad: dict[int, str] | None = None,
+        resident: Resident | None = None,
     ) -> None:
         self.bad: dict[int, str] = {} if bad is None else bad
         self._dataset, self._settings, self._batch_size = dataset, settings, batch_size
@@ -100,8 +103,9 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._stop = threading.Event()
         self._recording = threading.Lock()
         self.stored = dataset.stored
-        self._decodes = settings.on_gpu or dataset.stored == "encoded"
-        self._draws = dataset.stored == "dct" and (settings.on_gpu or crop is None)
+        self._resident = resident
+        self._decodes = dataset.stored == "encoded" or (dataset.stored == "raw" and settings.on_gpu)
+        self._draws = dataset.stored == "dct" and crop is None
         self._pipeline: Any = self._new_pipeline() if self._decodes else None
         self._producer = threading.Thread(target=self._produce, args=(iter(requests),), daemon=True)
         self._producer.start()
@@ -191,6 +195,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
             index = (wanted + step) % len(self._dataset)
             if (index, top, left) in self._refused or (index in self.bad and not self._replace):
                 continue
+            if self._resident is not None and (held := self._resident.get(index)) is not None:
+                return index, held, (SHORT_SIDE, SHORT_SIDE)
             try:
                 data, shape = read_image(self._dataset, index, self._settings.max_pixels)
                 return index, decode_dct(data) if self._draws else data, shape

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
+from .crops import CropMaker
 from .dct import DctCropper
+from .dct_gpu import GpuCropper
 from .resample import Resampler
 from .settings import Settings
 from .stream import Feed, ImageStream
@@ -22,8 +24,8 @@ from .stream import Feed, ImageStream
 
 def decoder_arguments(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Return the arguments that tell a graph how to decode this data set."""
-    packed = dataset.stored != "encoded"  # coefficients reach a graph as pixels
-    return {"decode": "raw" if packed else settings.decode, "hw_decoder_load": settings.hw_decoder_load}
+    decode = "raw" if dataset.stored == "raw" else settings.decode
+    return {"decode": decode, "hw_decoder_load": settings.hw_decoder_load}
 
 
 def resampled(
@@ -32,27 +34,42 @@ def resampled(
     settings: Settings,
     mean: NDArray[np.float32] | None = None,
     divisor: NDArray[np.float32] | None = None,
+    half: bool = False,
 ) -> Iterator[tuple[torch.Tensor, Feed]]:
-    """Yield the batches of a stream, (b, size, size, 3): uint8, or with `mean` and `divisor` float32, treated.
+    """Yield the batches of a stream, (b, size, size, 3): uint8, or with a mean treated, float32 or `half`.
 
-    On the CPU the next batch is made while this one is in use; on a GPU the graph has done everything.
+    The next batch is made while this one is in use, unless a graph has done everything on a GPU.
     """
-    if settings.on_gpu:
+    if settings.on_gpu and stream.stored != "dct":
         yield from _held_while_in_use(stream, size)
         return
-    begun: deque[tuple[Callable[[], NDArray[Any]], Feed]] = deque()
-    cropper = DctCropper if stream.stored == "dct" else Resampler
-    with stream, cropper(size, settings.threads, mean, divisor) as crops:
+    begun: deque[tuple[Callable[[], Any], Feed]] = deque()
+    with stream, _cropper(stream, size, settings, mean, divisor, half) as crops:
         for images, feed in stream:
             begun.append((crops.start([] if images is None else images, feed.inputs), feed))
             if len(begun) > 1:
-                yield _finished(*begun.popleft())
+                yield _finished(*begun.popleft(), half)
         while begun:
-            yield _finished(*begun.popleft())
+            yield _finished(*begun.popleft(), half)
 
 
-def _finished(wait: Callable[[], NDArray[Any]], feed: Feed) -> tuple[torch.Tensor, Feed]:
-    return torch.from_numpy(wait()), feed
+def _cropper(
+    stream: ImageStream,
+    size: int,
+    settings: Settings,
+    mean: NDArray[np.float32] | None,
+    divisor: NDArray[np.float32] | None,
+    half: bool,
+) -> GpuCropper | CropMaker:
+    if settings.on_gpu:
+        return GpuCropper(size, torch.device(settings.device), mean, divisor, half)
+    kind = DctCropper if stream.stored == "dct" else Resampler
+    return kind(size, settings.threads, mean, divisor)
+
+
+def _finished(wait: Callable[[], Any], feed: Feed, half: bool) -> tuple[torch.Tensor, Feed]:
+    images = torch.as_tensor(wait())
+    return images.half() if half else images, feed
 
 
 def _held_while_in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.Tensor, Feed]]:

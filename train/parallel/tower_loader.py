@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.decode.resample import Resampler
+from ...pipeline.decode.resident import Resident
 from ...pipeline.decode.settings import Settings
 from ...pipeline.geometry import CROP, SHORT_SIDE
 from ...pipeline.loader import Batch, Loader
@@ -43,11 +44,12 @@ def build_loader(
     num_epochs: int,
     lit: Callable[[int], bool],
     bad: dict[int, str],
+    resident: Resident | None = None,
 ) -> TowerLoader:
     """Return this rank's training batches: float16 on GPUs, else float32.
 
     `lit(epoch)` says whether an epoch's images get colour noise. `bad` collects the images that this rank cannot
-    decode. DatasetError if there are fewer images than a batch needs.
+    decode; `resident` has those on its device. DatasetError if there are fewer images than a batch needs.
     """
     source = Loader(
         train_set,
@@ -59,6 +61,7 @@ def build_loader(
         settings=settings,
         bad=bad,
         half=mesh.device.type == "cuda",
+        resident=resident,
         images_per_crop=config.augment_run,
         random_crop=config.random_crop,
         random_flip=config.random_flip,

@@ -23,6 +23,7 @@ python -m pytest -m gpu -p no:warnings -o addopts= | tee "$out/tests.txt"
 say "The loader: original JPEGs, packs of JPEGs, coefficients and pixels; on the GPU's engines and on the CPU"
 alexnet pack "$data" "$work/pack" --split train --device cpu --max-bad 1
 alexnet pack "$work/pack" "$work/dct" --split train --dct --device cpu --max-bad 1
+alexnet pack "$data" "$work/dct" --split val --dct --device cpu --max-bad 1
 alexnet pack "$data" "$work/raw" --split train --raw --device cpu --max-bad 1
 for images in original pack dct raw; do
   case $images in original) from=$data ;; *) from=$work/$images ;; esac
@@ -30,6 +31,8 @@ for images in original pack dct raw; do
     alexnet bench-loader "$from" --device $device --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-$images-$device.json"
   done
 done
+alexnet bench-loader "$work/dct" --device gpu --resident --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-dct-gpu-resident.json"
+python benchmarks/dct_kernels.py "$work/dct" --out "$out/dct-kernels.json"
 alexnet bench-loader "$data" --device gpu --decode fast --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-original-gpu-fast.json"
 alexnet bench-loader "$data" --device gpu --rounds 5 --seconds 1 --batch-size 256 --sweep --compare torch --plot "$out/sweep.png" --json > "$out/sweep.json"
 
@@ -39,6 +42,10 @@ alexnet bench-train "$work/raw" --devices cuda:0,cuda:0 --mesh 1x2 --rounds 3 --
 python benchmarks/step.py --out "$out/step.json"
 alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$work/run"
 alexnet evaluate "$work/run" "$data" --device gpu --json > "$out/evaluate.json"
+for resident in "" --resident; do  # the losses of both must be the same
+  alexnet train "$work/dct" --device gpu --preset original --epochs 1 --batch-size 128 $resident --run "$work/dct-run$resident"
+  grep '"train"' "$work/dct-run$resident/metrics.jsonl" > "$out/train-dct$resident.jsonl"
+done
 cp "$work/run/metrics.jsonl" "$out/train-metrics.jsonl"
 
 say "Results"
@@ -58,6 +65,11 @@ def read(path):
 for path in sorted(out.glob("loader-*.json")):
     rates = (f"{stage['name']} {stage['images_per_second']:,.0f}" for stage in read(path).get("stages", []))
     print(f"{path.stem:28}", *rates, sep="  ")
+print("kernels that decode coefficients:", read(out / "dct-kernels.json"))
+losses = [
+    [json.loads(line)["loss"] for line in path.read_text().splitlines()] for path in sorted(out.glob("train-dct*.jsonl"))
+]
+print("with resident images the losses are", "the same" if len(losses) == 2 and losses[0] == losses[1] else f"not: {losses}")
 print("sweep recommends:", read(out / "sweep.json").get("sweep"))
 for path in sorted(out.glob("train-*x*.json")):
     print(path.stem, json.dumps({k: v for k, v in read(path).items() if "per_second" in k or "share" in k}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 pytest.importorskip("nvidia.dali")
 
 from alexnet.console.types import Size
+from alexnet.pipeline.bench.stages import STAGES
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode import resident as resident_module
@@ -162,6 +164,9 @@ def test_a_gpu_gets_the_images_as_they_are_stored(
     on_gpu = Settings(threads=2, max_bad=0.5, device_id=0)
     held = Resident(dataset, CPU, int(dataset.lengths.sum() // 2), LENIENT)
     assert_same(list(loader(dataset, held, settings=on_gpu)), streamed[0])
+    for stage in STAGES.values():
+        with closing(stage(loader(dataset, held, settings=on_gpu))) as batches:
+            assert np.array_equal(next(batches), streamed[0][0].indices)
     for decode in (squares, full_images):
         pairs = (decode(dataset, np.arange(12), batch_size=5, settings=how) for how in (on_gpu, LENIENT))
         for ours, theirs in zip(*pairs, strict=True):

@@ -18,13 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import UserError
+
 Image = NDArray[np.uint8] | Tensor  # checked by `check_dct`; uint8 (n,), n a multiple of 4
 Inputs = dict[str, NDArray[Any]]
-_KINDS: dict[str, Any] = {
-    "low": np.int32,
-    "mirror": np.int32,
-    "shift": np.float32,
-}  # as `dct_triton.decode_crops` takes them
+_KINDS: dict[str, Any] = {"low": np.int32, "mirror": np.int32, "shift": np.float32}  # what `decode_crops` takes
 
 
 class GpuCropper:
@@ -32,7 +30,7 @@ class GpuCropper:
 
     With `mean`, (size, size, 3) or (3,): float32, or float16 if `half`, (level + shift - mean) / divisor, all in grey
     levels; without it uint8 levels. The results are those of `DctCropper`, to the bit. A CPU will do as the device if
-    Triton interprets.
+    Triton interprets. UserError if there is no Triton.
     """
 
     def __init__(
@@ -43,8 +41,11 @@ class GpuCropper:
         divisor: NDArray[np.float32] | None = None,
         half: bool = False,
     ) -> None:
-        from .dct_triton import decode_crops  # torch's wheels for CPUs have no Triton
-
+        try:
+            from .dct_triton import decode_crops  # torch's wheels for CPUs have no Triton
+        except ModuleNotFoundError as missing:
+            needed = "A GPU decodes coefficients by Triton, which is not installed"
+            raise UserError(f"{needed}: torch's wheels for GPUs bring it. Or use --device cpu.") from missing
         self._decode, self._size, self._device = decode_crops, size, device
         factor = 1 / np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
         self._factor, self._mean = torch.from_numpy(factor).to(device), None

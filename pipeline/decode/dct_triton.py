@@ -30,6 +30,11 @@ from torch import Tensor
 ROWS, PIXELS = 1, 512  # of a program: rows of blocks, by a warp; pixels, by four
 INTERPRETED_ROWS, INTERPRETED_PIXELS = 512, 8192  # by Triton's interpreter, which takes a program at a time
 
+# Neither the number of images nor where it puts the arrays after the first one: a last batch must not compile anew.
+_jit_for_any_batch = triton.jit(
+    do_not_specialize=["num_images"], do_not_specialize_on_alignment=["corners_ptr", "mirror_ptr", "shift_ptr"]
+)
+
 
 @triton.jit
 def _wrap(x):
@@ -139,7 +144,7 @@ def _coefficients(low, high, num, dc, values, table, used, N: tl.constexpr):
     return _wrap(tl.where(place > 0, value, first[:, None]) * tl.load(table[:, None] + place, used, 0).to(tl.int32))
 
 
-@triton.jit
+@_jit_for_any_batch
 def blocks_to_planes(
     images_ptr,
     corners_ptr,
@@ -196,7 +201,7 @@ def _upsampled(plane, near_row, far_row, near_column, far_column, odd, mask):
     return (3 * near + far + 8 - odd) >> 4
 
 
-@triton.jit
+@_jit_for_any_batch
 def planes_to_pixels(
     images_ptr,
     corners_ptr,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..pca.stats import RgbStats
     from ..pipeline.machine.doctor import Finding
     from ..pipeline.pack import Packed
+    from ..train.cifar.figure1 import Figure1
+    from ..train.cifar.normalisation import Normalisation
     from ..train.codes import CodesReport
     from ..train.evaluate import ErrorRates, Evaluation
     from ..train.feature_folder import Description
@@ -150,6 +152,14 @@ def print_neighbours(found: Mapping[str, Any]) -> None:
     """Print how many of the neighbours are of their query's class."""
     for kind, hits in found["of_the_same_class"].items():
         show(f"nearest by {kind + ':':<7} {hits} of {found['neighbours']} are of the query's class")
+
+
+def print_experiment(result: Figure1 | Normalisation, out: Path) -> None:
+    """Print the tables of an experiment, and what came out."""
+    for table in result.tables():
+        print_table(*table)
+    show(result.summary())
+    say(f"Written to {out}")
 
 
 def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) -> None:

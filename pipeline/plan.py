@@ -29,7 +29,7 @@ class Draws:
     """What was drawn for b consecutive positions of an epoch."""
 
     order: NDArray[np.int64]  # (b,): images
-    crops: NDArray[np.uint8]  # (b, 2): the crop's top and left within the 256-square, 0..32
+    crops: NDArray[np.uint8]  # (b, 2): the crop's top and left, 0..32 within a 256-square
     flips: NDArray[np.bool_]  # (b,): mirrored left to right
     lighting: NDArray[np.float32]  # (b, 3): standard normal draws, one per principal colour axis
 
@@ -43,6 +43,7 @@ class Plan:
     images_per_crop: int  # positions in a row that share a crop and a flip
     random_crop: bool
     random_flip: bool
+    num_offsets: int = NUM_OFFSETS  # places of a crop, each way
 
     def __len__(self) -> int:
         return len(self.order)
@@ -54,11 +55,11 @@ class Plan:
         words = self._words(first, max(stop, start))
         wanted = np.arange(start, stop)
         shared = words[wanted - wanted % self.images_per_crop - first]
-        crops = (shared[:, :2] * np.uint64(NUM_OFFSETS) >> np.uint64(32)).astype(np.uint8)
+        crops = (shared[:, :2] * np.uint64(self.num_offsets) >> np.uint64(32)).astype(np.uint8)
         uniform = (words[start - first :, 3:6] + 0.5) / 2**32
         return Draws(
             order=self.order[positions].astype(np.int64),
-            crops=crops if self.random_crop else np.full_like(crops, CENTRE),
+            crops=crops if self.random_crop else np.full_like(crops, (self.num_offsets - 1) // 2),
             flips=(shared[:, 2] & np.uint64(1)).astype(bool) & self.random_flip,
             lighting=ndtri(uniform).astype(np.float32),
         )
@@ -78,19 +79,21 @@ def draw_epoch(
     images_per_crop: int = 1,
     random_crop: bool = True,
     random_flip: bool = True,
+    num_offsets: int = NUM_OFFSETS,
 ) -> Plan:
     """Draw the plan of one epoch.
 
     `images_per_crop` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
     convdata.py), 1 is usual. Without `random_crop` every crop is the centre, (16, 16). Turning one kind of draw off
-    leaves the others as they were.
+    leaves the others as they were. `num_offsets` differs for CIFAR-10, whose crops have 9 places each way.
     """
     if num_images < 1 or images_per_crop < 1:
         raise ValueError(f"A plan needs at least 1 image and 1 image per crop, not {num_images} and {images_per_crop}.")
     shuffling, augmenting = np.random.SeedSequence([seed, epoch]).spawn(2)
     shuffled = np.arange(num_images, dtype=np.int32)
     np.random.Generator(np.random.Philox(shuffling)).shuffle(shuffled)
-    return Plan(shuffled, augmenting.generate_state(2, np.uint64), images_per_crop, random_crop, random_flip)
+    key = augmenting.generate_state(2, np.uint64)
+    return Plan(shuffled, key, images_per_crop, random_crop, random_flip, num_offsets)
 
 
 def draw_ahead(draw: Callable[[int], Plan], epochs: Iterable[int]) -> Iterator[Plan]:

@@ -10,4 +10,5 @@ later), `evaluate.py` (exact errors), `outcomes.py` (errors by class), `features
 activations for every image), `kept_features.py` (those that figures start from), `row_blocks.py` and `nearest.py` (the
 nearest rows, exactly), `hamming.py`, `autoencoder.py` and `codes.py` (binary codes), `figures/` (what the paper
 showed), `report/` (a run on one page), `bench.py` (how fast it is on a mesh). Several devices: `parallel/`.
+Other networks, on CIFAR-10: `cifar/`.
 """

@@ -158,7 +158,7 @@ def print_experiment(result: Figure1 | Normalisation, out: Path) -> None:
     """Print the tables of an experiment, and what came out."""
     for table in result.tables():
         print_table(*table)
-    show(result.summary())
+    show(f"{result.summary()} {result.remark()}".strip())
     say(f"Written to {out}")
 
 

@@ -2,7 +2,7 @@
 
 Reading order:
 
-1. `errors.py`, `files.py`, `cache.py`, `compiled.py`: used everywhere; look them up when you meet them.
+1. `errors.py`, `files.py`, `cache.py`, `compiled.py`, `children.py`: used everywhere; look them up when you meet them.
 2. `dataset/`: which images there are, and where their bytes are.
 3. `plan.py`: the order of an epoch, and each image's random crop, flip and lighting.
 4. `geometry.py`: which rectangle of the source a crop is.

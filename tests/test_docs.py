@@ -16,6 +16,7 @@ import click
 import pytest
 import warm
 from click.testing import CliRunner
+from drawn_cifar import write_binary
 
 from alexnet.cli import main
 
@@ -84,6 +85,11 @@ def tree(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_binary(tmp_path_factory.mktemp("cifar"), num_train=20, num_test=10)
+
+
+@pytest.fixture(scope="module")
 def folder(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     (folder / "cat.jpg").write_bytes(next((tiny_tree / "val").rglob("*.JPEG")).read_bytes())
@@ -96,7 +102,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
-def test_every_command_runs(page: Path, tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_runs(page: Path, tree: Path, cifar: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ALEXNET_CACHE", str(folder / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -107,10 +113,12 @@ def test_every_command_runs(page: Path, tree: Path, folder: Path, monkeypatch: p
             continue
         if "--nnodes" in words:
             words = one_machine(words)
-        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tree)}
+        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tree), "/data/cifar10": str(cifar)}
         words = [reduce(lambda text, place: text.replace(place, places[place]), places, word) for word in words]
         if "train" in words and not {"--describe", "--resume"} & {*words}:
             words += SMALLER
+        if words[1] == "figure1":
+            words += ["--scale", "0.001"] if "normalisation" in words else ["--epochs", "1"]
         if words[1].startswith("bench-"):
             words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
         if words[1] == "bench-train":

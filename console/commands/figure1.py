@@ -75,7 +75,7 @@ def _check_usage(
 
 
 def _write(out: Path, name: str, experiment: str, result: Figure1 | Normalisation) -> None:
-    page = markdown(HEADINGS[experiment], result.summary(), result.tables())
+    page = markdown(HEADINGS[experiment], f"{result.summary()} {result.remark()}".strip(), result.tables())
     write_atomically(out / f"{name}.json", (json.dumps(result.record(), indent=2) + "\n").encode())
     write_atomically(out / f"{name}.md", page.encode())
 

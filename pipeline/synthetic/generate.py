@@ -11,8 +11,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..cache import cache_folder, needed_cache
+from ..children import end_with_parent, no_ctrl_c
 from ..dataset.images import Dataset
 from ..dataset.open import open_dataset
 from ..files import sync_folder
@@ -161,34 +160,13 @@ def _draw_all(root: Path, jobs: list[_Job], processes: int) -> Iterator[None]:
         yield from map(draw, jobs)
         return
     context = multiprocessing.get_context("spawn")  # the caller may have threads of torch and DALI
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
         try:
-            with _no_ctrl_c():  # Ctrl-C would break the pool; the parent gets it too and ends the pool properly
+            with no_ctrl_c():  # Ctrl-C would break the pool; the parent gets it too and ends the pool properly
                 drawn = pool.map(draw, jobs, chunksize=16)
             yield from drawn
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _no_ctrl_c() -> Iterator[None]:
-    """Hold Ctrl-C back until afterwards; processes started here never see it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """End this worker if its parent is killed; otherwise it would wait for work for ever."""
-
-    def follow() -> None:
-        if parent := multiprocessing.parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _draw(root: Path, job: _Job) -> None:

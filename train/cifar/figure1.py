@@ -45,7 +45,7 @@ class NeuronResult:
         return statistics.fmean(arrived) if arrived and len(arrived) == len(self.runs) else None
 
     def on_the_edge(self) -> bool:
-        """Whether a rate beyond those that were tried might be faster still."""
+        """Return whether a rate beyond those that were tried might be faster still."""
         return self.rate in (min(self.swept), max(self.swept)) and len(self.swept) > 1
 
     def record(self) -> dict[str, Any]:
@@ -96,6 +96,13 @@ class Figure1:
             )
         spread = f" ({min(ratios):.2f} to {max(ratios):.2f} by seed)" if len(ratios) > 1 else ""
         return f"tanh takes {ratio:.2f} times as many epochs as ReLU{spread}; in the paper {PAPER_RATIO:.0f} times."
+
+    def remark(self) -> str:
+        """What may be wrong with the rates; empty if nothing is."""
+        edges = [f"{name}'s {result.rate:g}" for name, result in self.neurons.items() if result.on_the_edge()]
+        if not edges:
+            return ""
+        return f"Fastest at an end of the rates tried: {' and '.join(edges)}. Try further ones with --rates."
 
     def record(self) -> dict[str, Any]:
         """The result as JSON can hold it."""

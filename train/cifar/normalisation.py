@@ -78,6 +78,12 @@ class Normalisation:
             sentences.append(f"{what}: {100 * gain:+.2f}{f' +- {100 * error:.2f}' if error else ''} points")
         return f"{'; '.join(sentences)} lower test error with normalisation; in the paper 2 points by the first."
 
+    def remark(self) -> str:
+        """What keeps the errors from being the paper's; empty if nothing does."""
+        return (
+            "" if self.scale == 1 else f"Schedules were scaled by {self.scale:g}: errors are higher than in full ones."
+        )
+
     def record(self) -> dict[str, Any]:
         """The result as JSON can hold it."""
         return {

@@ -7,16 +7,13 @@ processes nor the order in which they end changes a bit. A process that was star
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from ...pipeline.children import end_with_parent, no_ctrl_c
 from ...pipeline.errors import UserError
 from .images import Cifar, read_cifar
 from .run import Outcome, Run, one_thread, read_outcome
@@ -102,14 +99,14 @@ def _start(task: Task, folder: Path) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(task, folder, theirs), daemon=True)
-    with _no_ctrl_c():
+    with no_ctrl_c():  # this process gets it, and ends the others
         process.start()
     theirs.close()
     return ours, process
 
 
 def _work(task: Task, folder: Path, connection: Connection) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         with one_thread():
             perform(task, read_cifar(folder), lambda name, outcome: connection.send((name, outcome)))
@@ -122,19 +119,3 @@ def _check_end(process: BaseProcess) -> None:
     if process.exitcode:
         how = f"was killed by signal {-process.exitcode}" if process.exitcode < 0 else f"ended with {process.exitcode}"
         raise UserError(f"A process that trained {how}; the same command goes on where it was.")
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _no_ctrl_c() -> Iterator[None]:
-    """Start processes that never see Ctrl-C: this one gets it, and ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

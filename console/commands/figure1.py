@@ -85,7 +85,7 @@ def _draw(result: Figure1) -> Figure:
         name: Lines(found.rate, [run.curve() for run in found.runs.values()], found.mean())
         for name, found in result.neurons.items()
     }
-    return draw_figure1(lines, TARGET, f"network {result.network}: {result.summary()}")
+    return draw_figure1(lines, TARGET, f"Network {result.network}: {result.summary()}")
 
 
 def _report(name: str, outcome: Outcome) -> None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 NUM_OFFSETS = 33  # 0..32 inclusive on each axis: (256 - 224) + 1; the paper's 2048 counts 32 (section 4.1)
-CENTRE = (NUM_OFFSETS - 1) // 2
 WORDS = 8  # 32-bit words that Philox4x64 gives at each count: crop 0 and 1, flip 2, lighting 3 to 5
 
 

@@ -229,15 +229,14 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, folder: Path, finished: Path) -> None:
-    """Killed twice, at moments that the machine chooses."""
+    """Killed in the middle of the race, at a moment that the machine chooses."""
     command = ["figure1", str(folder), *SMALL, "--out", str(tmp_path)]
-    for i in range(2):
-        process = warm.Popen([*ALEXNET, *command], stderr=warm.DEVNULL, stdout=warm.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("runs/small-*.npz"))) <= i and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    process = warm.Popen([*ALEXNET, *command], stderr=warm.DEVNULL, stdout=warm.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("runs/small-*.npz"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     assert not (tmp_path / "figure1-small.json").exists(), "it was killed too late to prove anything"
     invoke(*command)
     for name in ("figure1-small.json", "figure1-small.md", "figure1-small.png"):

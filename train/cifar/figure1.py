@@ -120,24 +120,28 @@ class Figure1:
         }
 
     def tables(self) -> list[Table]:
-        results = [
-            (name, _number(result.rate, "g"), *(_number(e, ".2f") for e in (*result.epochs(), result.mean())))
-            for name, result in self.neurons.items()
-        ]
-        seeds = max((list(result.runs) for result in self.neurons.values()), key=len)
+        return [self._results(), self._sweeps()]
+
+    def _results(self) -> Table:
+        seeds = sorted({seed for result in self.neurons.values() for seed in result.runs})
+        rows = []
+        for name, result in self.neurons.items():
+            numbers = [*(result.epochs() or [None] * len(seeds)), result.mean()]
+            rows.append((name, _shown(result.rate, "g"), *(_shown(number, ".2f") for number in numbers)))
         header = ("neuron", "rate", *(f"seed {seed}" for seed in seeds), "mean")
-        blank = [""] * len(seeds)
-        padded = [(*row[:2], *(row[2:-1] or blank), row[-1]) for row in results]
-        sweeps = [
-            (name, f"{rate:g}", f"{o.epochs:.1f}", f"{o.last_error():.1%}", _number(o.epochs_to_target(), ".2f"))
+        return Table("Epochs to 25% training error", header, rows)
+
+    def _sweeps(self) -> Table:
+        rows = [
+            (name, f"{rate:g}", f"{o.epochs:.1f}", f"{o.last_error():.1%}", _shown(o.epochs_to_target(), ".2f"))
             for name, result in self.neurons.items()
             for rate, o in result.swept.items()
         ]
-        tried = ("neuron", "rate", "epochs run", "training error then", "epochs to 25%")
-        return [Table("Epochs to 25% training error", header, padded), Table("The race of the rates", tried, sweeps)]
+        header = ("neuron", "rate", "epochs run", "training error then", "epochs to 25%")
+        return Table("The race of the rates", header, rows)
 
 
-def _number(value: float | None, form: str) -> str:
+def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
@@ -151,27 +155,25 @@ def run_figure1(
         settings = Settings(network=network, neuron=neuron, rate=rate, seed=seed)
         return Task(path=path, settings=settings, epochs=epochs, until_target=True)
 
-    def held(neuron: Neuron) -> dict[float, Outcome]:
+    def hold(neuron: Neuron) -> dict[float, Outcome]:
         def advance(running: Sequence[float], epoch: int) -> dict[float, Outcome]:
-            found = workers.carry_out({f"{rate:g}": task(neuron, rate, 0, epoch) for rate in running})
-            return {rate: found[f"{rate:g}"] for rate in running}
+            return workers.carry_out({rate: task(neuron, rate, 0, epoch) for rate in running})
 
         return race(rates, advance, most_epochs)
 
-    swept: dict[Neuron, dict[float, Outcome]] = {neuron: held(neuron) for neuron in get_args(Neuron)}
+    swept: dict[Neuron, dict[float, Outcome]] = {neuron: hold(neuron) for neuron in get_args(Neuron)}
     won = {neuron: rate for neuron, outcomes in swept.items() if (rate := fastest(outcomes)) is not None}
-    wanted = {
-        (neuron, seed): task(neuron, rate, seed, most_epochs)
-        for neuron, rate in won.items()
-        for seed in range(num_seeds)
-    }
-    found = workers.carry_out({f"{neuron} {seed}": each for (neuron, seed), each in wanted.items()})
+    found = workers.carry_out(
+        {
+            (neuron, seed): task(neuron, rate, seed, most_epochs)
+            for neuron, rate in won.items()
+            for seed in range(num_seeds)
+        }
+    )
     results = {
         neuron: NeuronResult(
-            swept[neuron],
-            won.get(neuron),
-            {seed: found[f"{neuron} {seed}"] for of, seed in wanted if of == neuron},
+            outcomes, won.get(neuron), {seed: run for (of, seed), run in found.items() if of == neuron}
         )
-        for neuron in swept
+        for neuron, outcomes in swept.items()
     }
     return Figure1(network, most_epochs, workers.cifar.fingerprint, results)

@@ -1,8 +1,9 @@
 """Section 3.3 of the paper on CIFAR-10: a four-layer network without and with response normalisation.
 
-"Without normalization 13% test error, with normalization 11%", by the layer and parameter files of cuda-convnet. These
-files differ in more than normalisation: the 11% network has twice the maps in local3, decays fc10 more, and trains
-three and a half times as long. So a third run adds normalisation to the 13% network and changes nothing else.
+The paper has 13% test error without and 11% with it, and leaves the rest to the layer and parameter files of
+cuda-convnet. These files differ in more than normalisation: the 11% network has twice the maps in local3, decays fc10
+more, and trains three and a half times as long. So a third run adds normalisation to the 13% network and changes
+nothing else.
 
 The authors held out a batch of the five for most of the time, to see when to stop. All are used here from the start,
 for as many images: 120 epochs for 100 on four batches and 40 on five, 430 for 350 and 150. Then come ten epochs at a
@@ -134,7 +135,7 @@ def run_normalisation(out: Path, workers: Workers, num_seeds: int, scale: float)
                 **variant.settings,
             )
             path = out / "runs" / f"{name}-x{scale:g}-seed{seed}.npz"
-            tasks[f"{name} {seed}"] = Task(path=path, settings=settings, epochs=first + 2 * tail, test=True)
+            tasks[name, seed] = Task(path=path, settings=settings, epochs=first + 2 * tail, test=True)
     found = workers.carry_out(tasks)
-    runs = {name: [found[f"{name} {seed}"] for seed in range(num_seeds)] for name in VARIANTS}
+    runs = {name: [found[name, seed] for seed in range(num_seeds)] for name in VARIANTS}
     return Normalisation(scale, len(workers.cifar.test), workers.cifar.fingerprint, runs)

@@ -102,7 +102,7 @@ class Run:
                 report(self.outcome)
 
     def test(self) -> None:
-        """Count wrong answers on the test set, by the central view and by the mean of the views, without mirrors."""
+        """Count a cropped run's wrong answers on the test set: by the central view, and by the mean of nine."""
         if not self.outcome.test_wrong:
             self._save(self.outcome.wrong, test_wrong=self._test())
 
@@ -124,17 +124,14 @@ class Run:
 
     @torch.inference_mode()
     def _test(self) -> dict[str, int]:
-        views = Views(self.cifar.test, self.cifar.mean, cropped=self.settings.cropped)
-        middle = len(TEST_OFFSETS) // 2
-        offsets = TEST_OFFSETS if self.settings.cropped else ((0, 0),)
-        wrong = {"1 view": 0, "9 views": 0} if self.settings.cropped else {"1 view": 0}
+        views = Views(self.cifar.test, self.cifar.mean, cropped=True)
+        wrong = {"1 view": 0, "9 views": 0}
         for start in range(0, len(self.cifar.test), TEST_BATCH):
             images = np.arange(start, min(start + TEST_BATCH, len(self.cifar.test)))
             labels = torch.from_numpy(self.cifar.test_labels[images])
-            found = torch.stack([self.model(views.at(images, *place)).softmax(1) for place in offsets])
-            of = {"1 view": found[middle if len(found) > 1 else 0], "9 views": found.mean(0)}
-            for kind in wrong:
-                wrong[kind] += int((of[kind].argmax(1) != labels).sum())
+            found = torch.stack([self.model(views.at(images, *place)).softmax(1) for place in TEST_OFFSETS])
+            for kind, probabilities in (("1 view", found[len(found) // 2]), ("9 views", found.mean(0))):
+                wrong[kind] += int((probabilities.argmax(1) != labels).sum())
         return wrong
 
     def _save(self, wrong: list[int], *, diverged: bool = False, test_wrong: dict[str, int] | None = None) -> None:

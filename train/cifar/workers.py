@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypeVar
 
 from ...pipeline.children import end_with_parent, no_ctrl_c
 from ...pipeline.errors import UserError
@@ -20,6 +21,7 @@ from .run import Outcome, Run, one_thread, read_outcome
 from .settings import Settings
 
 Report = Callable[[str, Outcome], None]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,19 @@ class Workers:
     def __init__(self, folder: Path, cifar: Cifar, jobs: int, report: Report) -> None:
         self.folder, self.cifar, self.jobs, self.report = folder, cifar, jobs, report
 
-    def carry_out(self, tasks: Mapping[str, Task]) -> dict[str, Outcome]:
-        """Return the state of each run at the end of its task, even if its file is further: so a run goes on alike."""
-        pending = {name: task for name, task in tasks.items() if not task.is_done(self._outcome(task))}
+    def carry_out(self, tasks: Mapping[Key, Task]) -> dict[Key, Outcome]:
+        """Return the state of each run at the end of its task, even if its file is further.
+
+        So an experiment that is repeated after a kill decides as it did before.
+        """
+        pending = [task for task in tasks.values() if not task.is_done(self._outcome(task))]
         if min(self.jobs, len(pending)) <= 1:
             with one_thread():
-                for task in pending.values():
+                for task in pending:
                     perform(task, self.cifar, self.report)
         else:
-            self._in_processes(list(pending.values()))
-        return {name: self._outcome(task).until(task.epochs) for name, task in tasks.items()}
+            self._in_processes(pending)
+        return {key: self._outcome(task).until(task.epochs) for key, task in tasks.items()}
 
     def _outcome(self, task: Task) -> Outcome:
         return read_outcome(task.path, task.settings, self.cifar)

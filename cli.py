@@ -19,7 +19,6 @@ from .console.command_options import (
     describe_options,
     evaluate_options,
     features_options,
-    figure1_options,
     pack_options,
     preset_option,
     report_options,
@@ -27,6 +26,7 @@ from .console.command_options import (
     train_options,
 )
 from .console.errors import Commands
+from .console.experiments_group import figure1
 from .console.figure_group import figure
 from .console.imports import quick_imports
 from .console.machine_group import bench_loader, bench_train, doctor
@@ -267,29 +267,7 @@ def report(run: Path, data: Path | None, **asked: Any) -> None:
 
 
 main.add_command(figure)
-
-
-@main.command()
-@click.argument("cifar", type=ANY_PATH, metavar="CIFAR")
-@figure1_options
-@json_option
-def figure1(cifar: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Repeat the paper's experiments on CIFAR-10: ReLU against tanh (Figure 1), and normalisation (section 3.3).
-
-    CIFAR is CIFAR-10 in its binary version, or a folder with train/ and test/ and in each a folder of images a class.
-    For each neuron the learning rates race for 25% training error; then the fastest is run from the other seeds. OUT
-    gets a figure, a table and JSON. Killed at any time, the same command goes on, to the same bits; more --seeds
-    or --jobs continue what is there.
-
-    Example: alexnet figure1 /data/cifar10 --seeds 3 --out figure1
-    """
-    with quick_imports():
-        from .console.commands.figure1 import run_experiment
-        from .console.tables import print_experiment
-
-    result = run_experiment(cifar, out=out, **asked)
-    show_json(json.dumps(result.record())) if as_json else print_experiment(result, out)
-
+main.add_command(figure1)
 
 # -- the machine -------------------------------------------------------------------------------------------
 

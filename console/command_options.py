@@ -170,42 +170,6 @@ embedding_options = together(
     ),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws them, and the layout."),
 )
-figure1_options = together(
-    click.option("--out", type=FOLDER, required=True, help="The folder for the runs, the figure and the tables."),
-    click.option(
-        "--experiment",
-        type=click.Choice(["figure1", "normalisation"]),
-        default="figure1",
-        show_default=True,
-        help="figure1: epochs to 25% training error; normalisation: section 3.3, test errors without and with it.",
-    ),
-    click.option(
-        "--network",
-        type=click.Choice(["small", "local"]),
-        show_default="small",
-        help="Of figure1. small: three convolutions; local: two and two locally connected layers, a third as fast.",
-    ),
-    click.option(
-        "--rates",
-        type=Commas(float),
-        default=(),
-        metavar="A,B,...",
-        help="The learning rates that race in figure1.  [default: 0.00025 to 0.016, doubling]",
-    ),
-    click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each network."),
-    click.option(
-        "--epochs", type=click.IntRange(1), show_default="100", help="The most that a run of figure1 may take."
-    ),
-    click.option(
-        "--scale",
-        type=click.FloatRange(0, min_open=True),
-        show_default="1",
-        help="Shortens the schedules of normalisation, of 140 and 450 epochs.",
-    ),
-    click.option(
-        "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at once, each in one thread."
-    ),
-)
 report_options = together(
     click.option("--out", type=HTML, required=True, metavar="FILE.html", help="The page to write."),
     click.option(

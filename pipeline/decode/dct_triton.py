@@ -13,7 +13,7 @@ are the results, to the bit; tests compare the two. `dct_gpu.py` brings the imag
 an unsound one would make the kernels read anywhere.
 
 An estimate, on paper, of crops of 224 of 4:4:4 on an H100, from the code that Triton 3.7 makes: 5,500 instructions of
-a warp for each of 87 rows of blocks (234 registers, none spilled), and some 110 of a thread for each of 50,176 pixels,
+a warp for each of 87 rows of blocks (235 registers, none spilled), and some 110 of a thread for each of 50,176 pixels,
 are 21 million of a thread an image. At 14.8 x 10^12 a second (132 x 64 at 1.75 GHz) that is 700,000 images/s; with the
 stalls of eight warps a multiprocessor perhaps a third of it. Memory could feed more: 61 KB of coefficients in and
 301 KB of float16 out, at 3.3 TB/s, are 9 million images/s.
@@ -65,11 +65,11 @@ def _word(start, mask):
 
 
 @triton.jit
-def _span(first, SIZE: tl.constexpr, length, shared):
+def _span(first, SIZE: tl.constexpr, length, halved):
     """Which blocks, from begin to end, pixels `first` to `first + SIZE` of `length` need; see `span` in dct.c."""
     last = first + SIZE - 1
-    low = tl.where(shared == 1, first, tl.maximum(first // 2 - 1, 0))
-    high = tl.where(shared == 1, last, tl.minimum(last // 2 + 1, length // 2 - 1))
+    low = tl.where(halved, tl.maximum(first // 2 - 1, 0), first)
+    high = tl.where(halved, tl.minimum(last // 2 + 1, length // 2 - 1), last)
     return low // 8, high // 8 + 1
 
 
@@ -95,34 +95,28 @@ def _stack(x, N: tl.constexpr):
 
 
 @triton.jit
-def _inverse(x, SHIFT: tl.constexpr):
-    """Transform eight int32 tensors of 16-bit numbers, as `pass_plain` does: sums wrap, results are narrowed."""
+def _inverse(x, ROUNDING: tl.constexpr):
+    """Transform eight int32 tensors of 16-bit numbers to sums of 32 bits, as `pass_plain` does: all of them wrap."""
+    e0, e1 = (_wrap(x[0] + x[4]) << 13) + ROUNDING, (_wrap(x[0] - x[4]) << 13) + ROUNDING
     z3, z4 = _wrap(x[7] + x[3]), _wrap(x[5] + x[1])
-    e0, e1 = (_wrap(x[0] + x[4]) << 13) + (1 << SHIFT - 1), (_wrap(x[0] - x[4]) << 13) + (1 << SHIFT - 1)
     e2, e3 = 4433 * x[2] - 10704 * x[6], 10703 * x[2] + 4433 * x[6]
     w3, w4 = 9633 * z4 - 6436 * z3, 9633 * z3 + 6437 * z4
     b0, b3 = w3 - 4927 * x[7] - 7373 * x[1], w4 - 7373 * x[7] + 4926 * x[1]
     b1, b2 = w4 - 4176 * x[5] - 20995 * x[3], w3 - 20995 * x[5] + 4177 * x[3]
     a0, a1, a2, a3 = e0 + e3, e1 + e2, e1 - e2, e0 - e3
-    y0, y7, y1, y6 = a0 + b3, a0 - b3, a1 + b2, a1 - b2
-    y2, y5, y3, y4 = a2 + b1, a2 - b1, a3 + b0, a3 - b0
-    return (
-        _clamp(y0 >> SHIFT, -32768, 32767),
-        _clamp(y1 >> SHIFT, -32768, 32767),
-        _clamp(y2 >> SHIFT, -32768, 32767),
-        _clamp(y3 >> SHIFT, -32768, 32767),
-        _clamp(y4 >> SHIFT, -32768, 32767),
-        _clamp(y5 >> SHIFT, -32768, 32767),
-        _clamp(y6 >> SHIFT, -32768, 32767),
-        _clamp(y7 >> SHIFT, -32768, 32767),
-    )
+    return a0 + b3, a1 + b2, a2 + b1, a3 + b0, a3 - b0, a2 - b1, a1 - b2, a0 - b3
+
+
+@triton.jit
+def _level(x):
+    """Turn a sum of the second pass into a sample, 0 to 255."""
+    return _clamp((x >> 18) + 128, 0, 255)
 
 
 @triton.jit
 def _four_levels(a, b, c, d):
     """Pack four samples into an int32, the first one lowest."""
-    low = _clamp(a + 128, 0, 255) | _clamp(b + 128, 0, 255) << 8
-    return low | _clamp(c + 128, 0, 255) << 16 | _clamp(d + 128, 0, 255) << 24
+    return _level(a) | _level(b) << 8 | _level(c) << 16 | _level(d) << 24
 
 
 @triton.jit
@@ -164,16 +158,16 @@ def blocks_to_planes(
     start = tl.load(images_ptr + image, live, 0)
     data, words = start.to(tl.pointer_type(tl.uint8)), start.to(tl.pointer_type(tl.uint32))
     factor = ((tl.load(words + 1, live, 0) >> 8) & 255).to(tl.int32)
+    halved = tl.where(live & (component > 0), factor - 1, 0)  # 0 or 1: how far to shift sizes and places
     shape = tl.load(words + 2, live, 0).to(tl.int32)
     height, width = shape & 65535, (shape >> 16) & 65535
-    shared = tl.where(live & (component > 0), factor, 1)
-    top, bottom = _span(tl.load(corners_ptr + 2 * image, live, 0), SIZE, height, shared)
-    left, right = _span(tl.load(corners_ptr + 2 * image + 1, live, 0), SIZE, width, shared)
+    top, bottom = _span(tl.load(corners_ptr + 2 * image, live, 0), SIZE, height, halved != 0)
+    left, right = _span(tl.load(corners_ptr + 2 * image + 1, live, 0), SIZE, width, halved != 0)
     there = live & (top + down < bottom) & (column < right)
     used = there & (column >= left)
 
-    across = width // 8 // shared
-    rows_before = tl.where(component > 0, height // 8, 0) + tl.where(component > 1, height // 8 // shared, 0)
+    across = width // 8 >> halved
+    rows_before = tl.where(component > 0, height // 8, 0) + tl.where(component > 1, height // 8 >> halved, 0)
     row = data + tl.load(words + 54 + rows_before + top + down, there, 0)
     low, high = _word(row + 8 * column, there), _word(row + 8 * column + 4, there)
     num = _num_bits(low & 0xFFFFFFFE) + _num_bits(high)
@@ -183,8 +177,9 @@ def blocks_to_planes(
     values = (row + 10 * across + before).to(tl.pointer_type(tl.int8))
     x = _coefficients(low, high, num, dc, values, data + 24 + 64 * component, used, N)
 
-    columns = _inverse(_unstack(tl.permute(tl.reshape(x, (N, 8, 8)), (0, 2, 1)), N), 11)
-    x = _inverse(_unstack(tl.permute(_stack(columns, N), (0, 2, 1)), N), 18)
+    columns = _inverse(_unstack(tl.permute(tl.reshape(x, (N, 8, 8)), (0, 2, 1)), N), 1 << 10)
+    rows = tl.permute(_clamp(_stack(columns, N) >> 11, -32768, 32767), (0, 2, 1))
+    x = _inverse(_unstack(rows, N), 1 << 17)
     plane = planes_ptr + (image.to(tl.int64) * 3 + component) * (SPAN * SPAN * 16) + (column - left) * 2
     plane = (plane + down * (SPAN * 16))[:, None] + tl.arange(0, 8)[None, :] * (SPAN * 2)
     tl.store(plane, _four_levels(x[0], x[1], x[2], x[3]), used[:, None])
@@ -219,15 +214,12 @@ def planes_to_pixels(
     """Finish PIXELS pixels of an image: (level + shift - mean) * factor, or the level alone."""
     image = tl.program_id(1)
     words = tl.load(images_ptr + image).to(tl.pointer_type(tl.uint32))
-    shared = ((tl.load(words + 1) >> 8) & 255).to(tl.int32)
+    halved = ((tl.load(words + 1) >> 8) & 255).to(tl.int32) - 1
     shape = tl.load(words + 2).to(tl.int32)
     height, width = shape & 65535, (shape >> 16) & 65535
     top, left = tl.load(corners_ptr + 2 * image), tl.load(corners_ptr + 2 * image + 1)
-    top_block, _ = _span(top, SIZE, height, 1)
-    left_block, _ = _span(left, SIZE, width, 1)
-    top_chroma, _ = _span(top, SIZE, height, shared)
-    left_chroma, _ = _span(left, SIZE, width, shared)
-
+    top_chroma, _ = _span(top, SIZE, height, halved != 0)
+    left_chroma, _ = _span(left, SIZE, width, halved != 0)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < SIZE * SIZE
     x = pixel % SIZE
@@ -236,9 +228,9 @@ def planes_to_pixels(
     luma = planes_ptr + image.to(tl.int64) * (3 * stride * stride)
     blue = luma + stride * stride - 8 * (top_chroma * stride + left_chroma)
     red = blue + stride * stride
-    grey = tl.load(luma + (y - 8 * top_block) * stride + x - 8 * left_block, inside, 0).to(tl.int32)
-    near_row, near_column = y // shared * stride, x // shared
-    if shared == 1:
+    grey = tl.load(luma + (y - top // 8 * 8) * stride + x - left // 8 * 8, inside, 0).to(tl.int32)
+    near_row, near_column = (y >> halved) * stride, x >> halved
+    if halved == 0:
         b = tl.load(blue + near_row + near_column, inside, 0).to(tl.int32)
         r = tl.load(red + near_row + near_column, inside, 0).to(tl.int32)
     else:

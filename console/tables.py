@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ..train.config import Config
+from ..train.config import Config, as_text
 from ..train.presets import PRESETS
 from .terminal import plain_console, printable, say, show
 
@@ -188,17 +188,13 @@ def print_description(config: Config, num_classes: int) -> None:
         (
             "*" if values[f.name] != paper[f.name] else "",
             f.name,
-            _cell(values[f.name]),
+            as_text(values[f.name]),
             f.metadata["source"],
             f.metadata["help"],
         )
         for f in fields(Config)
     ]
     print_table("Every number (* differs from preset paper)", ("", "setting", "value", "source", "what it is"), numbers)
-
-
-def _cell(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

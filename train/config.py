@@ -13,7 +13,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any, Literal, Self, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Self, get_args, get_origin
 
 from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
@@ -28,6 +29,13 @@ def setting(default: Any, help: str, source: str, *, low: float = -math.inf, hig
     return field(default=default, metadata={"help": help, "source": source, "low": low, "high": high})
 
 
+class Seeds(NamedTuple):
+    """The seeds that a run uses, where `Config` leaves one to `seed` too."""
+
+    init_seed: int
+    data_seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of a training run. Frozen and checked: a wrong value raises a UserError that says what to do.
@@ -36,7 +44,14 @@ class Config:
     """
 
     preset: str = setting("paper", "the values to start from", "ours")
-    seed: int = setting(0, "seeds initial weights, order, augmentation and dropout", "ours", low=0)
+    seed: int = setting(0, "seeds all that is random: see init_seed and data_seed", "ours", low=0)
+    init_seed: int | None = setting(None, "seeds the initial weights; none: as seed", "ours", low=0)
+    data_seed: int | None = setting(
+        None,
+        "seeds what is drawn anew for each epoch or step: order, crops, flips, lighting, and dropout; none: as seed",
+        "ours",
+        low=0,
+    )
 
     # The network.
     width: float = setting(
@@ -220,6 +235,12 @@ class Config:
                 raise UserError(problem)
 
     @property
+    def seeds(self) -> Seeds:
+        """The seeds in use."""
+        given = (self.init_seed, self.data_seed)
+        return Seeds(*(self.seed if one is None else one for one in given))
+
+    @property
     def towers(self) -> int:
         """Number of towers: the groups of conv2. Normalisation keeps them apart."""
         return self.groups[1]
@@ -264,9 +285,18 @@ class Config:
         return replace(settings, decode=self.decode, max_pixels=self.max_pixels)
 
 
+def as_text(value: Any, comma: str = ", ") -> str:
+    """Return a setting's value for people to read."""
+    if isinstance(value, tuple | list):
+        return comma.join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
 def _checked(spec: Field, value: Any) -> Any:
     """Return `value` in the field's type (lists become tuples, whole numbers floats), or raise UserError."""
     low, high = spec.metadata["low"], spec.metadata["high"]
+    if get_origin(spec.type) is UnionType:  # of a type and None
+        return None if value is None else _checked_item(spec.name, get_args(spec.type)[0], value, low, high)
     if get_origin(spec.type) is not tuple:
         return _checked_item(spec.name, spec.type, value, low, high)
     length = len(spec.default) if isinstance(spec.default, tuple) else 0

@@ -1,9 +1,9 @@
 """The training loop: batches in, a trained network and its history out.
 
 `step.py` comes before it, `evaluate.py` after it. `fit` is the outline: step, log, and at the end of an epoch validate,
-adapt the rates and write a checkpoint. Everything random about a step follows from (seed, epoch, step), so a resumed
-run ends with the same bits as one that was never interrupted (on the same machine, mesh and number of threads). Every
-rank of a mesh runs this loop; the first one writes.
+adapt the rates and write a checkpoint. Everything random about a step follows from (data seed, epoch, step), so a
+resumed run ends with the same bits as one that was never interrupted (on the same machine, mesh and number of threads).
+Every rank of a mesh runs this loop; the first one writes.
 """
 
 from __future__ import annotations

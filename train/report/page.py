@@ -15,6 +15,7 @@ import jinja2
 
 from ... import __version__
 from ...pipeline.dataset.images import Dataset
+from ..config import as_text
 from ..presets import PRESETS
 from ..starts import Start
 from .facts import Facts
@@ -64,7 +65,7 @@ def render(contents: Contents) -> bytes:
         trim_blocks=False,
     )
     env.filters["thousands"] = lambda number: f"{number:,}"
-    env.filters["setting"] = _setting
+    env.filters["setting"] = as_text
     env.filters["class_name"] = lambda name: f"{contents.words[name]} ({name})" if name in contents.words else name
     text = env.get_template("page.html").render(**_context(contents))
     return text.encode("utf-8", "backslashreplace")
@@ -129,7 +130,14 @@ def _tables(measured: Measured | None, val_set: Dataset | None) -> list[tuple[An
 
 def _run_rows(facts: Facts) -> list[tuple[str, str]]:
     """What the run's folder says of data, machines and time, as (what, value)."""
-    rows = [("seed", str(facts.config.seed))]
+    seeds = facts.config.seeds
+    together = seeds.init_seed == seeds.data_seed
+    rows = [
+        (
+            "seed",
+            str(seeds.data_seed) if together else f"{seeds.init_seed} of the weights, {seeds.data_seed} of the data",
+        )
+    ]
     if facts.starts:
         rows += _start_rows(facts.starts)
     else:
@@ -155,10 +163,6 @@ def _start_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
         ),
         ("versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
     ]
-
-
-def _setting(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple | list) else str(value)
 
 
 def _duration(seconds: float) -> str:

@@ -66,7 +66,7 @@ def test_no_torch() -> None:
         ({"groups": (1, 2, 4, 2, 2)}, "conv1 needs 1, the others 1 or the groups of conv2"),
         ({"groups": (2, 2, 1, 2, 2)}, "conv1 needs 1"),
         ({"groups": (1,) * 5, "cross_talk": False}, "there is only one tower"),
-        ({"without": ["conv2"]}, "without = 'conv2': choose one of conv3, conv4, conv5"),
+        ({"without": ["conv1"]}, "without = 'conv1': choose one of conv2, conv3, conv4, conv5"),
         ({"without": ["conv3", "conv3"]}, "name each layer once"),
         ({"lrn_size": 4}, "lrn_size = 4: use an odd number"),
         ({"conv1_padding": (0, 0, 0, 0)}, "must be 3 to 6"),

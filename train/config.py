@@ -111,10 +111,11 @@ class Config:
         "off: conv3, fc6 and fc7 see only their own tower too, at the same widths; only fc8 sees both",
         "paper s3.2; off is the idea of [O] #150",
     )
-    without: tuple[Literal["conv3", "conv4", "conv5"], ...] = setting(
+    without: tuple[Literal["conv2", "conv3", "conv4", "conv5"], ...] = setting(
         (),
-        "middle layers to leave out; the others keep their groups and widths (without conv3 the towers first "
-        "meet at fc6), but the last one gets conv5's width, so that fc6 stays the same",
+        "layers to leave out, conv2 with its normalisation but not its pooling, so that maps keep their sizes; the "
+        "others keep their groups and widths (without conv3 the towers first meet at fc6), but the last one gets "
+        "conv5's width, so that fc6 stays the same",
         "paper s7",
     )
     conv1_padding: tuple[int, ...] = setting(

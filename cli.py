@@ -26,6 +26,7 @@ from .console.command_options import (
     train_options,
 )
 from .console.errors import Commands
+from .console.experiment_group import ablate
 from .console.figure_group import figure
 from .console.imports import quick_imports
 from .console.machine_group import bench_loader, bench_train, doctor
@@ -266,6 +267,7 @@ def report(run: Path, data: Path | None, **asked: Any) -> None:
 
 
 main.add_command(figure)
+main.add_command(ablate)
 
 
 # -- the machine -------------------------------------------------------------------------------------------

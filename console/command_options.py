@@ -36,11 +36,12 @@ def config_options(command: Any) -> Any:
         name = spec.name.replace("_", "-")
         names = f"--{name}/--no-{name}" if spec.type is bool else f"--{name}"
         text = f"{spec.metadata['help']}  [{as_text(spec.default, ',')}; {spec.metadata['source']}]"
-        gathering = click.option(names, spec.name, type=_type_of(spec.type), default=None, help=text)(gathering)
+        gathering = click.option(names, spec.name, type=type_of(spec.type), default=None, help=text)(gathering)
     return gathering
 
 
-def _type_of(kind: Any) -> Any:
+def type_of(kind: Any) -> Any:
+    """The type of an option for a field of `Config` of this type."""
     if get_origin(kind) is UnionType:  # of a type and None
         return get_args(kind)[0]
     if get_origin(kind) is Literal:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..pca.stats import RgbStats
     from ..pipeline.machine.doctor import Finding
     from ..pipeline.pack import Packed
+    from ..train.ablation.table import Table as AblationTable
     from ..train.codes import CodesReport
     from ..train.evaluate import ErrorRates, Evaluation
     from ..train.feature_folder import Description
@@ -156,6 +157,16 @@ def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) ->
     """Print a table of class probabilities for each (image name, classes)."""
     for name, classes in predictions:
         print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
+
+
+def print_ablation(table: AblationTable) -> None:
+    """Print the differences from the base beside what is reported, and how to read them."""
+    from ..train.ablation.markdown import HEADER, cells, reading
+
+    rows = [cells(row) for row in table.rows]
+    print_table("Ablations" if table.complete else "Ablations so far", HEADER, rows)
+    for paragraph in reading(table):
+        show(paragraph)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:

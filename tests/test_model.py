@@ -301,9 +301,8 @@ def test_without_conv2_its_normalisations_go_but_its_pooling_stays() -> None:
     features = model.forward_features(images())
     assert [name for name in features if "2" in name] == ["pool2"]
     torch.testing.assert_close(features["pool2"], F.max_pool2d(features["pool1"], 3, 2))
-    torch.testing.assert_close(
-        features["conv3"], F.conv2d(features["pool2"], *model.conv3.parameters(), padding=1).relu()
-    )
+    weight, bias = (model.get_parameter(f"conv3.{kind}") for kind in ("weight", "bias"))
+    torch.testing.assert_close(features["conv3"], F.conv2d(features["pool2"], weight, bias, padding=1).relu())
 
 
 def test_parameters_without_cross_talk() -> None:

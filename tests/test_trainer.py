@@ -197,7 +197,10 @@ def test_divergence_stops_the_run_and_keeps_what_was_good(colour_tree: Path, tmp
     assert last is not None
     assert f"The last good checkpoint is {last}." in str(failure.value)
     assert all(bool(weight.isfinite().all()) for weight in load(last).model.values())
-    assert all(np.isfinite(r["loss"]) for r in records(tmp_path))
+    *before, end = records(tmp_path)
+    assert all(np.isfinite(r["loss"]) for r in before)
+    assert end["sign"] == "diverged"
+    assert str(failure.value).startswith(end["text"])
 
 
 @pytest.mark.parametrize(
@@ -206,9 +209,12 @@ def test_divergence_stops_the_run_and_keeps_what_was_good(colour_tree: Path, tmp
 def test_divergence_at_an_epochs_end_is_seen(colour_tree: Path, tmp_path: Path, lr: float, what: str) -> None:
     """The loss of that step, the only one, was still finite."""
     run = trainer(colour_tree, tmp_path, {"batch_size": 18, "lr": lr, "init": "torch"})
-    with pytest.raises(TrainingError, match=f"{what}.* in epoch 1 .* No checkpoint was written"):
+    with pytest.raises(TrainingError, match=f"{what}.* in epoch 1 .* No checkpoint was written") as failure:
         run.fit()
-    assert all(np.isfinite(r["loss"]) for r in records(tmp_path))
+    *before, end = records(tmp_path)
+    assert all(np.isfinite(r["loss"]) for r in before)
+    assert end["sign"] == "diverged"
+    assert str(failure.value).startswith(end["text"])
     assert saved_checkpoints(tmp_path) == []
 
 

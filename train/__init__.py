@@ -9,5 +9,6 @@ steps), `health.py` (does it learn?), `starts.py`, `tensorboard.py` and `history
 later), `evaluate.py` (exact errors), `outcomes.py` (errors by class), `features.py` and `feature_folder.py` (a layer's
 activations for every image), `kept_features.py` (those that figures start from), `row_blocks.py` and `nearest.py` (the
 nearest rows, exactly), `hamming.py`, `autoencoder.py` and `codes.py` (binary codes), `figures/` (what the paper
-showed), `report/` (a run on one page), `bench.py` (how fast it is on a mesh). Several devices: `parallel/`.
+showed), `report/` (a run on one page), `ablation/` (many runs compared), `bench.py` (how fast it is on a mesh).
+Several devices: `parallel/`.
 """

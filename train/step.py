@@ -72,7 +72,7 @@ class TrainStep:
 
 
 def build_model(config: Config, num_classes: int, mesh: Mesh) -> AlexNet:
-    """Build this rank's part of the network on its device, with initial weights from the configuration's `init_seed`."""
+    """Build this rank's part of the network on its device, with initial weights from `init_seed`."""
     with torch.device("meta"):  # do not draw torch's own initial weights
         model = AlexNet(config, num_classes)
     model.to_empty(device="cpu")

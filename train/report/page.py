@@ -18,7 +18,7 @@ from ...pipeline.dataset.images import Dataset
 from ..config import as_text
 from ..presets import PRESETS
 from ..starts import Start
-from .facts import Facts
+from .facts import Facts, duration
 from .measure import Measured
 from .paper import ILSVRC_2010, ILSVRC_2012, beside_2010, beside_2012
 from .pictures import Picture
@@ -113,7 +113,7 @@ def _tiles(facts: Facts, measured: Measured | None) -> list[tuple[str, str]]:
         errors = []
     return [
         *errors,
-        ("training time", _duration(facts.training_seconds)),
+        ("training time", duration(facts.training_seconds)),
         ("images/s, median", f"{facts.images_per_second:,.0f}"),
         ("waiting for images", f"{facts.waiting:.1%}"),
     ]
@@ -142,7 +142,7 @@ def _run_rows(facts: Facts) -> list[tuple[str, str]]:
         rows += _start_rows(facts.starts)
     else:
         rows += [("machine", "not recorded: the run was begun by an earlier version")]
-    times = f"{_duration(facts.training_seconds)} of training, {_duration(facts.validation_seconds)} of validation"
+    times = f"{duration(facts.training_seconds)} of training, {duration(facts.validation_seconds)} of validation"
     return [*rows, ("time", times)]
 
 
@@ -163,10 +163,3 @@ def _start_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
         ),
         ("versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
     ]
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), seconds / 3600
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -249,7 +249,7 @@ def test_the_page_says_how_far_numbers_can_be_trusted() -> None:
     assert len(lines) == 2 + 6
     whole = page(table_of(lambda run: measured(0.4, 0.1), "tanh", seeds=1), source)
     assert "Incomplete" not in whole
-    assert "With one seed there is no standard error" in whole
+    assert "A standard error takes two seeds at least" in whole
 
 
 def test_an_empty_table_can_be_written_and_drawn() -> None:

@@ -111,6 +111,8 @@ def test_every_command_runs(page: Path, tree: Path, folder: Path, monkeypatch: p
         words = [reduce(lambda text, place: text.replace(place, places[place]), places, word) for word in words]
         if "train" in words and not {"--describe", "--resume"} & {*words}:
             words += SMALLER
+        if words[1] == "ablate":
+            words += [*SMALLER, *"--only no-lrn --seeds 1 --views 1".split()]
         if words[1].startswith("bench-"):
             words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
         if words[1] == "bench-train":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -152,32 +152,20 @@ def run_ablate(
     if join_ranks().size > 1:
         raise UserError("`alexnet ablate` starts its own processes: run it once, without a launcher, with --mesh.")
     base = Config.from_preset(preset or "paper", **overrides)
-    vary = {_name_of(name, value): {name: value} for name, value in options.vary}
-    changes = choose(base, options.only, vary)
+    changes = choose(base, options.only, {_name_of(name, value): {name: value} for name, value in options.vary})
     train_set, val_set = (open_dataset(data, split, rescan=rescan) for split in get_args(Split))
-    val_set = in_training_classes(val_set, train_set.classes)
-    prints = {"train": train_set.fingerprint, "val": val_set.fingerprint}
-    experiment = Experiment.plan(options.out, base, prints, changes, options.seeds)
-    ablation = Ablation(
-        experiment=experiment,
-        train_set=train_set,
-        val_set=val_set,
-        guess_error=1 - np.bincount(val_set.labels).max() / len(val_set),
-        command=shlex.join(["alexnet", *without_rescan(click.get_current_context().meta[ARGUMENTS])]),
-        execution=options.execution,
-        mesh_options=mesh_options,
-        loading=replace(loading, threads=max(1, loading.threads // options.jobs)),
-    )
-    _check(ablation, options.jobs)
+    ablation = _plan(base, changes, train_set, val_set, options, mesh_options, loading)
+    asked = [BASE, *changes]
+    _check(ablation, asked, options.jobs)
     if not options.only:
         _say_what_is_left_out(base)
     busy = f"Another `alexnet ablate` is writing into {options.out}. Choose another --out."
     with only_writer(options.out, UserError(busy)):
-        experiment.save()
+        ablation.experiment.save()
         _prepare_statistics(ablation)
-        asked = [run for run in experiment.runs() if run.variation in {BASE, *changes}]
+        runs = [run for run in ablation.experiment.runs() if run.variation in asked]
         try:
-            code = Processes[Run](options.jobs).work_off(asked, ablation.next_job)
+            code = Processes[Run](options.jobs).work_off(runs, ablation.next_job)
         finally:
             table = ablation.write_table()
             ablation.write_figure()
@@ -186,16 +174,40 @@ def run_ablate(
     return table, code
 
 
+def _plan(
+    base: Config,
+    changes: Mapping[str, Mapping[str, Any]],
+    train_set: Dataset,
+    val_set: Dataset,
+    options: AblateOptions,
+    mesh_options: MeshOptions,
+    loading: LoadingOptions,
+) -> Ablation:
+    """Return what is to be done, with what the folder holds of it already; nothing is written."""
+    prints = {"train": train_set.fingerprint, "val": val_set.fingerprint}
+    val_set = in_training_classes(val_set, train_set.classes)
+    return Ablation(
+        experiment=Experiment.plan(options.out, base, prints, changes, options.seeds),
+        train_set=train_set,
+        val_set=val_set,
+        guess_error=1 - np.bincount(val_set.labels).max() / len(val_set),
+        command=shlex.join(["alexnet", *without_rescan(click.get_current_context().meta[ARGUMENTS])]),
+        execution=options.execution,
+        mesh_options=mesh_options,
+        loading=replace(loading, threads=max(1, loading.threads // options.jobs)),
+    )
+
+
 def _name_of(field: str, value: Any) -> str:
     """The name of a variation that is none of the paper's, as one would type it."""
     return f"{field}={'on' if value is True else 'off' if value is False else as_text(value, ',')}"
 
 
-def _check(ablation: Ablation, jobs: int) -> None:
-    """Raise UserError if one of the configurations cannot be trained here; nothing has been started yet."""
-    experiment, num_classes = ablation.experiment, ablation.train_set.num_classes
-    for name in experiment.changes:
-        config = experiment.config(name)
+def _check(ablation: Ablation, names: Iterable[str], jobs: int) -> None:
+    """Raise UserError if one of these variations cannot be trained here; nothing has been started yet."""
+    num_classes = ablation.train_set.num_classes
+    for name in names:
+        config = ablation.experiment.config(name)
         try:
             require_batch(ablation.train_set, config.batch_size)
             ranks = Ranks.plan(join_ranks(), ablation.mesh_options, ablation.loading.device, config.towers)

@@ -95,7 +95,9 @@ def reading(table: Table) -> list[str]:
     ]
     pairs = max((row.difference.num_pairs for row in table.rows if row.difference), default=0)
     if pairs < 2:
-        text.append("With one seed there is no standard error: repeat the experiment with more `--seeds`.")
+        text.append(
+            "A standard error takes two seeds at least (`--seeds`): no variation has two runs beside the base's yet."
+        )
     else:
         text.append(
             f"± is the standard error of the mean difference between runs of the same seed. From {pairs} seeds it has "

@@ -67,18 +67,20 @@ VARIATIONS = {
         reported=Reported(top1=0.4, top5=0.3, measured_on=_VAL_2012, source="paper s3.4; [O] #147 less #145"),
     ),
     "no-dropout": Variation(
-        title="no dropout",
+        title="every unit of fc6 and fc7 kept",
         changes={"dropout": 0.0},
         reported=Reported(measured_on="no number: 'substantial overfitting'", source="paper s4.2"),
     ),
     "no-colour-noise": Variation(
-        title="no colour noise",
+        title="lighting off",
         changes={"lighting": "off"},
         reported=Reported(top1=1, precision="more than ", measured_on=_UNKNOWN, source="paper s4.1"),
     ),
-    "without-conv2": Variation(title="without conv2", changes={"without": ("conv2",)}, reported=_MIDDLE),
-    "without-conv3": Variation(title="without conv3", changes={"without": ("conv3",)}, reported=_MIDDLE),
-    "without-conv4": Variation(title="without conv4", changes={"without": ("conv4",)}, reported=_MIDDLE),
+    "without-conv2": Variation(
+        title="conv2 and its normalisation left out", changes={"without": ("conv2",)}, reported=_MIDDLE
+    ),
+    "without-conv3": Variation(title="conv3 left out", changes={"without": ("conv3",)}, reported=_MIDDLE),
+    "without-conv4": Variation(title="conv4 left out", changes={"without": ("conv4",)}, reported=_MIDDLE),
     "no-cross-talk": Variation(
         title="towers that meet only at fc8",
         changes={"cross_talk": False},

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from ..train.config import Config, as_text
+from ..train.config import Config
 from ..train.presets import PRESETS
+from ..train.setting import as_text
 from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
 from .types import Commas, Multiple, NumberChoice, Output, Size
 

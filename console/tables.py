@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ..train.config import Config, as_text
+from ..train.config import Config
 from ..train.presets import PRESETS
+from ..train.setting import as_text
 from .terminal import plain_console, printable, say, show
 
 if TYPE_CHECKING:

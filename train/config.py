@@ -9,24 +9,18 @@ its training recipe.
 """
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Literal, NamedTuple, Self, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self
 
 from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
 from .presets import PRESETS
+from .setting import checked, setting
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 LAYERS = (*CONVS, "fc6", "fc7", "fc8")
-
-
-def setting(default: Any, help: str, source: str, *, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Declare a field of `Config`: its default, help line, source and range, both ends included."""
-    return field(default=default, metadata={"help": help, "source": source, "low": low, "high": high})
 
 
 class Seeds(NamedTuple):
@@ -205,7 +199,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         multiple = 2 * self.towers
         for good, problem in (
             (self.preset in PRESETS, f"preset = {self.preset!r}: choose one of {', '.join(PRESETS)}"),
@@ -284,37 +278,3 @@ class Config:
     def pin_decoding(self, settings: Settings) -> Settings:
         """Return the settings with this run's `decode` and `max_pixels`, because they change pixels."""
         return replace(settings, decode=self.decode, max_pixels=self.max_pixels)
-
-
-def as_text(value: Any, comma: str = ", ") -> str:
-    """Return a setting's value for people to read."""
-    if isinstance(value, tuple | list):
-        return comma.join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
-
-
-def _checked(spec: Field, value: Any) -> Any:
-    """Return `value` in the field's type (lists become tuples, whole numbers floats), or raise UserError."""
-    low, high = spec.metadata["low"], spec.metadata["high"]
-    if get_origin(spec.type) is UnionType:  # of a type and None
-        return None if value is None else _checked_item(spec.name, get_args(spec.type)[0], value, low, high)
-    if get_origin(spec.type) is not tuple:
-        return _checked_item(spec.name, spec.type, value, low, high)
-    length = len(spec.default) if isinstance(spec.default, tuple) else 0
-    if not isinstance(value, list | tuple) or (length and len(value) != length):
-        raise UserError(f"{spec.name} = {value!r}: give {length or 'a list of'} values")
-    return tuple(_checked_item(spec.name, get_args(spec.type)[0], item, low, high) for item in value)
-
-
-def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> Any:
-    if get_origin(kind) is Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
-            raise UserError(f"{name} = {value!r}: choose one of {', '.join(map(str, get_args(kind)))}")
-        return value
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise UserError(f"{name} = {value!r}: expected {kind.__name__}, found {type(value).__name__}")
-    if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
-        raise UserError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
-    return value

@@ -30,13 +30,14 @@ from ...train.ablation.results import conclude, divergence, is_trained, read_res
 from ...train.ablation.table import Table, build_table
 from ...train.ablation.variations import BASE, VARIATIONS, choose, why_not
 from ...train.checkpoint import saved_checkpoints
-from ...train.config import Config, as_text
+from ...train.config import Config
 from ...train.figures.ablation import draw_ablation
 from ...train.figures.drawing import save_figure
 from ...train.memory import check_memory
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.report.facts import departures
+from ...train.setting import as_text
 from ...train.starts import read_starts
 from ...train.treatment import needs_stats, stats_for_training
 from ..command_options import ELSEWHERE

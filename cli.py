@@ -26,7 +26,7 @@ from .console.command_options import (
     train_options,
 )
 from .console.errors import Commands
-from .console.experiments_group import figure1
+from .console.experiment_group import ablate, figure1
 from .console.figure_group import figure
 from .console.imports import quick_imports
 from .console.machine_group import bench_loader, bench_train, doctor
@@ -268,6 +268,8 @@ def report(run: Path, data: Path | None, **asked: Any) -> None:
 
 main.add_command(figure)
 main.add_command(figure1)
+main.add_command(ablate)
+
 
 # -- the machine -------------------------------------------------------------------------------------------
 

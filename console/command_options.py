@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from ..train.config import Config
 from ..train.presets import PRESETS
+from ..train.setting import as_text
 from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
 from .types import Commas, Multiple, NumberChoice, Output, Size
 
@@ -34,20 +36,19 @@ def config_options(command: Any) -> Any:
     for spec in reversed(specs):
         name = spec.name.replace("_", "-")
         names = f"--{name}/--no-{name}" if spec.type is bool else f"--{name}"
-        text = f"{spec.metadata['help']}  [{_shown(spec.default)}; {spec.metadata['source']}]"
-        gathering = click.option(names, spec.name, type=_type_of(spec.type), default=None, help=text)(gathering)
+        text = f"{spec.metadata['help']}  [{as_text(spec.default, ',')}; {spec.metadata['source']}]"
+        gathering = click.option(names, spec.name, type=type_of(spec.type), default=None, help=text)(gathering)
     return gathering
 
 
-def _type_of(kind: Any) -> Any:
+def type_of(kind: Any) -> Any:
+    """The type of an option for a field of `Config` of this type."""
+    if get_origin(kind) is UnionType:  # of a type and None
+        return get_args(kind)[0]
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return NumberChoice(choices) if isinstance(choices[0], int) else click.Choice(choices)
     return Commas(get_args(kind)[0]) if get_origin(kind) is tuple else kind
-
-
-def _shown(value: Any) -> str:
-    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 resident_option = click.option(
@@ -58,6 +59,8 @@ resident_option = click.option(
     metavar="[SIZE]",
     help="Hold a pack of coefficients in the GPU's memory, up to SIZE, such as 40GB; without SIZE, as much as fits.",
 )
+
+
 bench_loader_options = together(
     batch_option,
     click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Length of a window."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -48,6 +48,18 @@ def gathered(name: str, kind: type[Any], *options: Decorator) -> Decorator:
         return together(*options)(gathering)
 
     return apply
+
+
+def words_of(values: Mapping[str, Any]) -> list[str]:
+    """Return what one would type for these values of options, by name; None is left out."""
+    words = []
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words
 
 
 @dataclass(frozen=True, kw_only=True)

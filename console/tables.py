@@ -13,12 +13,14 @@ from rich.table import Table
 
 from ..train.config import Config
 from ..train.presets import PRESETS
+from ..train.setting import as_text
 from .terminal import plain_console, printable, say, show
 
 if TYPE_CHECKING:
     from ..pca.stats import RgbStats
     from ..pipeline.machine.doctor import Finding
     from ..pipeline.pack import Packed
+    from ..train.ablation.table import Table as AblationTable
     from ..train.cifar.figure1 import Figure1
     from ..train.cifar.normalisation import Normalisation
     from ..train.codes import CodesReport
@@ -168,6 +170,16 @@ def print_predictions(predictions: Iterable[tuple[str, Mapping[str, float]]]) ->
         print_table(name, ("probability", "class"), [(f"{p:.1%}", c) for c, p in classes.items()])
 
 
+def print_ablation(table: AblationTable) -> None:
+    """Print the differences from the base beside what is reported, and how to read them."""
+    from ..train.ablation.markdown import HEADER, cells, reading
+
+    rows = [cells(row) for row in table.rows]
+    print_table("Ablations" if table.complete else "Ablations so far", HEADER, rows)
+    for paragraph in reading(table):
+        show(paragraph)
+
+
 def print_findings(findings: Sequence[Finding]) -> None:
     """Print what the machine has; then, for each thing it lacks, what that costs and how to get it."""
     print_table("This machine", ("", "area", "found"), [(f.status, f.area, f.found) for f in findings])
@@ -198,17 +210,13 @@ def print_description(config: Config, num_classes: int) -> None:
         (
             "*" if values[f.name] != paper[f.name] else "",
             f.name,
-            _cell(values[f.name]),
+            as_text(values[f.name]),
             f.metadata["source"],
             f.metadata["help"],
         )
         for f in fields(Config)
     ]
     print_table("Every number (* differs from preset paper)", ("", "setting", "value", "source", "what it is"), numbers)
-
-
-def _cell(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -59,6 +59,13 @@ def always(epoch: int) -> bool:
     return True
 
 
+def require_batch(train_set: Dataset, batch_size: int) -> None:
+    """Raise DatasetError if a training set has fewer images than one batch."""
+    if len(train_set) < batch_size:
+        found = f"The training set has {len(train_set)} images"
+        raise DatasetError(f"{found}, fewer than a batch of {batch_size}: lower --batch-size.")
+
+
 @dataclass(frozen=True)
 class Loader:
     """Training batches of a data set, epoch after epoch. The incomplete last batch of an epoch is left out.
@@ -85,9 +92,7 @@ class Loader:
     num_ranks: int = 1
 
     def __post_init__(self) -> None:
-        if len(self.dataset) < self.batch_size:
-            found = f"The training set has {len(self.dataset)} images"
-            raise DatasetError(f"{found}, fewer than a batch of {self.batch_size}: lower --batch-size.")
+        require_batch(self.dataset, self.batch_size)
         if self.batch_size < self.num_ranks:
             raise UserError(
                 f"A batch of {self.batch_size} cannot be shared by {self.num_ranks} ranks: raise --batch-size."

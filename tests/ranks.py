@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "four-towers": ("paper", {"groups": (1, 4, 1, 4, 4), "activation": "tanh", "overlapping_pooling": False}),
     "apart": ("paper", {"cross_talk": False, "lrn": False, "dropout_style": "inverted"}),
     "without-conv3": ("paper", {"without": ("conv3",), "groups": (1, 2, 1, 1, 1), "lighting": "off"}),
+    "without-conv2": ("original", {"without": ("conv2",)}),
     "without-conv45": ("paper", {"without": ("conv4", "conv5"), "dropout": 0.0}),
 }
 # Of 14 an epoch. A switch that is wrong shows in the first; the third has momentum of its own making.

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -55,6 +55,8 @@ def test_no_torch() -> None:
         ({"lr": "fast"}, "lr = 'fast': expected float, found str"),
         ({"lr": float("nan")}, "lr = nan"),
         ({"epochs": 1.5}, "epochs = 1.5: expected int, found float"),
+        ({"init_seed": -1}, "init_seed = -1: choose a number from 0"),
+        ({"data_seed": 1.5}, "data_seed = 1.5: expected int, found float"),
         ({"lrn": 1}, "lrn = 1: expected bool, found int"),
         ({"views": True}, "views = True: choose one of 1, 10"),
         ({"activation": "gelu"}, "activation = 'gelu': choose one of relu, tanh"),
@@ -64,7 +66,7 @@ def test_no_torch() -> None:
         ({"groups": (1, 2, 4, 2, 2)}, "conv1 needs 1, the others 1 or the groups of conv2"),
         ({"groups": (2, 2, 1, 2, 2)}, "conv1 needs 1"),
         ({"groups": (1,) * 5, "cross_talk": False}, "there is only one tower"),
-        ({"without": ["conv2"]}, "without = 'conv2': choose one of conv3, conv4, conv5"),
+        ({"without": ["conv1"]}, "without = 'conv1': choose one of conv2, conv3, conv4, conv5"),
         ({"without": ["conv3", "conv3"]}, "name each layer once"),
         ({"lrn_size": 4}, "lrn_size = 4: use an odd number"),
         ({"conv1_padding": (0, 0, 0, 0)}, "must be 3 to 6"),
@@ -91,6 +93,15 @@ def test_width_keeps_towers_equal() -> None:
     assert Config(width=0.001).scaled(96) == 4
     assert Config.from_preset("one-gpu", width=0.1).scaled(48) == 4
     assert all(Config(width=w / 100).scaled(c) % 4 == 0 for w in range(1, 200) for c in (96, 256, 384))
+
+
+def test_both_seeds_follow_seed() -> None:
+    old = {name: value for name, value in asdict(Config(seed=5)).items() if name not in ("init_seed", "data_seed")}
+    assert Config.from_dict(old) == Config(seed=5)
+    assert Config(seed=5).seeds == (5, 5)
+    assert Config(seed=5, data_seed=0).seeds == (5, 0)
+    assert Config(seed=5, init_seed=0).seeds == (0, 5)
+    assert replace(Config(seed=5), seed=6).seeds == (6, 6)
 
 
 def test_whole_numbers_become_floats() -> None:

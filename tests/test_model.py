@@ -260,6 +260,9 @@ def test_switch_changes_behaviour_but_no_parameters(
         (("conv5",), [(24, 16, 3, 3), (16, 12, 3, 3)]),
         (("conv3", "conv4"), [(16, 8, 3, 3)]),
         (("conv4", "conv3", "conv5"), []),
+        (("conv2",), [(24, 8, 3, 3), (24, 12, 3, 3), (16, 12, 3, 3)]),
+        (("conv2", "conv3"), [(24, 4, 3, 3), (16, 12, 3, 3)]),
+        (("conv2", "conv3", "conv4", "conv5"), []),
     ],
 )
 def test_without_middle_layers(without: tuple[str, ...], conv_shapes: list[tuple[int, ...]]) -> None:
@@ -273,6 +276,39 @@ def test_without_middle_layers(without: tuple[str, ...], conv_shapes: list[tuple
     assert model.fc6.weight.shape == small().fc6.weight.shape
     assert model(images()).shape == (2, 10)
     assert not set(without) & set(model.forward_features(images()))
+
+
+@pytest.mark.parametrize(
+    ("without", "parameters"),
+    [  # of 60,965,224 less the layer's own and what its neighbour no longer sees
+        ("conv2", 60_965_224 - (256 * 48 * 25 + 256) - 384 * (256 - 96) * 9),
+        ("conv3", 60_965_224 - (384 * 256 * 9 + 384) - 384 * (192 - 128) * 9),
+        ("conv4", 60_965_224 - (384 * 192 * 9 + 384)),
+        ("conv5", 60_965_224 - (256 * 192 * 9 + 256) - (384 - 256) * (192 * 9 + 1)),
+    ],
+)
+def test_a_layer_less(without: str, parameters: int) -> None:
+    whole = {row.layer: row.output_shape for row in describe(Config(), 1000)}
+    rows = describe(Config.from_dict({"without": [without]}), 1000)
+    assert sum(row.parameters for row in rows) == parameters
+    gone = {without} | ({"norm2"} if without == "conv2" else set())
+    assert [row.layer for row in rows] == [name for name in whole if name not in gone]
+    assert all(row.output_shape[1:] == whole[row.layer][1:] for row in rows), "maps keep their sizes"
+
+
+def test_without_conv2_its_normalisations_go_but_its_pooling_stays() -> None:
+    model = small("original", without=("conv2",))
+    features = model.forward_features(images())
+    assert [name for name in features if "2" in name] == ["pool2"]
+    torch.testing.assert_close(features["pool2"], F.max_pool2d(features["pool1"], 3, 2))
+    weight, bias = (model.get_parameter(f"conv3.{kind}") for kind in ("weight", "bias"))
+    torch.testing.assert_close(features["conv3"], F.conv2d(features["pool2"], weight, bias, padding=1).relu())
+
+
+def test_parameters_without_cross_talk() -> None:
+    """conv3, fc6 and fc7 see half as much."""
+    paper, apart = (sum(row.parameters for row in describe(Config(cross_talk=on), 1000)) for on in (True, False))
+    assert paper - apart == (384 * 256 * 9 + 4096 * 9216 + 4096 * 4096) // 2
 
 
 # -- dropout ------------------------------------------------------------------------------------------------

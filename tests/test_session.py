@@ -118,6 +118,9 @@ def test_nothing_may_contradict_a_checkpoint() -> None:
         resolve_config(None, {"lr": 0.1, "epochs": 3, "seed": 7}, saved)
     with pytest.raises(CheckpointError, match=r"--decode is 'exact' there, 'fast' was asked for"):
         resolve_config(None, {"decode": "fast", "max_pixels": 100_000_000}, saved)
+    assert resolve_config(None, {"seed": 7, "init_seed": 7, "data_seed": 7}, saved) == CONFIG
+    with pytest.raises(CheckpointError, match=r"--init-seed is 7 there, 8 was asked for"):
+        resolve_config(None, {"init_seed": 8, "data_seed": 7}, saved)
     assert resolve_config(None, {"epochs": 3}, None) == Config(epochs=3)
     assert resolve_config("original", {"lr": 0.1}, None) == Config.from_preset("original", lr=0.1)
 

@@ -15,9 +15,9 @@ NUM_CLASSES = 3
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def new_step(seed: int = 0) -> TrainStep:
+def new_step(**seeds: int) -> TrainStep:
     """With a schedule that drops the rate and freezes conv1."""
-    config = Config.from_preset("original", width=0.05, batch_size=4, seed=seed, epochs=6, epoch_log=(1, 2, 3, 4, 5, 6))
+    config = Config.from_preset("original", width=0.05, batch_size=4, epochs=6, epoch_log=(1, 2, 3, 4, 5, 6), **seeds)
     return TrainStep(config, NUM_CLASSES, Mesh())
 
 
@@ -47,11 +47,11 @@ def test_a_restored_step_goes_on_with_the_same_bits() -> None:
     assert all(torch.equal(parameter, first[name]) for name, parameter in saved.model.items()), "state is a copy"
 
 
-def test_dropout_depends_on_seed_epoch_and_step_only() -> None:
+def test_dropout_depends_on_data_seed_epoch_and_step_only() -> None:
     masks: list[bytes] = []
 
-    def with_spy(seed: int) -> TrainStep:
-        step = new_step(seed)
+    def with_spy(**seeds: int) -> TrainStep:
+        step = new_step(**seeds)
         step.model.dropout6.register_forward_hook(lambda m, x, y: masks.append((y != 0).numpy().tobytes()))
         step.model.fc6.register_forward_hook(lambda m, x, y: torch.ones_like(y))  # what is zero was dropped
         return step
@@ -60,7 +60,7 @@ def test_dropout_depends_on_seed_epoch_and_step_only() -> None:
         step(batch(epoch, number))
         return masks[-1]
 
-    first, second, third = with_spy(0), with_spy(0), with_spy(1)
+    first, second, third = with_spy(), with_spy(init_seed=1), with_spy(data_seed=1)
     here = mask(first, 1, 2)
     mask(second, 0, 0)
     mask(second, 1, 1)

@@ -146,6 +146,24 @@ def test_the_seed_changes_the_run(colour_tree: Path, tmp_path: Path) -> None:
     assert losses[0] != losses[1]
 
 
+@pytest.mark.parametrize("same", [set(), {"init_seed"}, {"data_seed"}, {"init_seed", "data_seed"}], ids=sorted)
+def test_weights_and_batches_have_seeds_of_their_own(colour_tree: Path, tmp_path: Path, same: set[str]) -> None:
+    numbers = {"first": {}, "second": {"seed": 1, **dict.fromkeys(same, 0)}}
+    first, second = (trainer(colour_tree, tmp_path / name, seeds) for name, seeds in numbers.items())
+    weights = [run.train_step.model.fc6.weight for run in (first, second)]
+    batches = [next(run.loader.batches(0, 0)).images for run in (first, second)]
+    assert torch.equal(*weights) == ("init_seed" in same)
+    assert torch.equal(*batches) == ("data_seed" in same)
+
+
+def test_seeds_of_their_own_do_what_one_seed_does(colour_tree: Path, tmp_path: Path) -> None:
+    for name, seeds in (("one", {"seed": 3}), ("two", {"init_seed": 3, "data_seed": 3})):
+        trainer(colour_tree, tmp_path / name, {**seeds, "epochs": 1}).fit()
+    (one, one_records), (two, two_records) = (outcome(tmp_path / name) for name in ("one", "two"))
+    assert one_records == two_records
+    assert {name for name in one if one[name] != two[name]} == {"metadata"}
+
+
 def test_metrics_go_back_with_the_checkpoint(colour_tree: Path, tmp_path: Path) -> None:
     """To a step before what is written, and past half a line that a killed run left."""
     trainer(colour_tree, tmp_path, {}, checkpoint_every=1, keep=9).fit()
@@ -179,7 +197,10 @@ def test_divergence_stops_the_run_and_keeps_what_was_good(colour_tree: Path, tmp
     assert last is not None
     assert f"The last good checkpoint is {last}." in str(failure.value)
     assert all(bool(weight.isfinite().all()) for weight in load(last).model.values())
-    assert all(np.isfinite(r["loss"]) for r in records(tmp_path))
+    *before, end = records(tmp_path)
+    assert all(np.isfinite(r["loss"]) for r in before)
+    assert end["sign"] == "diverged"
+    assert str(failure.value).startswith(end["text"])
 
 
 @pytest.mark.parametrize(
@@ -188,9 +209,12 @@ def test_divergence_stops_the_run_and_keeps_what_was_good(colour_tree: Path, tmp
 def test_divergence_at_an_epochs_end_is_seen(colour_tree: Path, tmp_path: Path, lr: float, what: str) -> None:
     """The loss of that step, the only one, was still finite."""
     run = trainer(colour_tree, tmp_path, {"batch_size": 18, "lr": lr, "init": "torch"})
-    with pytest.raises(TrainingError, match=f"{what}.* in epoch 1 .* No checkpoint was written"):
+    with pytest.raises(TrainingError, match=f"{what}.* in epoch 1 .* No checkpoint was written") as failure:
         run.fit()
-    assert all(np.isfinite(r["loss"]) for r in records(tmp_path))
+    *before, end = records(tmp_path)
+    assert all(np.isfinite(r["loss"]) for r in before)
+    assert end["sign"] == "diverged"
+    assert str(failure.value).startswith(end["text"])
     assert saved_checkpoints(tmp_path) == []
 
 

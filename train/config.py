@@ -9,23 +9,25 @@ its training recipe.
 """
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self
 
 from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
 from .presets import PRESETS
+from .setting import checked, setting
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 LAYERS = (*CONVS, "fc6", "fc7", "fc8")
 
 
-def setting(default: Any, help: str, source: str, *, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Declare a field of `Config`: its default, help line, source and range, both ends included."""
-    return field(default=default, metadata={"help": help, "source": source, "low": low, "high": high})
+class Seeds(NamedTuple):
+    """The seeds that a run uses, where `Config` leaves one to `seed` too."""
+
+    init_seed: int
+    data_seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,14 @@ class Config:
     """
 
     preset: str = setting("paper", "the values to start from", "ours")
-    seed: int = setting(0, "seeds initial weights, order, augmentation and dropout", "ours", low=0)
+    seed: int = setting(0, "seeds all that is random: see init_seed and data_seed", "ours", low=0)
+    init_seed: int | None = setting(None, "seeds the initial weights; none: as seed", "ours", low=0)
+    data_seed: int | None = setting(
+        None,
+        "seeds what is drawn anew for each epoch or step: order, crops, flips, lighting, and dropout; none: as seed",
+        "ours",
+        low=0,
+    )
 
     # The network.
     width: float = setting(
@@ -96,10 +105,11 @@ class Config:
         "off: conv3, fc6 and fc7 see only their own tower too, at the same widths; only fc8 sees both",
         "paper s3.2; off is the idea of [O] #150",
     )
-    without: tuple[Literal["conv3", "conv4", "conv5"], ...] = setting(
+    without: tuple[Literal["conv2", "conv3", "conv4", "conv5"], ...] = setting(
         (),
-        "middle layers to leave out; the others keep their groups and widths (without conv3 the towers first "
-        "meet at fc6), but the last one gets conv5's width, so that fc6 stays the same",
+        "layers to leave out, conv2 with its normalisation but not its pooling, so that maps keep their sizes; the "
+        "others keep their groups and widths (without conv3 the towers first meet at fc6), but the last one gets "
+        "conv5's width, so that fc6 stays the same",
         "paper s7",
     )
     conv1_padding: tuple[int, ...] = setting(
@@ -189,7 +199,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
         multiple = 2 * self.towers
         for good, problem in (
             (self.preset in PRESETS, f"preset = {self.preset!r}: choose one of {', '.join(PRESETS)}"),
@@ -218,6 +228,12 @@ class Config:
         ):
             if not good:
                 raise UserError(problem)
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds in use."""
+        given = (self.init_seed, self.data_seed)
+        return Seeds(*(self.seed if one is None else one for one in given))
 
     @property
     def towers(self) -> int:
@@ -262,28 +278,3 @@ class Config:
     def pin_decoding(self, settings: Settings) -> Settings:
         """Return the settings with this run's `decode` and `max_pixels`, because they change pixels."""
         return replace(settings, decode=self.decode, max_pixels=self.max_pixels)
-
-
-def _checked(spec: Field, value: Any) -> Any:
-    """Return `value` in the field's type (lists become tuples, whole numbers floats), or raise UserError."""
-    low, high = spec.metadata["low"], spec.metadata["high"]
-    if get_origin(spec.type) is not tuple:
-        return _checked_item(spec.name, spec.type, value, low, high)
-    length = len(spec.default) if isinstance(spec.default, tuple) else 0
-    if not isinstance(value, list | tuple) or (length and len(value) != length):
-        raise UserError(f"{spec.name} = {value!r}: give {length or 'a list of'} values")
-    return tuple(_checked_item(spec.name, get_args(spec.type)[0], item, low, high) for item in value)
-
-
-def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> Any:
-    if get_origin(kind) is Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
-            raise UserError(f"{name} = {value!r}: choose one of {', '.join(map(str, get_args(kind)))}")
-        return value
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise UserError(f"{name} = {value!r}: expected {kind.__name__}, found {type(value).__name__}")
-    if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
-        raise UserError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
-    return value

@@ -24,6 +24,7 @@ AT_CHANCE = 0.98  # of the loss of guessing: plateaus of slow starts lie between
 HAS_LEARNED = 0.8  # of the same: a loss that was below this and comes halfway back has jumped
 MOST_DEAD = 0.95  # share of a layer's units; in runs that learn, up to half of them rest for a window
 PATIENCE = 200, 2000  # steps at chance, at least and at most; between them a tenth of the run
+DIVERGED = "diverged"  # the sign in `metrics.jsonl` of a run that ended because numbers were no longer finite
 SPAN = 20  # steps that are judged together, however short the windows
 
 

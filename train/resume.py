@@ -79,7 +79,7 @@ def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Chec
     """
     if saved is None:
         return Config.from_preset(preset or "paper", **overrides)
-    found = asdict(saved.config)
+    found = asdict(saved.config) | saved.config.seeds._asdict()
     asked = dict(overrides) | ({"preset": preset} if preset else {})
     differing = [
         f"--{name.replace('_', '-')} is {found[name]!r} there, {value!r} was asked for"

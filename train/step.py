@@ -45,7 +45,7 @@ class TrainStep:
         The loss is this rank's share of the batch's mean: the ranks' losses and gradients add up. Gradients stay in
         `.grad` until the next step.
         """
-        torch.manual_seed(dropout_seed(self.config.seed, batch.epoch, batch.step))
+        torch.manual_seed(dropout_seed(self.config.seeds.data_seed, batch.epoch, batch.step))
         set_rates(self.optimizer, self.schedule.rates(batch.epoch))
         self.model.train()
         loss, logits = self.gradient(batch.images, batch.labels)
@@ -72,11 +72,11 @@ class TrainStep:
 
 
 def build_model(config: Config, num_classes: int, mesh: Mesh) -> AlexNet:
-    """Build this rank's part of the network on its device, with initial weights from the configuration's seed."""
+    """Build this rank's part of the network on its device, with initial weights from `init_seed`."""
     with torch.device("meta"):  # do not draw torch's own initial weights
         model = AlexNet(config, num_classes)
     model.to_empty(device="cpu")
-    initialise(model, config.seed)
+    initialise(model, config.seeds.init_seed)
     parallelize(model, mesh)
     model.to(mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     make_replicas_equal(model, mesh.dp)

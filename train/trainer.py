@@ -1,9 +1,9 @@
 """The training loop: batches in, a trained network and its history out.
 
 `step.py` comes before it, `evaluate.py` after it. `fit` is the outline: step, log, and at the end of an epoch validate,
-adapt the rates and write a checkpoint. Everything random about a step follows from (seed, epoch, step), so a resumed
-run ends with the same bits as one that was never interrupted (on the same machine, mesh and number of threads). Every
-rank of a mesh runs this loop; the first one writes.
+adapt the rates and write a checkpoint. Everything random about a step follows from (data seed, epoch, step), so a
+resumed run ends with the same bits as one that was never interrupted (on the same machine, mesh and number of threads).
+Every rank of a mesh runs this loop; the first one writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .classifier import Classifier
 from .config import Config
 from .evaluate import evaluate
 from .gradient import DEFAULT_EXECUTION
-from .health import LiveUnits, Watch
+from .health import DIVERGED, LiveUnits, Watch
 from .history import History, Record
 from .meter import Meter
 from .optimizer import Rates
@@ -255,10 +255,12 @@ class Trainer:
         return f"{'the validation after' if at_end else f'step {self.step + 1} of'} epoch {self.epoch + 1}"
 
     def _diverged(self, what: str) -> TrainingError:
+        """Record why the run ends, for whoever reads its history, and return the error to raise."""
         last = checkpoints.latest(self.options.run_dir)
         good = f"The last good checkpoint is {last}." if last else "No checkpoint was written yet."
-        where = f"in epoch {self.epoch + 1} within the {self.options.log_every} steps before step {self.step}"
-        return TrainingError(f"{what} {where}. {good} Lower --lr (now {self.config.lr:g}) and start again.")
+        what += f" in epoch {self.epoch + 1} within the {self.options.log_every} steps before step {self.step}."
+        self.history.write({"kind": "warning", "epoch": self.epoch, "step": self.step, "sign": DIVERGED, "text": what})
+        return TrainingError(f"{what} {good} Lower --lr (now {self.config.lr:g}) and start again.")
 
     def _rates(self, epoch: int) -> Rates:
         return self.train_step.schedule.rates(epoch)

@@ -68,8 +68,9 @@ def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -
     if conv1:
         model.add_module("conv1", SpaceToDepthConv(model.conv1))
     if norms and model.config.lrn:
-        layers = [("norm1", len(model.conv1.weight)), ("norm2", len(model.conv2.weight))]
-        problems = [_use_fused_norm(model, name, channels) for name, channels in layers]
+        convs = {"norm1": "conv1", "norm2": "conv2"}
+        layers = {norm: getattr(model, conv) for norm, conv in convs.items() if hasattr(model, conv)}
+        problems = [_use_fused_norm(model, norm, len(conv.weight)) for norm, conv in layers.items()]
         if problem := next(filter(None, problems), None):
             log.warning("Response normalisation falls back to torch's operations, several times slower: %s", problem)
 
@@ -82,7 +83,7 @@ def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
     plain, fused = getattr(model, name), FusedResponseNorm(model.config)
     fused.groups = plain.groups
     try:
-        wrong = not _agree(plain, fused, channels, model.conv2.weight.device)
+        wrong = not _agree(plain, fused, channels, model.conv1.weight.device)
     except Exception as error:  # compilers raise anything
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if wrong:

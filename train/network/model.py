@@ -36,7 +36,7 @@ class AlexNet(nn.Module):
     """
 
     conv1: nn.Conv2d
-    conv2: nn.Conv2d
+    conv2: nn.Conv2d  # unless left out
 
     def __init__(self, config: Config, num_classes: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class AlexNet(nn.Module):
         self.fc7 = GroupedLinear(units, units, private)
         self.fc8 = GroupedLinear(units, num_classes)
         self.norm1 = LocalResponseNorm(config) if config.lrn else nn.Identity()
-        self.norm2 = LocalResponseNorm(config) if config.lrn else nn.Identity()
+        self.norm2 = LocalResponseNorm(config) if config.lrn and "conv2" in convs else nn.Identity()
         self.dropout6 = Dropout(config.dropout, config.dropout_style == "inverted")
         self.dropout7 = Dropout(config.dropout, config.dropout_style == "inverted")
 
@@ -85,14 +85,15 @@ class AlexNet(nn.Module):
         x = self.pool(x)
         x = self.activate(x) if late else x
         yield "pool1", x
-        x = self.activate(self.conv2(x))
-        yield "conv2", x
-        if config.lrn:
-            x = self.norm2(x)
-            yield "norm2", x
-        if config.lrn and config.spatial_norm:
-            x = spatial_norm(x)
-            yield "spatial2", x
+        if "conv2" not in config.without:
+            x = self.activate(self.conv2(x))
+            yield "conv2", x
+            if config.lrn:
+                x = self.norm2(x)
+                yield "norm2", x
+            if config.lrn and config.spatial_norm:
+                x = spatial_norm(x)
+                yield "spatial2", x
         x = self.pool(x)
         yield "pool2", x
         for name in CONVS[2:]:

@@ -50,6 +50,8 @@ def launch(arguments: Sequence[str], num_ranks: int, max_restarts: int, timeout_
             log.warning("%s. %s.", ", ".join(fates) or "A rank was lost", again)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
+    finally:
+        del os.environ[LAUNCHER]  # it is about the ranks, not about what this process may start later
     return 1
 
 

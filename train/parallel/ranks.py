@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from .environment import RankNumbers, read_environment
 
 RESTARTS = "ALEXNET_RESTARTS"  # how many times our own launcher has started these ranks again
-LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of our own launcher
+LAUNCHER = "ALEXNET_LAUNCHER"  # the process id of the `alexnet` that started this one, which must not outlive it
 SECONDS_TO_BE_ENDED = 6.0
 SECONDS_TO_MEET = 600.0  # ranks may not be started at the same moment
 LOST = 75  # exit code of a rank that lost another: EX_TEMPFAIL, try again
@@ -93,7 +93,7 @@ _this_rank = ALONE
 def join_ranks() -> RankInfo:
     """Join the ranks that torchrun, SLURM or our own launcher started; return `ALONE` without a launcher."""
     global _this_rank
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if {"TORCHELASTIC_RUN_ID", LAUNCHER} & os.environ.keys():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives its launcher
         if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):  # it has ended already
             os._exit(LOST)

@@ -55,7 +55,7 @@ def build_loader(
         train_set,
         treatment,
         batch_size=config.batch_size,
-        seed=config.seed,
+        seed=config.seeds.data_seed,
         num_epochs=num_epochs,
         lit=lit,
         settings=settings,

@@ -106,6 +106,14 @@ def departures(config: Config) -> list[Departure]:
     ]
 
 
+def duration(seconds: float) -> str:
+    """A length of time for people."""
+    minutes, hours = round(seconds / 60), seconds / 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def _seconds_of(windows: Sequence[Record], batch_size: int) -> list[float]:
     """The length of each window, from its steps and its images per second."""
     places = [(w["epoch"] * w["steps_per_epoch"] + w["step"]) for w in windows]

@@ -16,8 +16,9 @@ import jinja2
 from ... import __version__
 from ...pipeline.dataset.images import Dataset
 from ..presets import PRESETS
+from ..setting import as_text
 from ..starts import Start
-from .facts import Facts
+from .facts import Facts, duration
 from .measure import Measured
 from .paper import ILSVRC_2010, ILSVRC_2012, beside_2010, beside_2012
 from .pictures import Picture
@@ -64,7 +65,7 @@ def render(contents: Contents) -> bytes:
         trim_blocks=False,
     )
     env.filters["thousands"] = lambda number: f"{number:,}"
-    env.filters["setting"] = _setting
+    env.filters["setting"] = as_text
     env.filters["class_name"] = lambda name: f"{contents.words[name]} ({name})" if name in contents.words else name
     text = env.get_template("page.html").render(**_context(contents))
     return text.encode("utf-8", "backslashreplace")
@@ -112,7 +113,7 @@ def _tiles(facts: Facts, measured: Measured | None) -> list[tuple[str, str]]:
         errors = []
     return [
         *errors,
-        ("training time", _duration(facts.training_seconds)),
+        ("training time", duration(facts.training_seconds)),
         ("images/s, median", f"{facts.images_per_second:,.0f}"),
         ("waiting for images", f"{facts.waiting:.1%}"),
     ]
@@ -129,12 +130,19 @@ def _tables(measured: Measured | None, val_set: Dataset | None) -> list[tuple[An
 
 def _run_rows(facts: Facts) -> list[tuple[str, str]]:
     """What the run's folder says of data, machines and time, as (what, value)."""
-    rows = [("seed", str(facts.config.seed))]
+    seeds = facts.config.seeds
+    together = seeds.init_seed == seeds.data_seed
+    rows = [
+        (
+            "seed",
+            str(seeds.data_seed) if together else f"{seeds.init_seed} of the weights, {seeds.data_seed} of the data",
+        )
+    ]
     if facts.starts:
         rows += _start_rows(facts.starts)
     else:
         rows += [("machine", "not recorded: the run was begun by an earlier version")]
-    times = f"{_duration(facts.training_seconds)} of training, {_duration(facts.validation_seconds)} of validation"
+    times = f"{duration(facts.training_seconds)} of training, {duration(facts.validation_seconds)} of validation"
     return [*rows, ("time", times)]
 
 
@@ -155,14 +163,3 @@ def _start_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
         ),
         ("versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
     ]
-
-
-def _setting(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple | list) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), seconds / 3600
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

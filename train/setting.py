@@ -1,0 +1,50 @@
+"""One setting of a run: how it is declared, checked and shown.
+
+`config.py` is made of settings.
+"""
+
+import math
+from dataclasses import Field, field
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from ..pipeline.errors import UserError
+
+
+def setting(default: Any, help: str, source: str, *, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Declare a field of `Config`: its default, help line, source and range, both ends included."""
+    return field(default=default, metadata={"help": help, "source": source, "low": low, "high": high})
+
+
+def as_text(value: Any, comma: str = ", ") -> str:
+    """Return a setting's value for people to read."""
+    if isinstance(value, tuple | list):
+        return comma.join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def checked(spec: Field, value: Any) -> Any:
+    """Return `value` in the field's type (lists become tuples, whole numbers floats), or raise UserError."""
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    if get_origin(spec.type) is UnionType:  # of a type and None
+        return None if value is None else _checked_item(spec.name, get_args(spec.type)[0], value, low, high)
+    if get_origin(spec.type) is not tuple:
+        return _checked_item(spec.name, spec.type, value, low, high)
+    length = len(spec.default) if isinstance(spec.default, tuple) else 0
+    if not isinstance(value, list | tuple) or (length and len(value) != length):
+        raise UserError(f"{spec.name} = {value!r}: give {length or 'a list of'} values")
+    return tuple(_checked_item(spec.name, get_args(spec.type)[0], item, low, high) for item in value)
+
+
+def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> Any:
+    if get_origin(kind) is Literal:
+        if not any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
+            raise UserError(f"{name} = {value!r}: choose one of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise UserError(f"{name} = {value!r}: expected {kind.__name__}, found {type(value).__name__}")
+    if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
+        raise UserError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
+    return value

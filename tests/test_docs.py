@@ -120,7 +120,7 @@ def test_every_command_runs(page: Path, tree: Path, cifar: Path, folder: Path, m
         if words[1] == "figure1":
             words += ["--scale", "0.001"] if "normalisation" in words else ["--epochs", "1"]
         if words[1] == "ablate":
-            words += [*SMALLER, *"--only no-lrn --seeds 1 --views 1".split()]
+            words += [*SMALLER, *"--only base --seeds 1 --views 1".split()]
         if words[1].startswith("bench-"):
             words += ["--seconds", "0.05", "--rounds", "1", "--batch-size", "4"]
         if words[1] == "bench-train":

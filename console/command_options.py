@@ -13,7 +13,7 @@ import click
 from ..train.config import Config
 from ..train.presets import PRESETS
 from ..train.setting import as_text
-from .options import FILE, FOLDER, batch_option, execution_option, gathered, together
+from .options import ANY_PATH, FILE, FOLDER, batch_option, execution_option, gathered, together
 from .types import Commas, Multiple, NumberChoice, Output, Size
 
 Room = int | Literal["auto"]  # bytes of a GPU's memory for images; auto: what training leaves
@@ -209,6 +209,7 @@ class TrainOptions:
 
     run_dir: Path | None
     resume: str | None  # a path, or `resume.NEWEST`
+    init_from: Path | None
     stats_file: Path | None
     checkpoint_every: int | None  # steps
     keep: int  # checkpoints
@@ -230,6 +231,12 @@ train_options = gathered(
         flag_value="newest",
         metavar="[PATH]",
         help="Continue from a checkpoint or a run folder; without PATH, from the newest in --run.",
+    ),
+    click.option(
+        "--init-from",
+        type=ANY_PATH,
+        metavar="CKPT",
+        help="Begin with the layers that fit of a trained network: a checkpoint, a run folder or torchvision's .pth.",
     ),
     click.option(
         "--stats",

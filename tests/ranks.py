@@ -20,10 +20,12 @@ from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.train import checkpoint as checkpoints
 from alexnet.train.bench import bench_train
+from alexnet.train.classifier import load_classifier
 from alexnet.train.config import Config
 from alexnet.train.parallel.dims import CPU, ParallelDims
 from alexnet.train.parallel.mesh import Mesh, build_mesh, leave_mesh
 from alexnet.train.parallel.ranks import join_ranks
+from alexnet.train.pretrained import take_layers
 from alexnet.train.trainer import RunOptions, Trainer
 
 SMALL = {"width": 0.02, "batch_size": 5, "epochs": 2, "lr": 1e-3}  # five rows are no multiple of anything
@@ -37,6 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "apart": ("paper", {"cross_talk": False, "lrn": False, "dropout_style": "inverted"}),
     "without-conv3": ("paper", {"without": ("conv3",), "groups": (1, 2, 1, 1, 1), "lighting": "off"}),
     "without-conv2": ("original", {"without": ("conv2",)}),
+    "fine-tune": ("conv6", {"schedule": "fine-tune", "fc8_wait": 2, "layer_lr": ("fc7=3",)}),  # of another network
     "without-conv45": ("paper", {"without": ("conv4", "conv5"), "dropout": 0.0}),
 }
 # Of 14 an epoch. A switch that is wrong shows in the first; the third has momentum of its own making.
@@ -62,6 +65,9 @@ def trainer(folder: Path, mesh: Mesh, variant: str, kind: type[Trainer] = Double
     options = RunOptions(run_dir=folder / f"run-{mesh.dims}", settings=settings, mesh=mesh, eval_batch=7)
     stats = RgbStats.load(folder / "stats.json")
     sets = [open_dataset(folder / "tree", split) for split in ("train", "val")]
+    if variant == "fine-tune":
+        source = load_classifier(checkpoints.checkpoint_path(folder / "run-1x1", 3), CPU)
+        how["pretrained"] = take_layers(source, "paper", config, sets[0].classes)
     return kind(config, sets[0], sets[1], stats, options, **how)
 
 
@@ -96,9 +102,10 @@ def compute_variants(folder: Path, mesh: Mesh) -> None:
 
 def measure_traffic(folder: Path, mesh: Mesh) -> None:
     """Bytes sent by this rank in a step: counted, and from the shapes."""
-    for name in ("paper", "apart", "without-conv3") if mesh.mp.size > 1 else ("paper", "one-gpu"):
+    for name in ("paper", "apart", "without-conv3", "fine-tune") if mesh.mp.size > 1 else ("paper", "one-gpu"):
         run = trainer(folder, mesh, name, kind=Trainer)
-        result = bench_train(run.config, run.train_set, mesh, run.options.settings, seconds=0.01, rounds=1)
+        config = replace(run.config, schedule="plateau")  # which freezes no layer
+        result = bench_train(config, run.train_set, mesh, run.options.settings, seconds=0.01, rounds=1)
         write(
             folder,
             mesh,

@@ -21,6 +21,7 @@ from alexnet.pipeline.decode.settings import Settings
 from alexnet.train.checkpoint import Checkpoint, saved_checkpoints
 from alexnet.train.config import Config
 from alexnet.train.history import Record
+from alexnet.train.pretrained import Pretrained
 from alexnet.train.trainer import Interrupted, RunOptions, Trainer
 
 ALEXNET = [sys.executable, "-m", "alexnet.cli"]
@@ -41,6 +42,7 @@ def trainer(
     *,
     preset: str = "paper",
     resume: Checkpoint | None = None,
+    pretrained: Pretrained | None = None,
     listener: Callable[[Record], None] = lambda record: None,
     **how: Any,
 ) -> Trainer:
@@ -50,7 +52,7 @@ def trainer(
     stats = compute_stats(
         train_set, work_dir=needed_cache("") / "passes", settings=Settings(threads=1, readers=1, max_bad=0.5)
     )
-    return Trainer(config, train_set, val_set, stats, options(run_dir, **how), listener, resume)
+    return Trainer(config, train_set, val_set, stats, options(run_dir, **how), listener, resume, pretrained)
 
 
 def interrupted_at(position: tuple[int, int], *args: Any, **kwargs: Any) -> Path:

@@ -100,8 +100,10 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -
 
 def test_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Across a drop and a frozen conv1, whose velocity must wait in the unit it was counted in."""
-    late = Rates(1e-3, 2e-3, 0, 0, False)
-    thawed = Rates(1e-3, 2e-3, 1e-4, 1e-4, False)
+    late, thawed = (
+        Rates({"weights": 1e-3, "biases": 2e-3, "conv1_weights": conv1, "conv1_biases": conv1}, False)
+        for conv1 in (0, 1e-4)
+    )
     model, optimizer = network()
     train(model, optimizer, 2, seed=1)
     set_rates(optimizer, late)

@@ -92,7 +92,9 @@ def train(gradient: Gradient, model: nn.Module, steps: int, side: int, device: t
         torch.manual_seed(step)
         rate = 0.01 if step < steps // 3 else 0.002
         conv1 = 0.0 if steps // 2 <= step < steps - WARM_UP else rate
-        set_rates(optimizer, Rates(rate, rate, conv1, conv1, False))
+        set_rates(
+            optimizer, Rates({"weights": rate, "biases": rate, "conv1_weights": conv1, "conv1_biases": conv1}, False)
+        )
         model.train()
         images, labels = batch(step, side)
         loss, logits = gradient(images.to(device), labels.to(device))

@@ -33,10 +33,24 @@ def images(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize(
     ("preset", "parameters"),
-    [("paper", 60_965_224), ("original", 60_965_224), ("one-gpu", 59_798_312), ("owt", 61_100_840)],
+    [
+        ("paper", 60_965_224),
+        ("original", 60_965_224),
+        ("one-gpu", 59_798_312),
+        ("owt", 61_100_840),
+        ("conv6", 61_555_304),
+    ],
 )
 def test_parameters(preset: str, parameters: int) -> None:
     assert sum(row.parameters for row in describe(Config.from_preset(preset), 1000)) == parameters
+
+
+def test_the_sixth_layer_and_what_follows_it() -> None:
+    """Beside `original`, only one layer more: 3x3 over 256 maps of 6x6."""
+    rows, others = (describe(Config.from_preset(name), 1000) for name in ("conv6", "original"))
+    assert [row for row in rows if row.layer != "conv6"] == others
+    (conv6,) = (row for row in rows if row.layer == "conv6")
+    assert conv6[1:] == ((256, 6, 6), 256 * 256 * 9 + 256, 256 * 256 * 9 * 36, 256 * 36)
 
 
 def test_macs_neurons_and_maps() -> None:
@@ -113,7 +127,7 @@ def test_spatial_norm() -> None:
 
 
 def tower_logits(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The paper's figure 2 as two explicit halves that talk before conv3, fc6, fc7 and fc8. Test mode."""
+    """The paper's figure 2 as two explicit halves that talk before conv3, conv6, fc6, fc7 and fc8. Test mode."""
 
     def half(name: str, tower: int) -> tuple[Tensor, Tensor]:
         return state[f"{name}.weight"].chunk(2)[tower], state[f"{name}.bias"].chunk(2)[tower]
@@ -126,16 +140,20 @@ def tower_logits(state: dict[str, Tensor], x: Tensor) -> Tensor:
     both = torch.cat(ys, 1)
     ys = [F.conv2d(both, *half("conv3", t), padding=1).relu() for t in (0, 1)]
     ys = [F.conv2d(ys[t], *half("conv4", t), padding=1).relu() for t in (0, 1)]
-    ys = [F.max_pool2d(F.conv2d(ys[t], *half("conv5", t), padding=1).relu(), 3, 2).flatten(1) for t in (0, 1)]
-    for name in ("fc6", "fc7"):
+    ys = [F.max_pool2d(F.conv2d(ys[t], *half("conv5", t), padding=1).relu(), 3, 2) for t in (0, 1)]
+    if "conv6.weight" in state:
         both = torch.cat(ys, 1)
+        ys = [F.conv2d(both, *half("conv6", t), padding=1).relu() for t in (0, 1)]
+    for name in ("fc6", "fc7"):
+        both = torch.cat([y.flatten(1) for y in ys], 1)
         ys = [0.5 * F.linear(both, *half(name, t)).relu() for t in (0, 1)]
     return F.linear(torch.cat(ys, 1), state["fc8.weight"], state["fc8.bias"])
 
 
-def test_grouped_network_is_two_towers() -> None:
+@pytest.mark.parametrize("conv6", [False, True])
+def test_grouped_network_is_two_towers(conv6: bool) -> None:
     """With conv1 large enough for normalisation to bite; over all channels it would be off by far more."""
-    model = small(width=1 / 8).double()
+    model = small(width=1 / 8, conv6=conv6, conv6_init=(0.05, 1)).double()
     with torch.no_grad():
         model.conv1.weight *= 20
         x = images(2, torch.float64)
@@ -149,6 +167,7 @@ def test_grouped_network_is_two_towers() -> None:
 def test_no_cross_talk_towers_meet_at_the_logits_only() -> None:
     model, talking = small(cross_talk=False), small()
     assert [model.get_submodule(name).groups for name in ("conv3", "fc6", "fc7")] == [2, 2, 2]
+    assert [small(cross_talk=talk, conv6=True).conv6.groups for talk in (False, True)] == [2, 1]
     assert model.fc6.weight.shape == (256, 16 * 36 // 2)
     assert model.fc8.weight.shape == talking.fc8.weight.shape
     for net, alone in ((model, True), (talking, False)):
@@ -202,6 +221,7 @@ def test_layer_names_by_preset() -> None:
     paper = "conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5 fc6 fc7 fc8".split()
     assert names["paper"] == names["one-gpu"] == paper
     assert names["original"] == [*paper[:5], "spatial2", *paper[5:]]
+    assert names["conv6"] == [*names["original"][:-3], "conv6", *paper[-3:]]
     assert names["owt"] == [name for name in paper if "norm" not in name]
     assert [row.layer for row in describe(Config.from_preset("original", lrn=False), 10)] == names["owt"]
 
@@ -356,13 +376,13 @@ def test_initialise_is_deterministic_and_per_layer() -> None:
 
 
 def test_initial_sizes() -> None:
-    model = AlexNet(Config.from_preset("original", width=0.25), 100)
+    model = AlexNet(Config.from_preset("conv6", width=0.25), 100)
     initialise(model, 0)
     stds = {name: p.std().item() for name, p in model.named_parameters() if name.endswith("weight")}
-    for name, std in (("conv1", 0.01), ("conv2", 0.02), ("conv3", 0.06), ("fc6", 0.02), ("fc8", 0.02)):
+    for name, std in (("conv1", 0.01), ("conv2", 0.02), ("conv3", 0.06), ("conv6", 0.06), ("fc6", 0.02), ("fc8", 0.02)):
         assert stds[f"{name}.weight"] == pytest.approx(std, rel=0.05)
     biases = [p.unique().item() for name, p in model.named_parameters() if name.endswith("bias")]
-    assert biases == [0, 1, 0, 1, 1, 1, 1, 0]
+    assert biases == [0, 1, 0, 1, 1, 1, 1, 1, 0]
     owt = small("owt")
     bound = owt.fc6.weight.shape[1] ** -0.5
     assert 0.9 * bound < owt.fc6.bias.abs().max() <= bound >= owt.fc6.weight.abs().max() > 0.99 * bound

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import astuple
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +30,11 @@ def tiny() -> Tiny:
     return Tiny().double()
 
 
+def rates_of(weights: float, biases: float, conv1_weights: float, conv1_biases: float, lighting: bool) -> Rates:
+    groups = {"weights": weights, "biases": biases, "conv1_weights": conv1_weights, "conv1_biases": conv1_biases}
+    return Rates(groups, lighting)
+
+
 class PaperUpdate:
     """v <- momentum v - rate (g + decay w); w <- w + v; nothing moves at rate 0. Section 5, word by word."""
 
@@ -42,7 +46,7 @@ class PaperUpdate:
     def step(self, gradients: dict[str, Any], rates: Rates) -> None:
         for name, w in self.w.items():
             kind = "biases" if name.endswith("bias") else "weights"
-            rate = getattr(rates, f"conv1_{kind}" if name.startswith("conv1") else kind)
+            rate = rates.groups[f"conv1_{kind}" if name.startswith("conv1") else kind]
             if rate == 0:
                 continue
             decay = self.config.weight_decay if kind == "weights" or self.config.decay_biases else 0
@@ -56,12 +60,12 @@ def test_update_is_the_papers(overrides: dict[str, Any]) -> None:
     model, config = tiny(), Config.from_dict({"weight_decay": 0.05, **overrides})
     optimizer, paper = build_optimizer(model, config), PaperUpdate(config, model)
     phases = [
-        Rates(0.01, 0.02, 0.01, 0.02, True),
-        Rates(1e-3, 0.002, 1e-4, 0.002, True),
-        Rates(1e-3, 0.002, 0, 0, False),
-        Rates(1e-4, 0.002, 0, 0, False),
-        Rates(0.005, 0.005, 0.003, 0.004, False),
-        Rates(0.005, 0, 0.003, 0.004, False),
+        rates_of(0.01, 0.02, 0.01, 0.02, True),
+        rates_of(1e-3, 0.002, 1e-4, 0.002, True),
+        rates_of(1e-3, 0.002, 0, 0, False),
+        rates_of(1e-4, 0.002, 0, 0, False),
+        rates_of(0.005, 0.005, 0.003, 0.004, False),
+        rates_of(0.005, 0, 0.003, 0.004, False),
     ]
     for rates in phases:
         set_rates(optimizer, rates)
@@ -84,7 +88,7 @@ def test_plain_sgd_would_be_wrong_at_a_drop() -> None:
         optimizer = build_optimizer(model, Config())
         for step in range(6):
             if step == 3 and rescale:
-                set_rates(optimizer, Rates(1e-3, 1e-3, 1e-3, 1e-3, True))
+                set_rates(optimizer, rates_of(1e-3, 1e-3, 1e-3, 1e-3, True))
             elif step == 3:
                 for group in optimizer.param_groups:
                     group["lr"] = 1e-3
@@ -99,11 +103,11 @@ def test_frozen_layer_wants_no_gradient_and_comes_back() -> None:
     model = tiny()
     optimizer = build_optimizer(model, Config())
     model.loss(torch.ones(1, 4, dtype=torch.float64)).backward()
-    set_rates(optimizer, Rates(0.01, 0.01, 0, 0, True))
+    set_rates(optimizer, rates_of(0.01, 0.01, 0, 0, True))
     assert model.conv1.weight.grad is None
     assert not model.conv1.weight.requires_grad
     assert model.fc8.weight.requires_grad
-    set_rates(optimizer, Rates(0.01, 0.01, 0.01, 0.01, True))
+    set_rates(optimizer, rates_of(0.01, 0.01, 0.01, 0.01, True))
     assert model.conv1.weight.requires_grad
 
 
@@ -118,7 +122,7 @@ def test_groups_and_first_rates() -> None:
 
 
 def approx(rates: Rates) -> Any:
-    return pytest.approx(astuple(rates))
+    return pytest.approx((*rates.groups.values(), rates.lighting))
 
 
 def test_epochs_is_the_authors_log() -> None:
@@ -137,11 +141,64 @@ def test_epochs_is_the_authors_log() -> None:
             assert rates == approx(schedule.rates(epoch))
 
 
+def test_fine_tune_is_the_authors_log() -> None:
+    """Run #146 on ILSVRC-2012: fidelity 6. Columns: others, conv1, fc8, colour noise."""
+    schedule = build_schedule(Config.from_preset("conv6", schedule="fine-tune", epochs=54, bias_lr_floor=0))
+    expected = {
+        (0, 0): (1e-3, 1e-4, 1e-3, True),
+        (0, 299): (1e-3, 1e-4, 1e-3, True),
+        (0, 300): (1e-3, 1e-4, 1e-2, True),
+        (1, 0): (1e-3, 1e-4, 1e-2, True),
+        (6, 9999): (1e-3, 1e-4, 1e-2, True),
+        (7, 0): (1e-3, 0, 1e-2, True),
+        (21, 0): (1e-3, 0, 1e-2, True),
+        (22, 0): (1e-4, 0, 1e-4, True),
+        (38, 0): (1e-4, 0, 1e-4, False),
+        (42, 0): (1e-5, 0, 1e-5, False),
+        (53, 0): (1e-5, 0, 1e-5, False),
+    }
+    for place, (others, conv1, fc8, lighting) in expected.items():
+        rates = schedule.rates(*place)
+        weights = {"weights": others, "conv1_weights": conv1, "fc8_weights": fc8}
+        biases = {"biases": 2 * others, "conv1_biases": 2 * conv1, "fc8_biases": 2 * fc8}
+        assert rates.groups == pytest.approx(weights | biases), place
+        assert rates.lighting == lighting, place
+
+
+@pytest.mark.parametrize(("epochs", "changes"), [(6, [1, 2, 4, 5]), (108, [1, 14, 44, 76, 84])])
+def test_fine_tune_stretches(epochs: int, changes: list[int]) -> None:
+    schedule = build_schedule(Config(schedule="fine-tune", epochs=epochs))
+    rates = [schedule.rates(epoch) for epoch in range(epochs)]
+    assert [e for e in range(1, epochs) if rates[e] != rates[e - 1]] == changes
+
+
+def test_single_layers_have_rates_of_their_own() -> None:
+    """Against the update word by word: fc8 ten times as fast, its bias by the floor; conv1 as it was."""
+    model, config = tiny(), Config(layer_lr=("fc8=10",), freeze=("conv1",), bias_lr_floor=0.02, momentum=0.5)
+    optimizer, before = build_optimizer(model, config), {name: p.clone() for name, p in model.named_parameters()}
+    assert [group["name"] for group in optimizer.param_groups] == [
+        *("conv1_weights", "conv1_biases", "fc8_weights", "fc8_biases")
+    ]
+    w, v = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}, {"weight": 0.0, "bias": 0.0}
+    for _ in range(3):
+        set_rates(optimizer, build_schedule(config).rates(0))
+        optimizer.zero_grad()
+        model.loss(torch.ones(5, 4, dtype=torch.float64)).backward()
+        for kind, rate, decay in (("weight", 0.1, 5e-4), ("bias", 0.1, 0)):
+            gradient = getattr(model.fc8, kind).grad.numpy()
+            v[kind] = 0.5 * v[kind] - rate * (gradient + decay * w[f"fc8.{kind}"])
+            w[f"fc8.{kind}"] = w[f"fc8.{kind}"] + v[kind]
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(parameter.detach(), w[name], rtol=1e-12)
+        assert torch.equal(parameter, before[name]) == name.startswith("conv1"), name
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 5, 9, 45, 182])
 def test_epochs_stretches(epochs: int) -> None:
     config = Config.from_preset("original", epochs=epochs)
     rates = [build_schedule(config).rates(epoch) for epoch in range(epochs)]
-    assert (rates[0].weights, rates[0].conv1_weights, rates[0].lighting) == (0.01, 0.01, True)
+    assert (rates[0].weights, rates[0].groups["conv1_weights"], rates[0].lighting) == (0.01, 0.01, True)
     assert all(a.weights >= b.weights > 0 for a, b in pairwise(rates))
     if epochs == 182:
         assert [e for e in range(1, 182) if rates[e] != rates[e - 1]] == [50, 102, 134, 144, 158]
@@ -154,8 +211,8 @@ def test_stages_is_run_170() -> None:
         [0.01, 0.01, 0.001587, 0.001587, 0.000252, 0.000252, 0.00004, 0.00004, 0.00004], rel=1e-3
     )
     assert [r.lighting for r in rates] == [True] * 6 + [False] * 3
-    assert rates[0].biases == 0.02
-    assert rates[-1].biases == 0.002
+    assert rates[0].groups["biases"] == 0.02
+    assert rates[-1].groups["biases"] == 0.002
 
 
 def test_owt_is_torchvisions_steps() -> None:
@@ -181,7 +238,7 @@ def test_plateau_drops_three_times() -> None:
     assert approx(rates) == (rates.weights,) * 4 + (True,)
 
 
-@pytest.mark.parametrize("name", ["plateau", "epochs", "stages"])
+@pytest.mark.parametrize("name", ["plateau", "epochs", "stages", "fine-tune"])
 def test_schedule_resumes_from_json(name: str) -> None:
     """At any epoch, what is saved gives the same rates for the rest of the run."""
     config, rng = Config.from_dict({"schedule": name, "plateau_patience": 2, "epochs": 20}), random.Random(0)

@@ -18,7 +18,7 @@ from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.settings import Settings
 from ..pipeline.loader import Batch, SyntheticLoader
 from ..pipeline.plan import share
-from .config import LAYERS, Config
+from .config import Config
 from .network.model import IMAGE_SHAPE, AlexNet
 from .network.size import describe
 from .parallel.mesh import Mesh
@@ -33,7 +33,7 @@ FOREVER = 100_000  # epochs; no window gets that far
 class Traffic:
     """Bytes that one rank sends in one step."""
 
-    exchange: int  # between the towers: inputs of conv3, fc6, fc7, fc8, their gradients, and logits
+    exchange: int  # between the towers: inputs of conv3, conv6, fc6, fc7, fc8, their gradients, and logits
     gradients: int  # over the data-parallel ranks
     images: int  # shares of the next batch, between the towers
 
@@ -159,8 +159,8 @@ def _exchanged_units(model: AlexNet) -> int:
         whole = AlexNet(model.config, model.num_classes)
     shapes = {row.layer: row.output_shape for row in describe(model.config, model.num_classes)}
     inputs = dict(zip(list(shapes)[1:], shapes.values(), strict=False))  # the output of what comes before
-    layers = [name for name in LAYERS[1:] if hasattr(whole, name)]
-    return sum(prod(inputs[name]) for name in layers if getattr(whole, name).groups == 1)
+    layers = model.config.layers[1:]
+    return sum(prod(inputs[name]) for name in layers if whole.get_submodule(name).groups == 1)
 
 
 def _image_bytes(device: torch.device, element_size: int) -> int:

@@ -16,11 +16,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
+from .contradictions import contradictions
 from .presets import PRESETS
 from .setting import checked, setting
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-LAYERS = (*CONVS, "fc6", "fc7", "fc8")
+LAYERS = (*CONVS, "conv6", "fc6", "fc7", "fc8")  # all that have parameters; few networks have conv6
 
 
 class Seeds(NamedTuple):
@@ -34,7 +35,8 @@ class Seeds(NamedTuple):
 class Config:
     """All settings of a training run. Frozen and checked: a wrong value raises a UserError that says what to do.
 
-    `channels` and `groups` list conv1..conv5; `init_std` and `init_bias` list conv1..conv5, fc6..fc8.
+    `channels` and `groups` list conv1..conv5; `init_std` and `init_bias` list conv1..conv5, fc6..fc8; `conv6_init` has
+    what conv6 needs.
     """
 
     preset: str = setting("paper", "the values to start from", "ours")
@@ -112,6 +114,11 @@ class Config:
         "conv5's width, so that fc6 stays the same",
         "paper s7",
     )
+    conv6: bool = setting(
+        False,
+        "a sixth convolution, 3x3 over the last pooling, as wide as conv5; it sees both towers",
+        "paper s7; [O] layers-146-2012-2011.cfg",
+    )
     conv1_padding: tuple[int, ...] = setting(
         (0, 3, 0, 3),
         "zeros left, right, above and below the image minus its mean: 224 becomes 55",
@@ -129,6 +136,9 @@ class Config:
         (0.01,) * 8, "standard deviation of weights", "paper s5; original .03 in conv3..5, [O] layers-145.cfg", low=0
     )
     init_bias: tuple[float, ...] = setting((0, 1, 0, 1, 1, 1, 1, 0), "initial biases", "paper s5; [O] agrees")
+    conv6_init: tuple[float, ...] = setting(
+        (0.03, 1), "standard deviation of conv6's weights, and its initial biases", "[O] layers-146-2012-2011.cfg"
+    )
 
     # The images: the middle 256x256 of uint8 RGB, scaled so that the shorter side is 256.
     decode: Literal["exact", "fast"] = setting(
@@ -174,13 +184,14 @@ class Config:
     weight_decay: float = setting(5e-4, "inside the velocity", "paper s5; owt 1e-4, [TV]", low=0)
     decay_biases: bool = setting(False, "weight decay on biases too", "[O] layer.cu; owt on, [TV]")
     epochs: int = setting(90, "passes over the training set", "paper s5; original 91, [O] #145", low=1)
-    schedule: Literal["plateau", "epochs", "stages"] = setting(
+    schedule: Literal["plateau", "epochs", "stages", "fine-tune"] = setting(
         "plateau",
         "plateau: drop when the validation error stalls; epochs: the authors' log; stages: equal "
-        "stages, the last without colour noise",
-        "paper s5; original epochs; stages is [O] #170",
+        "stages, the last without colour noise; fine-tune: the authors' log of a network that learned other "
+        "classes before",
+        "paper s5; original epochs; stages is [O] #170, fine-tune #146",
     )
-    drop_factor: float = setting(10.0, "plateau, epochs: what a drop divides the rate by", "paper s5", low=1)
+    drop_factor: float = setting(10.0, "plateau, epochs, fine-tune: what a drop divides the rate by", "paper s5", low=1)
     num_drops: int = setting(3, "plateau: number of drops", "paper s5", low=0)
     plateau_patience: int = setting(5, "plateau: epochs without gain before a drop", "ours; by hand in 2012", low=1)
     plateau_min_delta: float = setting(1e-3, "plateau: least fall of top-1 error that is a gain", "ours", low=0, high=1)
@@ -191,43 +202,46 @@ class Config:
         "[O] layer-params-145.cfg",
         low=1,
     )
+    fine_tune_log: tuple[int, ...] = setting(
+        (7, 22, 38, 42, 54),
+        "fine-tune: conv1 frozen; first drop; no more colour noise; second drop; end. Stretched to --epochs. fc8 "
+        "learns at lr, the others one drop below it, conv1 two",
+        "[O] layer-params-146-2012-2011.cfg",
+        low=1,
+    )
+    fc8_wait: int = setting(
+        300,
+        "fine-tune: batches of the first epoch in which fc8 learns no faster than the others",
+        "[O] layer-params-146-2012-2011.cfg",
+        low=0,
+    )
     num_stages: int = setting(4, "stages: how many", "[O] layer-params-170.cfg; owt 3, [TV]", low=1)
     stage_factor: float = setting(
         250.0, "stages: first rate / last rate", "[O] layer-params-170.cfg; owt 100, [TV]", low=1
+    )
+    freeze: tuple[str, ...] = setting((), "layers that do not learn, such as conv1,conv2", "ours")
+    layer_lr: tuple[str, ...] = setting(
+        (), "factors of single layers' rates, such as fc8=10,conv1=0.1", "ours; [O] has a rate for each layer"
     )
     views: Literal[1, 10] = setting(10, "views of each image in the final evaluation", "paper s4.1; owt 1, [TV]")
 
     def __post_init__(self) -> None:
         for spec in fields(self):
             object.__setattr__(self, spec.name, checked(spec, getattr(self, spec.name)))
-        multiple = 2 * self.towers
-        for good, problem in (
-            (self.preset in PRESETS, f"preset = {self.preset!r}: choose one of {', '.join(PRESETS)}"),
-            (
-                self.groups[0] == 1 and set(self.groups) <= {1, self.towers},
-                f"groups = {self.groups}: conv1 needs 1, the others 1 or the groups of conv2 ({self.towers})",
-            ),
-            (
-                not any(c % multiple for c in (*self.channels, self.fc)),
-                f"channels = {self.channels}, fc = {self.fc}: use multiples of {multiple}",
-            ),
-            (
-                self.cross_talk or self.towers > 1,
-                "cross_talk = False: there is only one tower; leave it on, or set groups to 1, 2, 1, 2, 2",
-            ),
-            (len(set(self.without)) == len(self.without), f"without = {self.without}: name each layer once"),
-            (self.lrn_size % 2 == 1, f"lrn_size = {self.lrn_size}: use an odd number"),
-            (
-                all(3 <= a + b <= 6 for a, b in (self.conv1_padding[:2], self.conv1_padding[2:])),
-                f"conv1_padding = {self.conv1_padding}: left + right and top + bottom must be 3 to 6",
-            ),
-            (
-                list(self.epoch_log) == sorted(set(self.epoch_log)),
-                f"epoch_log = {self.epoch_log}: list the epochs in rising order",
-            ),
-        ):
-            if not good:
-                raise UserError(problem)
+        for problem in contradictions(self):
+            raise UserError(problem)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of this network that have parameters, in order."""
+        missing = self.without if self.conv6 else (*self.without, "conv6")
+        return tuple(name for name in LAYERS if name not in missing)
+
+    @property
+    def rate_factors(self) -> dict[str, float]:
+        """The rate of each layer named in `layer_lr` or `freeze`, as a factor of what the schedule gives it."""
+        pairs = (item.split("=") for item in self.layer_lr)
+        return {name: float(factor) for name, factor in pairs} | dict.fromkeys(self.freeze, 0.0)
 
     @property
     def seeds(self) -> Seeds:

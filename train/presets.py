@@ -59,6 +59,9 @@ _OWT = {  # [TV]
 }
 
 
+_CONV6 = _ORIGINAL | {"conv6": True}  # [O] layers-146-2012-2011.cfg
+
+
 _2012 = "Not run here on ImageNet. The authors: two GTX 580 of 3 GB, five to six days."
 
 
@@ -94,5 +97,15 @@ PRESETS: dict[str, Preset] = {
         hardware="Not run here on ImageNet. torchvision: eight GPUs.",
         command="alexnet train /data/imagenet --preset owt",
         settings=_OWT,
+    ),
+    "conv6": Preset(
+        reproduces="The network of the paper's pretrained results (#146): `original` with a sixth convolution over the "
+        "last pooling. Train it on a larger set of classes, then fine-tune it with --init-from and --schedule "
+        "fine-tune.",
+        expected="ILSVRC-2012 validation, ten views: 39.0% top-1 and 16.6% top-5 error, the paper's '1 CNN*', trained "
+        "on the 15 million images of 22,000 classes of ImageNet's Fall 2011 release before.",
+        hardware="Not run here on ImageNet. The authors: two GTX 580 of 3 GB, their time is not known.",
+        command="alexnet train /data/imagenet-22k --preset conv6",
+        settings=_CONV6,
     ),
 }

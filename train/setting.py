@@ -1,6 +1,6 @@
 """One setting of a run: how it is declared, checked and shown.
 
-`config.py` is made of settings.
+`config.py` is made of settings; `contradictions.py` checks them together.
 """
 
 import math

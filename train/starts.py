@@ -43,6 +43,7 @@ class Start:
     execution: str
     machine: dict[str, Any]
     versions: dict[str, str]
+    pretrained: dict[str, Any] | None = None  # where a new run's first weights come from: `Pretrained.record`
 
     @classmethod
     def now(
@@ -54,6 +55,7 @@ class Start:
         mesh: Mesh,
         threads: int,
         execution: str,
+        pretrained: dict[str, Any] | None = None,
     ) -> Start:
         return cls(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,6 +77,7 @@ class Start:
                 "memory_gib": round(hardware.memory()[1] / 2**30, 1),
             },
             versions=loader_versions() | tool_versions(),
+            pretrained=pretrained,
         )
 
 

@@ -6,6 +6,7 @@ steps in its loop; `bench.py` and `alexnet bench-loader --step` time the same on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +28,21 @@ from .parallel.split import GradientSum, make_replicas_equal, own_part, parallel
 class TrainStep:
     """The network and all that a step changes: parameters, velocities and rates. On a mesh, this rank's part of them.
 
-    `execution` is one of `gradient.EXECUTIONS`, or None for the default. Dropout masks and rates depend only on the
-    configuration and the batch's epoch and step, so a resumed run takes the same steps.
+    `execution` is one of `gradient.EXECUTIONS`, or None for the default; `begin_with` is as in `build_model`. Dropout
+    masks and rates depend only on the configuration and the batch's epoch and step, so a resumed run takes the same
+    steps.
     """
 
-    def __init__(self, config: Config, num_classes: int, mesh: Mesh, execution: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        num_classes: int,
+        mesh: Mesh,
+        execution: str | None = None,
+        begin_with: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.config, self.mesh = config, mesh
-        self.model = build_model(config, num_classes, mesh)
+        self.model = build_model(config, num_classes, mesh, begin_with)
         self.gradient = build_gradient(self.model, config.batch_size, mesh.device, mesh.dims.num_ranks, execution)
         self.gradient_sum = GradientSum(self.model, mesh.dp)
         self.optimizer = build_optimizer(self.model, config)
@@ -46,7 +55,7 @@ class TrainStep:
         `.grad` until the next step.
         """
         torch.manual_seed(dropout_seed(self.config.seeds.data_seed, batch.epoch, batch.step))
-        set_rates(self.optimizer, self.schedule.rates(batch.epoch))
+        set_rates(self.optimizer, self.schedule.rates(batch.epoch, batch.step))
         self.model.train()
         loss, logits = self.gradient(batch.images, batch.labels)
         self.gradient_sum.finish()
@@ -71,12 +80,18 @@ class TrainStep:
         self.schedule.load_state_dict(saved.schedule)
 
 
-def build_model(config: Config, num_classes: int, mesh: Mesh) -> AlexNet:
-    """Build this rank's part of the network on its device, with initial weights from `init_seed`."""
+def build_model(
+    config: Config, num_classes: int, mesh: Mesh, begin_with: Mapping[str, Tensor] | None = None
+) -> AlexNet:
+    """Build this rank's part of the network on its device, with initial weights from `init_seed`.
+
+    `begin_with` has whole parameters by name, such as those of a trained network, that take the place of some.
+    """
     with torch.device("meta"):  # do not draw torch's own initial weights
         model = AlexNet(config, num_classes)
     model.to_empty(device="cpu")
     initialise(model, config.seeds.init_seed)
+    model.load_state_dict(begin_with or {}, strict=False)
     parallelize(model, mesh)
     model.to(mesh.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     make_replicas_equal(model, mesh.dp)

@@ -37,6 +37,7 @@ from .optimizer import Rates
 from .parallel.mesh import Agreement, Mesh
 from .parallel.split import check_split
 from .parallel.tower_loader import build_loader
+from .pretrained import Pretrained
 from .starts import Start
 from .step import TrainStep
 from .tensorboard import TensorBoard
@@ -79,7 +80,8 @@ class Trainer:
     """One run in one folder: its history, as `history.py` has it, and `checkpoints/`.
 
     `listener` is called with every record that goes into `metrics.jsonl`: {"kind": "train" | "val" | "warning", ...}.
-    `resume` is the checkpoint to continue from; its configuration must be `config`.
+    `resume` is the checkpoint to continue from; its configuration must be `config`. `pretrained` has layers for a run
+    that begins to begin with.
     """
 
     def __init__(
@@ -91,19 +93,24 @@ class Trainer:
         options: RunOptions,
         listener: Callable[[Record], None] = lambda record: None,
         resume: Checkpoint | None = None,
+        pretrained: Pretrained | None = None,
     ) -> None:
+        assert resume is None or pretrained is None
         self.config, self.options, self.listener = config, options, listener
         self.train_set, self.val_set = train_set, in_training_classes(val_set, train_set.classes)
-        self.stats = stats
+        self.stats, self.pretrained = stats, pretrained
         self.mesh = options.mesh
         self.mesh.check_same("configuration", config.to_json())
         self.mesh.check_same("data set", [train_set.fingerprint, val_set.fingerprint])
+        self.mesh.check_same("network in --init-from", pretrained.fingerprint if pretrained else "")
         check_split(config, train_set.num_classes, self.mesh.dims)
         self.treatment = build_treatment(config, stats)
         self.bad: dict[int, str] = {}
         self._told: set[int] = set()  # bad images that the metrics name already
         self.settings = config.pin_decoding(options.settings)
-        self.train_step = TrainStep(config, train_set.num_classes, self.mesh, options.execution)
+        parameters = pretrained.parameters if pretrained else {}
+        self.train_step = TrainStep(config, train_set.num_classes, self.mesh, options.execution, parameters)
+        parameters.clear()  # as large as the network, and of no more use
         self.loader = build_loader(
             config,
             train_set,
@@ -173,7 +180,8 @@ class Trainer:
 
     def _start(self) -> Start:
         how = self.mesh, self.settings.threads, self.options.execution or DEFAULT_EXECUTION
-        return Start.now(self.epoch, self.step, self.train_set, self.val_set, *how)
+        taken = self.pretrained.record() if self.pretrained else None
+        return Start.now(self.epoch, self.step, self.train_set, self.val_set, *how, taken)
 
     # -- the parts of fit ----------------------------------------------------------------------------------
 

@@ -17,11 +17,14 @@ from ...pipeline.decode.bad_images import name_bad
 from ...pipeline.decode.resident import Resident
 from ...pipeline.decode.settings import Settings
 from ...train.checkpoint import check_trained_on
+from ...train.classifier import find_networks, load_classifier
 from ...train.config import Config
 from ...train.health import rate_note
 from ...train.memory import check_memory, room_for_images
-from ...train.parallel.ranks import join_ranks
+from ...train.parallel.dims import CPU
+from ...train.parallel.ranks import RankInfo, join_ranks
 from ...train.parallel.split import check_split
+from ...train.pretrained import Pretrained, take_layers
 from ...train.resume import choose_run_dir, find_checkpoint, resolve_config
 from ...train.tensorboard import FOLDER, require_tensorboard
 from ...train.trainer import Interrupted, RunOptions, Trainer
@@ -63,6 +66,7 @@ def run_train(
     if options.resident is not None:
         check_resident(train_set, ranks.device)
     settings = config.pin_decoding(loading.settings(ranks.device, info.local_size))
+    pretrained = find_pretrained(options.init_from, config, train_set, info, resumed=saved is not None)
 
     def compute() -> RgbStats | None:
         return compute_statistics(train_set, "centre", settings, info)
@@ -81,9 +85,11 @@ def run_train(
             resident=_hold(options.resident, config, train_set, ranks, settings),
         )
         with TrainingDisplay() if mesh.is_main else nullcontext(lambda record: None) as display:
-            trainer = Trainer(config, train_set, val_set, stats, how, display, saved)
+            trainer = Trainer(config, train_set, val_set, stats, how, display, saved, pretrained)
             if mesh.is_main:
                 _announce(trainer, resumed=saved is not None)
+                if saved and options.init_from:
+                    say("--init-from has no effect: the run goes on from its own weights.")
             return _fit(trainer)
 
 
@@ -97,6 +103,16 @@ def _hold(wanted: Room | None, config: Config, train_set: Dataset, ranks: Ranks,
     return hold(train_set, ranks.device, limit, settings, announce=ranks.info.rank == 0)
 
 
+def find_pretrained(
+    path: Path | None, config: Config, train_set: Dataset, info: RankInfo, *, resumed: bool
+) -> Pretrained | None:
+    """Return the layers that `--init-from` means; None without it, and for a run that goes on from its own weights."""
+    if path is None or resumed:
+        return None
+    (found,) = find_networks([path], info)
+    return take_layers(load_classifier(found, CPU), str(found), config, train_set.classes)
+
+
 def _announce(trainer: Trainer, resumed: bool) -> None:
     train_set, steps = trainer.train_set, trainer.epoch * len(trainer.loader) + trainer.step
     say(
@@ -104,6 +120,8 @@ def _announce(trainer: Trainer, resumed: bool) -> None:
         f"classes; {len(trainer.val_set):,} to validate) into {trainer.options.run_dir}"
         + (f", from step {steps} on" if resumed else "")
     )
+    if trainer.pretrained:
+        say(trainer.pretrained.report())
     if trainer.options.tensorboard:
         say(f"To watch it: tensorboard --logdir {shlex.quote(str(trainer.options.run_dir / FOLDER))}")
     if not resumed and (note := rate_note(trainer.config)):

@@ -67,7 +67,7 @@ def activations_of(
     images = classifier.treatment.apply(pixels[None], top, left, mirror=False)
     found = {name: x[0].float().cpu().numpy() for name, x in classifier.model.forward_features(images).items()}
     with_maps = [name for name, values in found.items() if values.ndim == 3]
-    layers = layers or [name for name in with_maps if name in (*CONVS, "pool5")]
+    layers = layers or [name for name in with_maps if name in (*CONVS, "pool5", "conv6")]
     for name in layers:
         if name not in with_maps:
             raise UserError(f"This network has no layer {name!r} with maps. It has {', '.join(with_maps)}.")

@@ -127,7 +127,7 @@ def _switches(config: Config, reached: float) -> tuple[float | None, float | Non
     schedule = build_schedule(config)
     rates = [schedule.rates(epoch) for epoch in range(int(np.ceil(reached)))]
     noise_off = [float(epoch) for epoch, rate in enumerate(rates) if not rate.lighting and rates[0].lighting]
-    frozen = [float(epoch) for epoch, rate in enumerate(rates) if rate.conv1_weights == 0]
+    frozen = [float(epoch) for epoch, rate in enumerate(rates) if rate.groups["conv1_weights"] == 0]
     return next(iter(noise_off), None), next(iter(frozen), None)
 
 

@@ -26,17 +26,19 @@ CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding i
     "conv3": (3, 1, 1),
     "conv4": (3, 1, 1),
     "conv5": (3, 1, 1),
+    "conv6": (3, 1, 1),
 }
 
 
 class AlexNet(nn.Module):
-    """conv1..conv5, less those left out, and fc6..fc8; norm1, norm2, dropout6 and dropout7 hold no parameters.
+    """The layers of `config.layers`; norm1, norm2, dropout6 and dropout7 hold no parameters.
 
     Weights are torch's defaults until `initialise` or a checkpoint sets them.
     """
 
     conv1: nn.Conv2d
     conv2: nn.Conv2d  # unless left out
+    conv6: nn.Conv2d  # of few networks
 
     def __init__(self, config: Config, num_classes: int) -> None:
         super().__init__()
@@ -44,13 +46,14 @@ class AlexNet(nn.Module):
         self.num_classes = num_classes
         convs = [name for name in CONVS if name not in config.without]
         outputs = {name: config.scaled(config.channels[CONVS.index(name)]) for name in convs}
-        outputs[convs[-1]] = config.scaled(config.channels[-1])
+        outputs[convs[-1]] = outputs["conv6"] = config.scaled(config.channels[-1])
+        groups = dict(zip(CONVS, config.groups, strict=True)) | {"conv6": 1}
         private = 1 if config.cross_talk else config.towers  # groups of the layers that usually see both towers
         channels = 3
-        for name in convs:
+        for name in (*convs, "conv6") if config.conv6 else convs:
             kernel, stride, padding = CONV_GEOMETRY[name]
-            groups = 1 if name == "conv1" else max(config.groups[CONVS.index(name)], private)
-            self.add_module(name, nn.Conv2d(channels, outputs[name], kernel, stride, padding, groups=groups))
+            own = 1 if name == "conv1" else max(groups[name], private)
+            self.add_module(name, nn.Conv2d(channels, outputs[name], kernel, stride, padding, groups=own))
             channels = outputs[name]
         units = config.scaled(config.fc)
         self.fc6 = GroupedLinear(channels * FINAL_MAP**2, units, private)
@@ -102,6 +105,9 @@ class AlexNet(nn.Module):
                 yield name, x
         x = self.pool(x)
         yield "pool5", x
+        if config.conv6:
+            x = self.activate(self.conv6(x))
+            yield "conv6", x
         x = x.flatten(1)  # (B, channels x 6 x 6), a tower's units together
         for name, layer, dropout in (("fc6", self.fc6, self.dropout6), ("fc7", self.fc7, self.dropout7)):
             x = dropout(x) if dropout.inverted else x
@@ -169,7 +175,7 @@ def initialise(model: AlexNet, seed: int) -> None:
     """
     config = model.config
     generator = torch.Generator().manual_seed(seed)
-    for name in (name for name in LAYERS if hasattr(model, name)):
+    for name in config.layers:
         layer = getattr(model, name)
         draws = torch.empty(layer.weight.shape), torch.empty(layer.bias.shape)
         if config.init == "torch":
@@ -177,9 +183,15 @@ def initialise(model: AlexNet, seed: int) -> None:
             for draw in draws:
                 draw.uniform_(-bound, bound, generator=generator)
         else:
-            index = LAYERS.index(name)
-            std = config.init_std[index] / (1 if name == "conv1" else sqrt(config.width))
-            draws[0].normal_(0, std, generator=generator)
-            draws[1].fill_(config.init_bias[index])
+            std, bias = _normal_init(config)[name]
+            draws[0].normal_(0, std / (1 if name == "conv1" else sqrt(config.width)), generator=generator)
+            draws[1].fill_(bias)
         layer.weight.copy_(draws[0])
         layer.bias.copy_(draws[1])
+
+
+def _normal_init(config: Config) -> dict[str, tuple[float, ...]]:
+    """Return the standard deviation of weights and the bias that each layer starts with."""
+    others = (name for name in LAYERS if name != "conv6")
+    pairs = zip(config.init_std, config.init_bias, strict=True)
+    return dict(zip(others, pairs, strict=True)) | {"conv6": config.conv6_init}

@@ -3,8 +3,8 @@
     model.py (whole, on one device) -> `parallelize` -> this rank's part, which `step.py` runs as if it were whole
 
 A rank keeps its part of every parameter along dimension 0: with the paper's 1x2, one tower. The towers meet where the
-paper's GPUs do (s3.5): the inputs of conv3, fc6, fc7 and fc8 are gathered from both. The concatenated parts are the
-one-device network, and any mesh computes the same function.
+paper's GPUs do (s3.5): the inputs of conv3, conv6, fc6, fc7 and fc8 are gathered from both. The concatenated parts are
+the one-device network, and any mesh computes the same function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from ...pipeline.errors import UserError
 from ...pipeline.plan import share
-from ..config import LAYERS, Config
+from ..config import Config
 from ..network.lrn import LocalResponseNorm
 from ..network.model import AlexNet, Dropout
 from .axis import Axis
@@ -59,7 +59,7 @@ def parallelize(model: AlexNet, mesh: Mesh) -> None:
 
 def _split_towers(model: AlexNet, mp: Axis) -> None:
     check_split(model.config, model.num_classes, ParallelDims(1, mp.size))
-    for name in (name for name in LAYERS if hasattr(model, name)):
+    for name in model.config.layers:
         layer = getattr(model, name)
         for kind in ("weight", "bias"):
             setattr(layer, kind, nn.Parameter(mp.own(getattr(layer, kind).detach()).clone()))
@@ -134,8 +134,8 @@ class DropoutPart(Dropout):
 class GradientSum:
     """Sums each gradient over the data-parallel ranks as soon as the backward pass has it.
 
-    Losses must be this rank's share of the batch's mean. Buckets would gain nothing: the network has 16 parameters,
-    and those of fc6..fc8, nearly all of the bytes, come first.
+    Losses must be this rank's share of the batch's mean. Buckets would gain nothing: the network has 16 or 18
+    parameters, and those of fc6..fc8, nearly all of the bytes, come first.
     """
 
     def __init__(self, model: nn.Module, dp: Axis) -> None:

@@ -153,7 +153,7 @@ def _start_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     return [
         ("data", f"{last.data}: {last.num_train:,} training and {last.num_val:,} validation images"),
         ("data set's fingerprint", last.dataset),
-        ("started", begun),
+        ("started", begun + (f", from the weights of {source['source']}" if (source := starts[0].pretrained) else "")),
         ("resumed", f"{len(resumed)} times, before {'; '.join(resumed)}" if resumed else "never"),
         ("mesh", f"{last.mesh} (replicas x towers) on {last.device}, execution {last.execution}"),
         (

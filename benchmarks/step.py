@@ -21,7 +21,7 @@ from alexnet.console.tables import print_table
 from alexnet.train.config import Config
 from alexnet.train.gradient import Speedups, speed_up
 from alexnet.train.network.fast_layers import use_fast_layers
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
+from alexnet.train.network.model import AlexNet, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.optimizer import build_optimizer
 
@@ -79,7 +79,7 @@ def build(name: str, config: Config, device: torch.device) -> Callable[[], None]
         use_fast_layers(model, conv1=speedups.conv1, norms=speedups.norms)
     gradient = speed_up(model, config.batch_size, speedups)
     optimizer = build_optimizer(model, config)
-    images = torch.randn(config.batch_size, *IMAGE_SHAPE, device=device).contiguous(memory_format=memory)
+    images = torch.randn(config.batch_size, 3, 224, 224, device=device).contiguous(memory_format=memory)
     labels = torch.randint(1000, (config.batch_size,), device=device)
 
     def step() -> None:

@@ -47,9 +47,9 @@ def centre_square(image: Pixels) -> Pixels:
     return resized[top : top + SHORT_SIDE, left : left + SHORT_SIDE]
 
 
-def crop_and_flip(square: Pixels, top: int, left: int, flip: bool) -> Pixels:
-    """A 224x224 crop of the square, mirrored left to right if asked (section 4.1)."""
-    crop = square[top : top + CROP, left : left + CROP]
+def crop_and_flip(square: Pixels, top: int, left: int, flip: bool, size: int = CROP) -> Pixels:
+    """A crop of the square, 224x224 in the paper, mirrored left to right if asked (section 4.1)."""
+    crop = square[top : top + size, left : left + size]
     return crop[:, ::-1] if flip else crop
 
 

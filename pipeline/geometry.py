@@ -15,7 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHORT_SIDE = 256
-CROP = 224
+CROP = 224  # what the paper says; others crop 227
+
+
+def centred(crop: int) -> int:
+    """Top and left of the central crop of this size in the 256-square, rounded down."""
+    return (SHORT_SIDE - crop) // 2
+
+
+def num_offsets(crop: int) -> int:
+    """Count the places of a crop of this size in the 256-square, on each axis, both ends included."""
+    return SHORT_SIDE - crop + 1
 
 
 class Region(NamedTuple):

@@ -25,7 +25,7 @@ from .decode.settings import Settings
 from .decode.stream import Feed, ImageStream, Request
 from .decode.tensors import decoder_arguments, resampled
 from .errors import DatasetError, UserError
-from .geometry import CROP
+from .geometry import num_offsets
 from .plan import draw_ahead, draw_epoch, share
 from .treatment import Treatment
 
@@ -34,7 +34,7 @@ from .treatment import Treatment
 class Batch:
     """What one training step sees, on the trainer's device."""
 
-    images: torch.Tensor  # float (B, 3, 224, 224), channels_last, treated (mean subtracted and so on)
+    images: torch.Tensor  # float (B, 3, crop, crop), channels_last, treated (mean subtracted and so on)
     labels: torch.Tensor  # int64 (B,)
     indices: NDArray[np.int64]  # (B,): the images used
     epoch: int
@@ -106,14 +106,15 @@ class Loader:
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[Batch]:
         """Every batch from this step of this epoch to the end of the last epoch; resumed runs start in the middle."""
+        mean, crop = self.treatment.mean, self.treatment.crop
         for stream, divisor in self._streams(epoch, step):
-            for output, feed in resampled(stream, CROP, self.settings, self.treatment.mean, divisor, self.half):
+            for output, feed in resampled(stream, crop, self.settings, mean, divisor, self.half):
                 yield self._batch(output, feed)
 
     def levels(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
         """The same batches untreated, uint8, and the lighting of each, (B, 3). On a GPU only those of coefficients."""
         for stream, _ in self._streams(epoch, step):
-            for output, feed in resampled(stream, CROP, self.settings):
+            for output, feed in resampled(stream, self.treatment.crop, self.settings):
                 yield self._batch(output, feed), feed.inputs["shift"]
 
     def _streams(self, epoch: int, step: int) -> Iterator[tuple[ImageStream, NDArray[np.float32]]]:
@@ -133,14 +134,15 @@ class Loader:
     def stream(self, epochs: Sequence[int], step: int, lit: bool) -> ImageStream:
         """DALI's outputs, from `step` of the first epoch to the end of the last.
 
-        On a GPU they are float (B, 224, 224, 3); on the CPU they are the regions that the crops need. Of coefficients
+        On a GPU they are float (B, crop, crop, 3); on the CPU they are the regions that the crops need. Of coefficients
         they are the images as they are stored.
         """
         build: Any = region_graph
         inputs: tuple[str, ...] = REGION_INPUTS
         if self.settings.on_gpu:
             divisor = self.treatment.divisor_when(lit)
-            build = partial(train_graph, mean=self.treatment.mean, divisor=divisor, half=self.half)
+            mean, crop = self.treatment.mean, self.treatment.crop
+            build = partial(train_graph, crop=crop, mean=mean, divisor=divisor, half=self.half)
             inputs = TRAIN_INPUTS
         build = partial(build, **decoder_arguments(self.dataset, self.settings))
         rows = self._rows
@@ -150,7 +152,7 @@ class Loader:
             build,
             inputs,
             batch_size=rows.stop - rows.start,
-            crop=CROP,
+            crop=self.treatment.crop,
             on_bad="replace",
             settings=self.settings,
             bad=self.bad,
@@ -166,6 +168,7 @@ class Loader:
             draw_epoch,
             len(self.dataset),
             self.seed,
+            num_offsets=num_offsets(self.treatment.crop),
             images_per_crop=self.images_per_crop,
             random_crop=self.random_crop,
             random_flip=self.random_flip,

@@ -84,7 +84,8 @@ def draw_epoch(
 
     `images_per_crop` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
     convdata.py), 1 is usual. Without `random_crop` every crop is the centre, (16, 16). Turning one kind of draw off
-    leaves the others as they were. `num_offsets` differs for CIFAR-10, whose crops have 9 places each way.
+    leaves the others as they were. `num_offsets` differs for crops of other sizes (`geometry.num_offsets`), and for
+    CIFAR-10, whose crops have 9 places each way.
     """
     if num_images < 1 or images_per_crop < 1:
         raise ValueError(f"A plan needs at least 1 image and 1 image per crop, not {num_images} and {images_per_crop}.")

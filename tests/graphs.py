@@ -86,13 +86,14 @@ def train(
     half: bool = False,
     how: Decode = "exact",
     device_id: int | None = None,
+    size: int = CROP,
 ) -> list[NDArray[np.floating]]:
-    feed = region_feed(images, crops, CROP)
+    feed = region_feed(images, crops, size)
     feed["mirror"] = np.array(flips, np.int32)
     feed["shift"] = np.zeros((len(images), 3), np.float32) if shift is None else shift
     if chain == "compiled" and device_id is None and not half:
-        return resampled(feed, how, Resampler(CROP, 2, mean, divisor))
-    build = partial(train_graph, decode=how, mean=mean, divisor=divisor, half=half)
+        return resampled(feed, how, Resampler(size, 2, mean, divisor))
+    build = partial(train_graph, crop=size, decode=how, mean=mean, divisor=divisor, half=half)
     return run_graph(build, TRAIN_INPUTS, feed, device_id)
 
 

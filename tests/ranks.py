@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "one-gpu": ("one-gpu", {}),  # one tower: 2x1 only
     "owt": ("owt", {}),
     "four-towers": ("paper", {"groups": (1, 4, 1, 4, 4), "activation": "tanh", "overlapping_pooling": False}),
-    "apart": ("paper", {"cross_talk": False, "lrn": False, "dropout_style": "inverted"}),
+    "apart": ("paper", {"cross_talk": False, "lrn": False, "dropout_style": "inverted", "crop": 227}),
     "without-conv3": ("paper", {"without": ("conv3",), "groups": (1, 2, 1, 1, 1), "lighting": "off"}),
     "without-conv2": ("original", {"without": ("conv2",)}),
     "fine-tune": ("conv6", {"schedule": "fine-tune", "fc8_wait": 2, "layer_lr": ("fc7=3",)}),  # of another network

@@ -28,7 +28,7 @@ from alexnet.train.checkpoint import (
 )
 from alexnet.train.classifier import load_model
 from alexnet.train.config import Config
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
+from alexnet.train.network.model import AlexNet, initialise
 from alexnet.train.optimizer import Rates, build_optimizer, momentum_by_name, rates_by_group, set_rates
 
 CONFIG = Config(width=1 / 32, lighting="off")
@@ -48,7 +48,7 @@ def train(model: AlexNet, optimizer: torch.optim.Optimizer, steps: int, seed: in
     dtype = model.fc8.weight.dtype
     for _ in range(steps):
         optimizer.zero_grad()
-        logits = model.train()(torch.randn(4, *IMAGE_SHAPE, dtype=dtype))
+        logits = model.train()(torch.randn(4, 3, 224, 224, dtype=dtype))
         torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
         optimizer.step()
 
@@ -299,7 +299,7 @@ def test_load_model(saved: Path, tmp_path: Path) -> None:
     model, checkpoint = load_model(saved.parent.parent)
     assert checkpoint.classes == CLASSES
     assert not model.training
-    x = torch.randn(1, *IMAGE_SHAPE)
+    x = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(model(x), network()[0].eval()(x))
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         load_model(tmp_path / "checkpoints")

@@ -35,6 +35,21 @@ def test_the_default_is_the_paper() -> None:
     assert Config() == Config.from_preset("paper")
 
 
+@pytest.mark.parametrize(
+    ("preset", "asked", "padding"),
+    [
+        ("paper", {"crop": 227}, (0, 0, 0, 0)),
+        ("owt", {"crop": 227}, (0, 0, 0, 0)),
+        ("owt", {"crop": 224}, (2, 2, 2, 2)),
+        ("caffe", {}, (0, 0, 0, 0)),
+        ("caffe", {"crop": 224}, (0, 3, 0, 3)),
+        ("paper", {"crop": 227, "conv1_padding": (1, 1, 1, 1)}, (1, 1, 1, 1)),
+    ],
+)
+def test_another_crop_brings_its_padding(preset: str, asked: dict[str, Any], padding: tuple[int, ...]) -> None:
+    assert Config.from_preset(preset, **asked).conv1_padding == padding
+
+
 def test_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         Config().lr = 1.0  # type: ignore[misc]
@@ -69,7 +84,10 @@ def test_no_torch() -> None:
         ({"without": ["conv1"]}, "without = 'conv1': choose one of conv2, conv3, conv4, conv5"),
         ({"without": ["conv3", "conv3"]}, "name each layer once"),
         ({"lrn_size": 4}, "lrn_size = 4: use an odd number"),
-        ({"conv1_padding": (0, 0, 0, 0)}, "must be 3 to 6"),
+        ({"conv1_padding": (0, 0, 0, 0)}, "must be 3 to 6 for crops of 224"),
+        ({"crop": 227, "conv1_padding": (2, 2, 2, 2)}, "must be 0 to 3 for crops of 227"),
+        ({"crop": 256}, "crop = 256: choose one of 224, 227"),
+        ({"step_log": (20, 40, 40, 80, 90)}, "step_log = .* rising order"),
         ({"freeze": ["conv9"]}, "'conv9' in freeze or layer_lr: this network has the layers conv1, .*, fc8$"),
         ({"freeze": ["conv6"]}, "'conv6' in freeze"),
         ({"freeze": ["conv4"], "without": ["conv4"]}, "'conv4' in freeze"),

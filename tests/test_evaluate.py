@@ -133,6 +133,9 @@ def test_ten_views_are_the_corners_the_centre_and_their_mirrors() -> None:
     assert sorted(views_of(10)) == sorted(
         (top, left, mirror) for mirror in (False, True) for top, left in ((16, 16), (0, 0), (0, 32), (32, 0), (32, 32))
     )
+    places = ((14, 14), (0, 0), (0, 29), (29, 0), (29, 29))  # of 227
+    assert views_of(1, 227) == [(14, 14, False)]
+    assert views_of(10, 227) == [(*place, mirror) for mirror in (False, True) for place in places]
     with pytest.raises(ValueError, match="views = 5: choose 1"):
         views_of(5)
 

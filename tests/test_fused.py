@@ -18,7 +18,7 @@ from alexnet.train.gradient import build_gradient
 from alexnet.train.network import lrn_cpu
 from alexnet.train.network.fast_layers import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
 from alexnet.train.network.lrn import LocalResponseNorm, response_norm
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, initialise
+from alexnet.train.network.model import AlexNet, initialise
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 CHANNELS_LAST = torch.channels_last
@@ -45,7 +45,7 @@ def test_conv1_by_space_to_depth(padding: tuple[int, ...], memory_format: torch.
     fast = SpaceToDepthConv(plain)
     assert fast.weight is plain.weight
     assert fast.bias is plain.bias
-    x = F.pad(50 * torch.randn(2, *IMAGE_SHAPE, dtype=torch.float64), padding).contiguous(memory_format=memory_format)
+    x = F.pad(50 * torch.randn(2, 3, 224, 224, dtype=torch.float64), padding).contiguous(memory_format=memory_format)
     results = both_gradients(x, plain, fast)
     assert results[0][0].shape == (2, 6, 55, 55)
     for ours, theirs in results:
@@ -75,7 +75,7 @@ def test_space_to_depth_order_and_memory() -> None:
 def test_whole_network_and_its_checkpoint(preset: str) -> None:
     model = AlexNet(Config.from_preset(preset, width=1 / 16, init_std=(0.05,) * 8), 10).double().eval()
     initialise(model, 0)
-    x = 50 * torch.randn(2, *IMAGE_SHAPE, dtype=torch.float64)
+    x = 50 * torch.randn(2, 3, 224, 224, dtype=torch.float64)
     state, names, expected = model.state_dict(), [name for name, _ in model.named_parameters()], model(x)
     use_fast_layers(model, norms=False)
     assert isinstance(model.conv1, SpaceToDepthConv)
@@ -191,7 +191,7 @@ from alexnet.train.network.fast_layers import FusedResponseNorm, use_fast_layers
 from alexnet.train.network import lrn, lrn_triton
 from alexnet.train.network.lrn import LocalResponseNorm
 from alexnet.train.network.lrn_triton import blocks, response_norm
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet
+from alexnet.train.network.model import AlexNet
 
 def check(dtype, tolerance, channels, *constants, rows=(2, 5, 7), device="{device}"):
     n, *plane = rows
@@ -227,7 +227,7 @@ x = (100 * torch.randn(1, 96, 2, 3)).to("{device}")
 torch.testing.assert_close(fused(x), norm(x), rtol=1e-6, atol=0)
 torch.testing.assert_close(torch.compile(fused, backend="aot_eager", fullgraph=True)(x), fused(x))
 model = AlexNet(Config(width=1 / 16), 10).to("{device}", memory_format=torch.channels_last)
-images = torch.randn(1, *IMAGE_SHAPE, device="{device}")
+images = torch.randn(1, 3, 224, 224, device="{device}")
 model.eval()
 expected = model(images)
 use_fast_layers(model)

@@ -103,8 +103,9 @@ def test_squares_of_the_tiny_tree(tiny_tree: Path) -> None:
 def test_a_256_square_passes_untouched() -> None:
     image = encode(photo(5, 256, 256), "PNG")
     np.testing.assert_array_equal(squares([image])[0], photo(5, 256, 256))
-    off = (7, 30)
-    np.testing.assert_array_equal(train([image], [off], [False])[0], photo(5, 256, 256)[7:231, 30:254])
+    for size in (224, 227):
+        expected = photo(5, 256, 256)[7 : 7 + size, 29 : 29 + size]
+        np.testing.assert_array_equal(train([image], [(7, 29)], [False], size=size)[0], expected)
 
 
 def test_an_image_beside_others_is_as_alone() -> None:

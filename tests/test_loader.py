@@ -83,18 +83,20 @@ def reference(dataset: Dataset, index: int) -> Any:
 # -- training ----------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_what_the_plan_says_of_each_image(dataset: Dataset) -> None:
-    loader = make_loader(dataset)
+@pytest.mark.parametrize("size", [224, 227])
+def test_a_batch_is_what_the_plan_says_of_each_image(size: int, dataset: Dataset) -> None:
+    mean = np.random.default_rng(1).uniform(90, 130, (size, size, 3)).astype(np.float32)
+    loader = make_loader(dataset, treatment=replace(TREATMENT, mean=mean, crop=size))
     for batch in run(loader, num_epochs=2):
-        plan = draw_epoch(len(dataset), 7, batch.epoch)[:]
+        plan = draw_epoch(len(dataset), 7, batch.epoch, num_offsets={224: 33, 227: 30}[size])[:]
         rows = slice(5 * batch.step, 5 * batch.step + 5)
         assert batch.indices.tolist() == plan.order[rows].tolist()
         assert batch.labels.tolist() == dataset.labels[plan.order[rows]].tolist()
         shift = plan.lighting[rows] @ BASIS.T
         for k, i in enumerate(batch.indices):
             (top, left), flip = plan.crops[rows][k], plan.flips[rows][k]
-            crop = augment.crop_and_flip(reference(dataset, int(i)), int(top), int(left), bool(flip))
-            expected = (crop - MEAN_IMAGE + shift[k]) / (TREATMENT.divisor * np.float32(1.1))
+            crop = augment.crop_and_flip(reference(dataset, int(i)), int(top), int(left), bool(flip), size)
+            expected = (crop - mean + shift[k]) / (TREATMENT.divisor * np.float32(1.1))
             off = np.abs(batch.images[k].permute(1, 2, 0).numpy() - expected)
             assert off.max() <= 1 / 1.1 + 1e-3
             assert off.mean() < 0.05

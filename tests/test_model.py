@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.train.config import Config
 from alexnet.train.network.lrn import LocalResponseNorm, response_norm, spatial_norm
-from alexnet.train.network.model import IMAGE_SHAPE, AlexNet, Dropout, initialise
+from alexnet.train.network.model import AlexNet, Dropout, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.presets import PRESETS
 from alexnet.train.published import from_torchvision
@@ -23,9 +23,9 @@ def small(preset: str = "paper", num_classes: int = 10, **overrides: Any) -> Ale
     return model.eval()
 
 
-def images(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
+def images(batch: int = 2, dtype: torch.dtype = torch.float32, crop: int = 224) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return 50 * torch.randn(batch, *IMAGE_SHAPE, generator=generator, dtype=dtype)
+    return 50 * torch.randn(batch, 3, crop, crop, generator=generator, dtype=dtype)
 
 
 # -- the paper's numbers ------------------------------------------------------------------------------------
@@ -39,6 +39,7 @@ def images(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
         ("one-gpu", 59_798_312),
         ("owt", 61_100_840),
         ("conv6", 61_555_304),
+        ("caffe", 60_965_224),
     ],
 )
 def test_parameters(preset: str, parameters: int) -> None:
@@ -51,6 +52,66 @@ def test_the_sixth_layer_and_what_follows_it() -> None:
     assert [row for row in rows if row.layer != "conv6"] == others
     (conv6,) = (row for row in rows if row.layer == "conv6")
     assert conv6[1:] == ((256, 6, 6), 256 * 256 * 9 + 256, 256 * 256 * 9 * 36, 256 * 36)
+
+
+def caffe(convs: list[int], units: int, num_classes: int) -> nn.Sequential:
+    """bvlc_alexnet as its prototxt lists it, of torch's own layers; dropout and the names of layers are left out."""
+
+    def norm_pool() -> list[nn.Module]:
+        return [nn.ReLU(), nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1), nn.MaxPool2d(3, 2)]
+
+    c1, c2, c3, c4, c5 = convs
+    return nn.Sequential(
+        *(nn.Conv2d(3, c1, 11, 4), *norm_pool()),
+        *(nn.Conv2d(c1, c2, 5, padding=2, groups=2), *norm_pool()),
+        *(nn.Conv2d(c2, c3, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(c3, c4, 3, padding=1, groups=2), nn.ReLU()),
+        *(nn.Conv2d(c4, c5, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Flatten(), nn.Linear(36 * c5, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU()),
+        nn.Linear(units, num_classes),
+    )
+
+
+def test_caffe_is_its_prototxt() -> None:
+    """With conv1 large enough for normalisation to bite: by towers, or with the paper's offset, it would be off."""
+    model = small("caffe", width=1 / 8).double()
+    with torch.no_grad():
+        model.conv1.weight *= 20
+        theirs = caffe([12, 32, 48, 48, 32], 512, 10).double()
+        for name, ours in zip(theirs.state_dict(), model.state_dict().values(), strict=True):
+            theirs.state_dict()[name].copy_(ours)
+        x = images(2, torch.float64, 227)
+        expected = theirs(x)
+        torch.testing.assert_close(model(x), expected, rtol=1e-11, atol=0)
+        for norm, wrong in ((model.norm1, {"groups": 2}), (model.norm2, {"k": 2.0})):
+            right = {name: getattr(norm, name) for name in wrong}
+            vars(norm).update(wrong)
+            assert (model(x) - expected).abs().max() > 1e-5 * expected.abs().max()
+            vars(norm).update(right)
+
+
+def test_caffe_has_the_published_shapes() -> None:
+    """Those of bvlc_alexnet.caffemodel: biases apart, in its order of layers."""
+    with torch.device("meta"):
+        model = AlexNet(Config.from_preset("caffe"), 1000)
+    assert [tuple(p.shape) for p in model.parameters() if p.ndim > 1] == [
+        (96, 3, 11, 11),
+        (256, 48, 5, 5),
+        (384, 256, 3, 3),
+        (384, 192, 3, 3),
+        (256, 192, 3, 3),
+        (4096, 9216),
+        (4096, 4096),
+        (1000, 4096),
+    ]
+    shapes = {row.layer: row.output_shape for row in describe(model.config, 1000)}
+    assert shapes == {row.layer: row.output_shape for row in describe(Config(), 1000)}
+
+
+@pytest.mark.parametrize(("padding", "crop"), [((0, 3, 0, 3), 224), ((0, 0, 0, 0), 227), ((1, 2, 0, 3), 227)])
+def test_conv1_makes_55_of_either_crop(padding: tuple[int, ...], crop: Any) -> None:
+    rows = describe(Config(width=0.1, crop=crop, conv1_padding=padding), 10)
+    assert rows[0].output_shape[1:] == (55, 55)
 
 
 def test_macs_neurons_and_maps() -> None:
@@ -208,18 +269,19 @@ def test_network_compiles_whole(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_features_are_named_and_forward_gives_the_last(preset: str) -> None:
     model = small(preset)
-    features = model.forward_features(images())
+    x = images(crop=model.config.crop)
+    features = model.forward_features(x)
     rows = describe(model.config, 10)
     assert list(features) == [row.layer for row in rows]
     assert [tuple(f.shape[1:]) for f in features.values()] == [row.output_shape for row in rows]
-    assert torch.equal(model(images()), features["fc8"])
+    assert torch.equal(model(x), features["fc8"])
     assert all(f.isfinite().all() for f in features.values())
 
 
 def test_layer_names_by_preset() -> None:
     names = {preset: [row.layer for row in describe(Config.from_preset(preset), 10)] for preset in PRESETS}
     paper = "conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5 fc6 fc7 fc8".split()
-    assert names["paper"] == names["one-gpu"] == paper
+    assert names["paper"] == names["one-gpu"] == names["caffe"] == paper
     assert names["original"] == [*paper[:5], "spatial2", *paper[5:]]
     assert names["conv6"] == [*names["original"][:-3], "conv6", *paper[-3:]]
     assert names["owt"] == [name for name in paper if "norm" not in name]
@@ -253,6 +315,7 @@ def test_conv1_padding_is_right_and_bottom() -> None:
         ({"lrn_beta": 0.5}, 13, "norm1"),
         ({"lrn_k": 1.0}, 13, "norm1"),
         ({"lrn_alpha_over_n": True}, 13, "norm1"),
+        ({"lrn_across_towers": True}, 13, "norm1"),
         ({"spatial_norm": True}, 14, "pool2"),
         ({"lrn_before_activation": True}, 13, "conv1"),
         ({"overlapping_pooling": False}, 13, "pool1"),
@@ -352,7 +415,9 @@ def test_dropout_mask_is_the_same_in_every_precision() -> None:
     assert all(torch.equal(masks[0], mask) for mask in masks)
 
 
-@pytest.mark.parametrize(("style", "dropped"), [("mask", {"fc7"}), ("inverted", {"fc6", "fc7"})])
+@pytest.mark.parametrize(
+    ("style", "dropped"), [("mask", {"fc7"}), ("inverted-outputs", {"fc7"}), ("inverted", {"fc6", "fc7"})]
+)
 def test_dropout_placement(style: str, dropped: set[str]) -> None:
     """fc6 itself differs between two masks only if its input is dropped."""
     model = small(dropout_style=style).train()
@@ -420,7 +485,7 @@ def test_published_weights_give_the_published_network() -> None:
     theirs = nn.ModuleDict({"features": features, "classifier": classifier}).eval()
     ours = AlexNet(Config.from_preset("owt"), 1000).eval()
     ours.load_state_dict(from_torchvision(theirs.state_dict()))
-    x = torch.randn(2, *IMAGE_SHAPE)
+    x = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         expected = classifier(nn.AdaptiveAvgPool2d(6)(features(x)).flatten(1))
         torch.testing.assert_close(ours(x), expected)

@@ -165,6 +165,19 @@ def test_fine_tune_is_the_authors_log() -> None:
         assert rates.lighting == lighting, place
 
 
+def test_caffe_drops_every_twenty_epochs() -> None:
+    """solver.prototxt: 0.01, a tenth of it every 100,000 of 450,000 batches of 256 from 1,281,167 images."""
+    schedule = build_schedule(Config.from_preset("caffe"))
+    for epoch in range(90):
+        rate = 0.01 * 0.1 ** int((epoch + 0.5) * 1_281_167 / 256 / 100_000)
+        assert schedule.rates(epoch).groups == pytest.approx(
+            {"weights": rate, "biases": 2 * rate, "conv1_weights": rate, "conv1_biases": 2 * rate}
+        )
+        assert not schedule.rates(epoch).lighting
+    short = build_schedule(Config.from_preset("caffe", epochs=9))
+    assert [e for e in range(1, 9) if short.rates(e) != short.rates(e - 1)] == [2, 4, 6, 8]
+
+
 @pytest.mark.parametrize(("epochs", "changes"), [(6, [1, 2, 4, 5]), (108, [1, 14, 44, 76, 84])])
 def test_fine_tune_stretches(epochs: int, changes: list[int]) -> None:
     schedule = build_schedule(Config(schedule="fine-tune", epochs=epochs))
@@ -238,7 +251,7 @@ def test_plateau_drops_three_times() -> None:
     assert approx(rates) == (rates.weights,) * 4 + (True,)
 
 
-@pytest.mark.parametrize("name", ["plateau", "epochs", "stages", "fine-tune"])
+@pytest.mark.parametrize("name", ["plateau", "epochs", "stages", "fine-tune", "steps"])
 def test_schedule_resumes_from_json(name: str) -> None:
     """At any epoch, what is saved gives the same rates for the rest of the run."""
     config, rng = Config.from_dict({"schedule": name, "plateau_patience": 2, "epochs": 20}), random.Random(0)

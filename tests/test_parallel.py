@@ -175,6 +175,7 @@ def test_any_mesh_goes_on_from_any_checkpoint(folder: Path, written_on: str, mes
     [
         ({"preset": "one-gpu"}, 10, "2x2", r"2x2 splits the network in 2, but preset one-gpu has 1 tower. Use .*4x1"),
         ({"preset": "owt"}, 10, "1x2", "Use --mesh 2x1"),
+        ({"preset": "caffe"}, 10, "1x2", "its normalisation reaches across the towers. Use --mesh 2x1, or --no-lrn"),
         ({}, 10, "1x4", "preset paper has 2 towers"),
         ({}, 1, "1x2", "splits the classes in 2, but there is only 1"),
         ({"batch_size": 3}, 10, "2x2", "A batch of 3 cannot be shared by 4 ranks: raise --batch-size"),

@@ -13,7 +13,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.pipeline.plan import NUM_OFFSETS, Draws, Plan, draw_ahead, draw_epoch, share
+from alexnet.pipeline.geometry import num_offsets
+from alexnet.pipeline.plan import Draws, Plan, draw_ahead, draw_epoch, share
 
 ARRAYS = ("order", "crops", "flips", "lighting")
 seeds = st.integers(0, 2**63)
@@ -51,7 +52,7 @@ def test_every_epoch_and_seed_differ_in_everything() -> None:
             assert differing(one, other) == set(ARRAYS)
 
 
-def by_hand(n: int, seed: int, epoch: int, run: int) -> Draws:
+def by_hand(n: int, seed: int, epoch: int, run: int, places: int) -> Draws:
     """The same from one long run of the generators, position by position, in Python's own numbers."""
     shuffling, disturbing = np.random.SeedSequence([seed, epoch]).spawn(2)
     words = np.random.Philox(key=disturbing.generate_state(2, np.uint64)).random_raw(4 * n).tolist()
@@ -61,18 +62,28 @@ def by_hand(n: int, seed: int, epoch: int, run: int) -> Draws:
     normal = NormalDist().inv_cdf
     return Draws(
         order=np.random.Generator(np.random.Philox(shuffling)).permutation(n),
-        crops=np.array([[33 * block[0] >> 32, 33 * block[1] >> 32] for block in shared]),
+        crops=np.array([[places * block[0] >> 32, places * block[1] >> 32] for block in shared]),
         flips=np.array([block[2] % 2 == 1 for block in shared]),
         lighting=np.array([[normal((word + 0.5) / 2**32) for word in block[3:6]] for block in blocks]),
     )
 
 
 @settings(deadline=None)
-@given(data=st.data(), n=st.integers(1, 300), seed=seeds, epoch=st.integers(0, 1000), run=st.integers(1, 70))
-def test_any_slice_is_what_the_generators_say(data: st.DataObject, n: int, seed: int, epoch: int, run: int) -> None:
+@given(
+    data=st.data(),
+    n=st.integers(1, 300),
+    seed=seeds,
+    epoch=st.integers(0, 1000),
+    run=st.integers(1, 70),
+    places=st.sampled_from([33, 30]),
+)
+def test_any_slice_is_what_the_generators_say(
+    data: st.DataObject, n: int, seed: int, epoch: int, run: int, places: int
+) -> None:
     start = data.draw(st.integers(0, n))
     part = slice(start, data.draw(st.integers(start, n)))
-    plan, expected = draw_epoch(n, seed, epoch, images_per_crop=run)[part], by_hand(n, seed, epoch, run)
+    plan = draw_epoch(n, seed, epoch, images_per_crop=run, num_offsets=places)[part]
+    expected = by_hand(n, seed, epoch, run, places)
     for name in ("order", "crops", "flips"):
         assert getattr(plan, name).tolist() == getattr(expected, name)[part].tolist(), name
     np.testing.assert_allclose(plan.lighting, expected.lighting[part], rtol=1e-6, atol=1e-6)
@@ -126,14 +137,17 @@ def test_an_error_in_drawing_is_raised_and_abandoned_plans_end_their_thread() ->
     assert threading.active_count() == before
 
 
-def test_offsets_are_uniform_over_0_to_32_inclusive() -> None:
-    plan = drawn(200_000, seed=1, epoch=2)
+@pytest.mark.parametrize(("crop", "places", "middle"), [(224, 33, 16), (227, 30, 14)])
+def test_offsets_are_uniform_and_both_ends_inclusive(crop: int, places: int, middle: int) -> None:
+    assert num_offsets(crop) == places
+    assert (drawn(9, 1, 2, num_offsets=places, random_crop=False).crops == middle).all()
+    plan = drawn(200_000, seed=1, epoch=2, num_offsets=places)
     for axis in (0, 1):
-        counts = np.bincount(plan.crops[:, axis], minlength=33)
-        assert len(counts) == NUM_OFFSETS == 33
+        counts = np.bincount(plan.crops[:, axis], minlength=places)
+        assert len(counts) == places
         assert counts.min() > 0
         assert scipy.stats.chisquare(counts).pvalue > 1e-3
-    joint = np.histogram2d(plan.crops[:, 0], plan.crops[:, 1], bins=33)[0]
+    joint = np.histogram2d(plan.crops[:, 0], plan.crops[:, 1], bins=places)[0]
     assert joint.min() > 0
     assert scipy.stats.chi2_contingency(joint).pvalue > 1e-3
 

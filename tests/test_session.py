@@ -223,12 +223,12 @@ def test_memory_needed_is_about_what_is_estimated() -> None:
     program = """
 import torch
 from alexnet.train.config import Config
-from alexnet.train.network.model import AlexNet, IMAGE_SHAPE
+from alexnet.train.network.model import AlexNet
 model = AlexNet(Config(width=0.25), 10).to(memory_format=torch.channels_last)
 def memory(name):  # not getrusage, whose peak is at first that of the process it was forked from
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
 def step(n):
-    images = torch.zeros(n, *IMAGE_SHAPE).contiguous(memory_format=torch.channels_last)
+    images = torch.zeros(n, 3, 224, 224).contiguous(memory_format=torch.channels_last)
     torch.nn.functional.cross_entropy(model(images), torch.zeros(n, dtype=torch.int64)).backward()
 step(1); before = memory("VmRSS"); step(64); print(memory("VmHWM") - before)
 """

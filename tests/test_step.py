@@ -7,7 +7,6 @@ import torch
 from alexnet.pipeline.loader import Batch
 from alexnet.train.checkpoint import Checkpoint
 from alexnet.train.config import Config
-from alexnet.train.network.model import IMAGE_SHAPE
 from alexnet.train.parallel.mesh import Mesh
 from alexnet.train.step import TrainStep
 
@@ -23,7 +22,7 @@ def new_step(**seeds: int) -> TrainStep:
 
 def batch(epoch: int, step: int) -> Batch:
     generator = torch.Generator().manual_seed(100 * epoch + step)
-    images = 50 * torch.randn(4, *IMAGE_SHAPE, generator=generator)
+    images = 50 * torch.randn(4, 3, 224, 224, generator=generator)
     return Batch(images, torch.tensor([0, 1, 2, 0]), np.arange(4), epoch, step)
 
 

@@ -1,5 +1,7 @@
 """Mean, divisor and lighting basis of each preset, against the plain augmentation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,17 +29,26 @@ def stats() -> RgbStats:
 
 @pytest.mark.parametrize(
     ("preset", "overrides"),
-    [("paper", {}), ("original", {}), ("one-gpu", {"mean": "channel"}), ("owt", {}), ("owt", {"lighting": "std"})],
+    [
+        ("paper", {}),
+        ("original", {}),
+        ("one-gpu", {"mean": "channel"}),
+        ("owt", {}),
+        ("owt", {"lighting": "std"}),
+        ("caffe", {}),
+        ("owt", {"crop": 227}),
+    ],
 )
-@pytest.mark.parametrize(("top", "left", "mirror"), [(16, 16, False), (0, 32, True), (31, 5, False)])
+@pytest.mark.parametrize(("top", "left", "mirror"), [(16, 16, False), (0, 29, True), (28, 5, False)])
 def test_evaluations_treatment_is_augments(
-    stats: RgbStats, preset: str, overrides: dict[str, str], top: int, left: int, mirror: bool
+    stats: RgbStats, preset: str, overrides: dict[str, Any], top: int, left: int, mirror: bool
 ) -> None:
     config, images = Config.from_preset(preset, **overrides), squares()
     found = build_treatment(config, stats).apply(torch.from_numpy(images), top, left, mirror)
     assert found.dtype == torch.float32
-    assert found.shape == (5, 3, 224, 224)
-    mean: np.ndarray = images.reshape(5, 256, 256, 3).astype(np.float64).mean(0)[16:240, 16:240]
+    crop, middle = (227, slice(14, 241)) if preset == "caffe" or overrides.get("crop") else (224, slice(16, 240))
+    assert found.shape == (5, 3, crop, crop)
+    mean: np.ndarray = images.reshape(5, 256, 256, 3).astype(np.float64).mean(0)[middle, middle]
     divisor: float | np.ndarray = 1.0
     if config.mean == "channel":
         mean = images.reshape(-1, 3).mean(0)
@@ -45,7 +56,7 @@ def test_evaluations_treatment_is_augments(
         mean, divisor = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
     for image, one in zip(images, found.permute(0, 2, 3, 1).numpy(), strict=True):
         expected = augment.normalise(
-            augment.crop_and_flip(image, top, left, mirror), mean, np.zeros(3, np.float32), divisor
+            augment.crop_and_flip(image, top, left, mirror, crop), mean, np.zeros(3, np.float32), divisor
         )
         np.testing.assert_allclose(one, expected, rtol=1e-5, atol=2e-5)
 

@@ -19,7 +19,7 @@ from ..pipeline.decode.settings import Settings
 from ..pipeline.loader import Batch, SyntheticLoader
 from ..pipeline.plan import share
 from .config import Config
-from .network.model import IMAGE_SHAPE, AlexNet
+from .network.model import AlexNet
 from .network.size import describe
 from .parallel.mesh import Mesh
 from .parallel.tower_loader import build_loader
@@ -149,7 +149,7 @@ def expected_traffic(model: AlexNet, mesh: Mesh, element_size: int) -> Traffic:
     return Traffic(
         exchange=others * num_images * element_size * (there_and_back + logits),
         gradients=sum(2 * p.nbytes * (mesh.dp.size - 1) // mesh.dp.size for p in model.parameters()),
-        images=others * most_decoded * _image_bytes(mesh.device, element_size),
+        images=others * most_decoded * _image_bytes(model.config, mesh.device, element_size),
     )
 
 
@@ -163,8 +163,8 @@ def _exchanged_units(model: AlexNet) -> int:
     return sum(prod(inputs[name]) for name in layers if whole.get_submodule(name).groups == 1)
 
 
-def _image_bytes(device: torch.device, element_size: int) -> int:
+def _image_bytes(config: Config, device: torch.device, element_size: int) -> int:
     """Return the bytes of an exchanged image, label and index: treated on GPUs, else grey levels with lighting."""
     if device.type == "cuda":
-        return prod(IMAGE_SHAPE) * element_size + 2 * 8
-    return prod(IMAGE_SHAPE) + 2 * 8 + 3 * 4
+        return prod(config.image_shape) * element_size + 2 * 8
+    return prod(config.image_shape) + 2 * 8 + 3 * 4

@@ -1,9 +1,9 @@
 """A trained network and its predictions.
 
 `checkpoint.py` and `published.py` read the weights; `alexnet predict` prints predictions, and `evaluate.py` compares
-probabilities with the true classes. A view is a 224x224 crop of the central 256-square, mirrored or not; class
-probabilities, not logits, are averaged over views and over networks (paper s4.1, and `LogregCostLayer` in the authors'
-layer.cu).
+probabilities with the true classes. A view is a crop of the central 256-square, 224x224 or 227x227, mirrored or not;
+class probabilities, not logits, are averaged over views and over networks (paper s4.1, and `LogregCostLayer` in the
+authors' layer.cu).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..pipeline.dataset.classes import NUM_SYNSETS, first_difference, is_numbere
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import CheckpointError, UserError
-from ..pipeline.geometry import CROP, SHORT_SIDE
+from ..pipeline.geometry import CROP, SHORT_SIDE, centred
 from ..pipeline.squares import squares
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from . import checkpoint as checkpoints
@@ -32,9 +32,6 @@ from .checkpoint import Checkpoint
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
 from .parallel.ranks import ALONE, RankInfo
-
-EDGE = SHORT_SIDE - CROP
-VIEWS = [(EDGE // 2, EDGE // 2), (0, 0), (0, EDGE), (EDGE, 0), (EDGE, EDGE)]  # centre, then the corners
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
     """Load a trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
     model, saved = load_model(_network_path(path))
     arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
-    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"])
+    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"], crop=saved.config.crop)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cpu":
         use_fast_layers(model, conv1=False)
@@ -134,7 +131,7 @@ def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: 
     """Return class probabilities (b, classes), float64, of uint8 (b, 256, 256, 3), averaged over networks and views."""
     total = torch.zeros((), dtype=torch.float64, device=pixels.device)
     for classifier in classifiers:
-        for top, left, mirror in views_of(num_views):
+        for top, left, mirror in views_of(num_views, classifier.treatment.crop):
             images = classifier.treatment.apply(pixels, top, left, mirror)
             with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
                 logits = classifier.model(images)
@@ -142,10 +139,12 @@ def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: 
     return total / (len(classifiers) * num_views)
 
 
-def views_of(num_views: int) -> list[tuple[int, int, bool]]:
+def views_of(num_views: int, crop: int = CROP) -> list[tuple[int, int, bool]]:
     """Return (top, left, mirrored) of 1 view, the centre, or of the paper's 10: centre, corners and their mirrors."""
+    middle, end = centred(crop), SHORT_SIDE - crop
     if num_views == 1:
-        return [(*VIEWS[0], False)]
+        return [(middle, middle, False)]
     if num_views == 10:
-        return [(top, left, mirror) for mirror in (False, True) for top, left in VIEWS]
+        places = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
+        return [(top, left, mirror) for mirror in (False, True) for top, left in places]
     raise UserError(f"views = {num_views}: choose 1, the centre, or the paper's 10.")

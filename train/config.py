@@ -5,7 +5,7 @@ checkpoints store it. Nothing here needs torch. Defaults follow the paper's text
 `--describe` from the help line and source of each field.
 Sources: paper = Krizhevsky, Sutskever, Hinton, NIPS 2012; [O] = the authors' code on GitHub,
 computerhistory/AlexNet-Source-Code (#145 is the run of that number in its layers/); [TV] = torchvision's alexnet and
-its training recipe.
+its training recipe; [CF] = Caffe's bvlc_alexnet.
 """
 
 import json
@@ -16,11 +16,13 @@ from typing import Any, Literal, NamedTuple, Self
 
 from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
+from ..pipeline.geometry import CROP
 from .contradictions import contradictions
 from .presets import PRESETS
 from .setting import checked, setting
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+CONV1_PADDING = {CROP: (0, 3, 0, 3), 227: (0, 0, 0, 0)}  # by the crop: conv1 makes 55x55 of either
 LAYERS = (*CONVS, "conv6", "fc6", "fc7", "fc8")  # all that have parameters; few networks have conv6
 
 
@@ -35,8 +37,7 @@ class Seeds(NamedTuple):
 class Config:
     """All settings of a training run. Frozen and checked: a wrong value raises a UserError that says what to do.
 
-    `channels` and `groups` list conv1..conv5; `init_std` and `init_bias` list conv1..conv5, fc6..fc8; `conv6_init` has
-    what conv6 needs.
+    `channels` and `groups` list conv1..conv5; `init_std` and `init_bias` list conv1..conv5, fc6..fc8.
     """
 
     preset: str = setting("paper", "the values to start from", "ours")
@@ -85,6 +86,9 @@ class Config:
         "layer 1 is conv, LRN, pool, activation (the last two commute); off: conv, activation, LRN, pool",
         "paper s3.5; original on, [O] layers-145.cfg",
     )
+    lrn_across_towers: bool = setting(
+        False, "normalise over all channels, as if there were one tower; a mesh cannot split that", "[CF]"
+    )
     spatial_norm: bool = setting(
         False,
         "after norm2, 5x5 response normalisation inside each channel",
@@ -96,11 +100,11 @@ class Config:
         "paper s3.4; [O] #147 rounds up and changes paddings instead",
     )
     dropout: float = setting(0.5, "share of fc6 and fc7 units dropped; 0: none", "paper s4.2", low=0, high=0.99)
-    dropout_style: Literal["mask", "inverted"] = setting(
+    dropout_style: Literal["mask", "inverted", "inverted-outputs"] = setting(
         "mask",
         "mask: outputs of fc6 and fc7 x 0/1 mask in training, x (1-dropout) at test; inverted: "
-        "inputs of fc6 and fc7 x mask/(1-dropout) in training",
-        "paper s4.2; owt inverted, [TV]",
+        "inputs of fc6 and fc7 x mask/(1-dropout) in training; inverted-outputs: their outputs x that",
+        "paper s4.2; owt inverted, [TV]; caffe inverted-outputs, [CF]",
     )
     cross_talk: bool = setting(
         True,
@@ -120,8 +124,8 @@ class Config:
         "paper s7; [O] layers-146-2012-2011.cfg",
     )
     conv1_padding: tuple[int, ...] = setting(
-        (0, 3, 0, 3),
-        "zeros left, right, above and below the image minus its mean: 224 becomes 55",
+        CONV1_PADDING[CROP],
+        "zeros left, right, above and below the image minus its mean: 224 becomes 55; none if --crop is 227",
         "[O] layer.py rounds 54.25 up; owt 2 all round, [TV]",
         low=0,
         high=6,
@@ -153,9 +157,12 @@ class Config:
         "paper s2; owt imagenet, [TV]",
     )
     mean: Literal["image", "channel"] = setting(
-        "image", "what raw subtracts: the middle 224x224 of the mean image, or the mean colour", "paper s2, [O]"
+        "image", "what raw subtracts: the middle of the mean image, or the mean colour", "paper s2, [O]"
     )
-    random_crop: bool = setting(True, "224x224 at one of 33x33 places; off: the middle", "paper s4.1")
+    crop: Literal[224, 227] = setting(
+        224, "side of what the network sees of a 256-square", "paper s4.1; [O] agrees; caffe 227, [CF]"
+    )
+    random_crop: bool = setting(True, "at one of 33x33 places (227: 30x30); off: the middle", "paper s4.1")
     random_flip: bool = setting(True, "mirror half of the images", "paper s4.1")
     augment_run: int = setting(
         1, "consecutive images that share crop and flip", "paper s4.1; original 32, [O] convdata.py", low=1
@@ -184,14 +191,14 @@ class Config:
     weight_decay: float = setting(5e-4, "inside the velocity", "paper s5; owt 1e-4, [TV]", low=0)
     decay_biases: bool = setting(False, "weight decay on biases too", "[O] layer.cu; owt on, [TV]")
     epochs: int = setting(90, "passes over the training set", "paper s5; original 91, [O] #145", low=1)
-    schedule: Literal["plateau", "epochs", "stages", "fine-tune"] = setting(
+    schedule: Literal["plateau", "epochs", "stages", "fine-tune", "steps"] = setting(
         "plateau",
         "plateau: drop when the validation error stalls; epochs: the authors' log; stages: equal "
         "stages, the last without colour noise; fine-tune: the authors' log of a network that learned other "
-        "classes before",
-        "paper s5; original epochs; stages is [O] #170, fine-tune #146",
+        "classes before; steps: drops at given epochs",
+        "paper s5; original epochs; stages is [O] #170, fine-tune #146; caffe steps, [CF]",
     )
-    drop_factor: float = setting(10.0, "plateau, epochs, fine-tune: what a drop divides the rate by", "paper s5", low=1)
+    drop_factor: float = setting(10.0, "what a drop divides the rate by, of any schedule but stages", "paper s5", low=1)
     num_drops: int = setting(3, "plateau: number of drops", "paper s5", low=0)
     plateau_patience: int = setting(5, "plateau: epochs without gain before a drop", "ours; by hand in 2012", low=1)
     plateau_min_delta: float = setting(1e-3, "plateau: least fall of top-1 error that is a gain", "ours", low=0, high=1)
@@ -214,6 +221,12 @@ class Config:
         "fine-tune: batches of the first epoch in which fc8 learns no faster than the others",
         "[O] layer-params-146-2012-2011.cfg",
         low=0,
+    )
+    step_log: tuple[int, ...] = setting(
+        (20, 40, 60, 80, 90),
+        "steps: the drops; end. Stretched to --epochs",
+        "[CF]: every 100,000 of 450,000 batches of 256",
+        low=1,
     )
     num_stages: int = setting(4, "stages: how many", "[O] layer-params-170.cfg; owt 3, [TV]", low=1)
     stage_factor: float = setting(
@@ -254,6 +267,16 @@ class Config:
         """Number of towers: the groups of conv2. Normalisation keeps them apart."""
         return self.groups[1]
 
+    @property
+    def separable(self) -> int:
+        """Into how many parts a mesh can split the network: its towers, unless normalisation reaches across them."""
+        return 1 if self.lrn and self.lrn_across_towers else self.towers
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network sees."""
+        return 3, self.crop, self.crop
+
     def scaled(self, channels: int) -> int:
         """Return `channels` x width, rounded to a positive multiple of 2 x towers."""
         multiple = 2 * self.towers
@@ -261,10 +284,13 @@ class Config:
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> Self:
-        """Return the named preset with some values changed."""
+        """Return the named preset with some values changed; another crop brings the padding that it needs in conv1."""
         if name not in PRESETS:
             raise UserError(f"preset = {name!r}: choose one of {', '.join(PRESETS)}")
-        return cls.from_dict({"preset": name, **PRESETS[name].settings, **overrides})
+        settings = {"preset": name, **PRESETS[name].settings}
+        if (crop := overrides.get("crop")) != settings.get("crop", CROP) and crop in CONV1_PADDING:
+            settings["conv1_padding"] = CONV1_PADDING[crop]
+        return cls.from_dict(settings | overrides)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

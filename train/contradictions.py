@@ -18,7 +18,7 @@ def contradictions(config: Any) -> Iterator[str]:
         yield f"preset = {config.preset!r}: choose one of {', '.join(PRESETS)}"
     yield from _of_the_network(config)
     yield from _of_single_layers(config)
-    for name in ("epoch_log", "fine_tune_log"):
+    for name in ("epoch_log", "fine_tune_log", "step_log"):
         log = getattr(config, name)
         if list(log) != sorted(set(log)):
             yield f"{name} = {log}: list the epochs in rising order"
@@ -36,8 +36,10 @@ def _of_the_network(config: Any) -> Iterator[str]:
         yield f"without = {config.without}: name each layer once"
     if config.lrn_size % 2 == 0:
         yield f"lrn_size = {config.lrn_size}: use an odd number"
-    if not all(3 <= a + b <= 6 for a, b in (config.conv1_padding[:2], config.conv1_padding[2:])):
-        yield f"conv1_padding = {config.conv1_padding}: left + right and top + bottom must be 3 to 6"
+    least = 227 - config.crop  # for conv1 to make 55x55 of it
+    if not all(least <= a + b <= least + 3 for a, b in (config.conv1_padding[:2], config.conv1_padding[2:])):
+        sums = f"left + right and top + bottom must be {least} to {least + 3}"
+        yield f"conv1_padding = {config.conv1_padding}: {sums} for crops of {config.crop}"
 
 
 def _of_single_layers(config: Any) -> Iterator[str]:

@@ -27,7 +27,7 @@ from ..pipeline.files import can_write_into, only_writer
 from .checkpoint import tool_versions
 from .classifier import Classifier, views_of
 from .feature_folder import Description, Dtype, Features, Pool, RowFile, begin, finish, open_features
-from .network.model import IMAGE_SHAPE, AlexNet
+from .network.model import AlexNet
 from .parallel.axis import Axis
 from .parallel.mesh import Mesh
 from .parallel.split import parallelize
@@ -128,7 +128,8 @@ def fingerprint(classifier: Classifier) -> str:
 def row_shape(model: AlexNet, layer: str, pool: Pool) -> tuple[int, ...]:
     """The shape of one image's features; UserError where the network has no such layer."""
     device = next(model.parameters()).device
-    features = model.forward_features(torch.zeros(1, *IMAGE_SHAPE, device=device))  # meta tensors take seconds to load
+    images = torch.zeros(1, *model.config.image_shape, device=device)  # meta tensors take seconds to load
+    features = model.forward_features(images)
     if layer not in features:
         raise UserError(f"This network has no layer {layer!r}. It has {', '.join(features)}.")
     shape = tuple(features[layer].shape[1:])
@@ -182,7 +183,7 @@ def activations(classifier: Classifier, pixels: Tensor, wanted: Description, mp:
     """Float32 (b, ...) of uint8 (b, 256, 256, 3): the whole layer, of which each rank along `mp` computes a part."""
     total: Tensor | None = None
     with _full_precision():
-        for top, left, mirror in views_of(wanted.views):
+        for top, left, mirror in views_of(wanted.views, classifier.treatment.crop):
             images = classifier.treatment.apply(pixels, top, left, mirror)
             x = next(x for name, x in classifier.model.layers(images) if name == wanted.layer)  # and nothing after it
             x = x.mean((2, 3)) if wanted.pool == "mean" and x.ndim == 4 else x

@@ -22,7 +22,7 @@ from .network.model import AlexNet
 log = logging.getLogger("alexnet")
 
 Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(images (B, 3, 224, 224), labels (B,)) -> (loss, logits), detached. Leaves the loss's gradient in `.grad`."""
+"""(images (B, 3, crop, crop), labels (B,)) -> (loss, logits), detached. Leaves the loss's gradient in `.grad`."""
 
 Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 """A function without arguments -> (its result, replay). `replay` runs it again in the same memory."""

@@ -12,7 +12,6 @@ import torch
 from ..pipeline.errors import UserError
 from ..pipeline.machine import hardware
 from .config import Config
-from .network.model import IMAGE_SHAPE
 from .network.size import describe
 from .parallel.dims import ONE_RANK, ParallelDims
 
@@ -57,7 +56,7 @@ def _needed_bytes(
     """
     rows = describe(config, num_classes)
     width = 4 if device.type == "cpu" else 2
-    activations = prod(IMAGE_SHAPE) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
+    activations = prod(config.image_shape) + COPIES_OF_ACTIVATIONS * sum(prod(row.output_shape) for row in rows)
     fixed = 3 * 4 * sum(row.parameters for row in rows) * num_sharing / dims.mp
     return fixed, activations * width * num_sharing / dims.num_ranks
 

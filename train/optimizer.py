@@ -121,6 +121,7 @@ def build_schedule(config: Config) -> Schedule:
         "plateau": PlateauSchedule,
         "epochs": EpochSchedule,
         "stages": StageSchedule,
+        "steps": StepSchedule,
         "fine-tune": FineTuneSchedule,
     }
     return schedules[config.schedule](config)
@@ -200,6 +201,14 @@ class StageSchedule(_FixedSchedule):
         stage = min(epoch * config.num_stages // config.epochs, last)
         weights = config.lr / config.stage_factor ** (stage / last) if stage else config.lr
         return _rates(config, weights, lighting=stage < last or not last)
+
+
+class StepSchedule(_FixedSchedule):
+    """Drops of all rates at given epochs, stretched; nothing else changes."""
+
+    def rates(self, epoch: int, step: int = 0) -> Rates:
+        *drops, _ = self.reached(self.config.step_log, epoch)
+        return _rates(self.config, self.config.lr / self.config.drop_factor ** sum(drops))
 
 
 class PlateauSchedule:

@@ -1,7 +1,7 @@
 """The named presets: what each reproduces, what to expect of it, and how it departs from the paper's text.
 
-`config.py` turns a preset into a configuration and checks its names and values; it also explains the sources [O] and
-[TV].
+`config.py` turns a preset into a configuration and checks its names and values; it also explains the sources [O], [TV]
+and [CF].
 """
 
 from __future__ import annotations
@@ -62,6 +62,23 @@ _OWT = {  # [TV]
 _CONV6 = _ORIGINAL | {"conv6": True}  # [O] layers-146-2012-2011.cfg
 
 
+_CAFFE = {  # [CF] train_val.prototxt, solver.prototxt
+    "crop": 227,
+    "conv1_padding": (0, 0, 0, 0),
+    "lrn_k": 1.0,
+    "lrn_alpha_over_n": True,
+    "lrn_across_towers": True,
+    "init_std": (0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01),
+    "init_bias": (0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0),
+    "dropout_style": "inverted-outputs",
+    "lighting": "off",
+    "batch_size": 256,
+    "bias_lr_factor": 2.0,
+    "schedule": "steps",
+    "views": 1,
+}
+
+
 _2012 = "Not run here on ImageNet. The authors: two GTX 580 of 3 GB, five to six days."
 
 
@@ -107,5 +124,14 @@ PRESETS: dict[str, Preset] = {
         hardware="Not run here on ImageNet. The authors: two GTX 580 of 3 GB, their time is not known.",
         command="alexnet train /data/imagenet-22k --preset conv6",
         settings=_CONV6,
+    ),
+    "caffe": Preset(
+        reproduces="Caffe's reading of the paper (bvlc_alexnet): crops of 227, normalisation over all channels with an "
+        "offset of 1, small biases, batches of 256, no colour noise. Caffe also squeezes images to 256x256, and "
+        "subtracts the mean image at the crop's own place; we do neither.",
+        expected="ILSVRC-2012 validation, one view: 42.9% top-1 and 19.8% top-5 error, after 360,000 batches.",
+        hardware="Not run here on ImageNet. Caffe's authors: one GPU, their time is not known.",
+        command="alexnet train /data/imagenet --preset caffe",
+        settings=_CAFFE,
     ),
 }

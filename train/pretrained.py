@@ -29,11 +29,13 @@ FUNCTION = (  # settings that change what a layer computes, or what it sees, but
     "lrn_k",
     "lrn_alpha_over_n",
     "lrn_before_activation",
+    "lrn_across_towers",
     "spatial_norm",
     "overlapping_pooling",
     "dropout",
     "dropout_style",
     "conv1_padding",
+    "crop",
     "scaling",
 )
 

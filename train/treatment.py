@@ -14,7 +14,7 @@ from ..pca.stats import RgbStats, stats_path
 from ..pipeline.cache import can_keep, needed_cache
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.errors import UserError
-from ..pipeline.geometry import CROP, SHORT_SIDE
+from ..pipeline.geometry import centred
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from .config import Config
 from .parallel.ranks import ALONE, RankInfo
@@ -81,12 +81,13 @@ def build_treatment(config: Config, stats: RgbStats | None) -> Treatment:
         basis = stats.lighting_basis(config.lighting, config.lighting_sigma)
         lit_divisor = config.lighting_divisor
     if config.scaling == "imagenet":
-        return Treatment(mean=IMAGENET_MEAN, divisor=IMAGENET_STD, basis=basis, lit_divisor=lit_divisor)
+        colours = {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}
+        return Treatment(**colours, crop=config.crop, basis=basis, lit_divisor=lit_divisor)
     assert stats is not None
     mean = stats.mean.astype(np.float32)
     if config.mean == "image":
         if stats.mean_image is None:
             raise UserError("These statistics have no mean image (region full). Use region centre, or --mean channel.")
-        edge = (SHORT_SIDE - CROP) // 2
-        mean = stats.mean_image[edge : edge + CROP, edge : edge + CROP].astype(np.float32)
-    return Treatment(mean=mean, basis=basis, lit_divisor=lit_divisor)
+        middle = slice(centred(config.crop), centred(config.crop) + config.crop)
+        mean = stats.mean_image[middle, middle].astype(np.float32)
+    return Treatment(mean=mean, crop=config.crop, basis=basis, lit_divisor=lit_divisor)

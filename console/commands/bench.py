@@ -66,6 +66,7 @@ def run_bench_loader(
         seconds=seconds,
         seed=seed,
         half=device.type == "cuda",
+        crop=Config.from_preset(preset or "paper").crop,
         resident=resident,
     )
     if bench.held:
@@ -115,7 +116,7 @@ def run_bench_train(
     """Measure training speed; None on all ranks but the first."""
     config = Config.from_preset(preset, width=width, batch_size=batch_size)
     info = join_ranks()
-    ranks = Ranks.plan(info, mesh_options, loading.device, config.towers)
+    ranks = Ranks.plan(info, mesh_options, loading.device, config.separable)
     with info.main_first("data"):
         dataset = open_or_generate(data, rescan and info.rank == 0)
     check_split(config, dataset.num_classes, ranks.dims)

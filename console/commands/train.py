@@ -56,7 +56,7 @@ def run_train(
     run_dir = choose_run_dir(options.run_dir, options.resume, preset, info)
     saved = find_checkpoint(options.resume, run_dir, info)
     config = resolve_config(preset, overrides, saved)
-    ranks = Ranks.plan(info, mesh_options, loading.device, config.towers)
+    ranks = Ranks.plan(info, mesh_options, loading.device, config.separable)
     with info.main_first("data"):
         train_set, val_set = (open_dataset(data, split, rescan=rescan and info.rank == 0) for split in get_args(Split))
     if saved:

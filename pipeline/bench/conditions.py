@@ -49,6 +49,7 @@ class Bench:
     seconds: float = 2.0
     half: bool = False
     seed: int = 0
+    crop: int = CROP
     resident: int | None = None  # bytes of the warm sample to hold in the GPU's memory, at most
     _bad: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
 
@@ -93,7 +94,8 @@ class Bench:
 
     def loader(self, dataset: Dataset, settings: Settings) -> Loader:
         """Make a loader with a mean image and lighting, as in training; their values do not affect the speed."""
-        treatment = Treatment(mean=np.full((CROP, CROP, 3), 120, np.float32), basis=np.eye(3, dtype=np.float32) * 10)
+        mean, basis = np.full((self.crop, self.crop, 3), 120, np.float32), np.eye(3, dtype=np.float32) * 10
+        treatment = Treatment(mean=mean, crop=self.crop, basis=basis)
         return Loader(
             dataset,
             treatment,

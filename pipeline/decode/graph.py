@@ -1,6 +1,6 @@
 """The DALI graphs. A graph knows no files, ranks or epochs: everything it needs comes in as arguments.
 
-    encoded bytes -> decode the region -> resample once -> mirror, subtract, light -> float (224, 224, 3)   training
+    encoded bytes -> decode the region -> resample once -> mirror, subtract, light -> float (crop, crop, 3)  training
     encoded bytes -> decode the region -> resample once -> uint8 (256, 256, 3)                              evaluation
     encoded bytes -> decode the region -> uint8 (h, w, 3)                                       either, on the CPU
     encoded bytes -> decode -> uint8 (H, W, 3)                                                  whole images
@@ -57,20 +57,21 @@ def train_graph(
     mean: NDArray[np.float32],
     divisor: NDArray[np.float32],
     half: bool,
+    crop: int = CROP,
     hw_decoder_load: float = HW_DECODER_LOAD,
 ) -> None:
-    """Output images (224, 224, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
+    """Output images (crop, crop, 3), float16 if `half` else float32: (x + shift - mean) / divisor.
 
-    `mean` is the mean image (224, 224, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift`
+    `mean` is the mean image (crop, crop, 3) or a colour (3,), `divisor` is (3,), all in grey levels. Input `shift`
     (3,) is the image's own lighting: it rides on the normalisation, so it costs no pass of its own. `mirror` is
     int32 ().
     """
     on_gpu = pipeline.device_id is not None
     inputs = _inputs(TRAIN_INPUTS, source)
-    crop = _resample(_decode_region(inputs, decode, on_gpu, hw_decoder_load), inputs, CROP)
+    pixels = _resample(_decode_region(inputs, decode, on_gpu, hw_decoder_load), inputs, crop)
     colour = mean if mean.ndim == 1 else np.zeros(3, np.float32)
     images = fn.crop_mirror_normalize(
-        crop,
+        pixels,
         mirror=inputs["mirror"],
         mean=types.Constant(colour) - inputs["shift"],
         std=divisor.tolist(),

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ...pipeline.errors import UserError
-from ...pipeline.geometry import CROP
-from ..classifier import VIEWS, Classifier
+from ..classifier import Classifier, views_of
 from ..config import CONVS
 from .drawing import FAINT, INK, MUTED, WIDTH, class_labels, new_sheet, place_image, set_title, shorten, write
 
@@ -43,8 +42,8 @@ class Maps:
 class Activations:
     """What a network makes of the central view of one image, layer by layer."""
 
-    image: NDArray[np.uint8]  # (224, 224, 3) RGB
-    seen: NDArray[np.float32]  # (224, 224, 3): less the mean, over the divisor
+    image: NDArray[np.uint8]  # (crop, crop, 3) RGB
+    seen: NDArray[np.float32]  # (crop, crop, 3): less the mean, over the divisor
     maps: tuple[Maps, ...]
     units: tuple[tuple[str, NDArray[np.float32]], ...]  # of fc6 and fc7
     classes: tuple[tuple[str, float], ...]  # at most five, with probabilities, the most probable first
@@ -63,7 +62,8 @@ def activations_of(
 
     Without `layers`, of every convolution and of pool5. UserError for one that the network lacks or that has no maps.
     """
-    top, left = VIEWS[0]
+    crop = classifier.treatment.crop
+    ((top, left, _),) = views_of(1, crop)
     images = classifier.treatment.apply(pixels[None], top, left, mirror=False)
     found = {name: x[0].float().cpu().numpy() for name, x in classifier.model.forward_features(images).items()}
     with_maps = [name for name, values in found.items() if values.ndim == 3]
@@ -75,7 +75,7 @@ def activations_of(
     best = F.softmax(torch.from_numpy(found["fc8"]).double(), 0).topk(min(TOP, len(classifier.classes)))
     labels = class_labels(classifier.classes, classifier.words)
     return Activations(
-        image=pixels[top : top + CROP, left : left + CROP].cpu().numpy(),
+        image=pixels[top : top + crop, left : left + crop].cpu().numpy(),
         seen=images[0].permute(1, 2, 0).cpu().numpy(),
         maps=tuple(Maps(name, len(found[name]), own, found[name][own]) for name, own in chosen.items()),
         units=tuple((name, found[name]) for name in UNITS),

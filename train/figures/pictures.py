@@ -1,4 +1,4 @@
-"""Images as the network sees them: the central 224x224, in grey levels. What figures show of a data set."""
+"""What figures show of a data set: the central 224x224 of images, in grey levels, whatever a network sees of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.decode.settings import Settings
-from ...pipeline.geometry import CROP, SHORT_SIDE
+from ...pipeline.geometry import CROP, centred
 from ...pipeline.squares import squares
 
 BATCH = 32
@@ -18,7 +18,7 @@ BATCH = 32
 
 def central_views(pixels: Any) -> Any:
     """The central 224x224 of squares (b, 256, 256, 3), as arrays or tensors."""
-    edge = (SHORT_SIDE - CROP) // 2
+    edge = centred(CROP)
     return pixels[:, edge : edge + CROP, edge : edge + CROP]
 
 

@@ -18,12 +18,13 @@ from ..config import Config
 class LocalResponseNorm(nn.Module):
     """Divide each unit of (B, C, H, W) by (k + alpha x sum of squares over neighbouring channels) ** beta.
 
-    The window of `lrn_size` channels is clipped at the edges of each of the `groups` towers (paper s3.3).
+    The window of `lrn_size` channels is clipped at the edges of each of the `groups` towers (paper s3.3); with
+    `lrn_across_towers` they count as one.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.groups = config.towers
+        self.groups = 1 if config.lrn_across_towers else config.towers
         self.size, self.beta, self.k = config.lrn_size, config.lrn_beta, config.lrn_k
         self.alpha = config.lrn_alpha / (config.lrn_size if config.lrn_alpha_over_n else 1)
 

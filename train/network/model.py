@@ -2,7 +2,7 @@
 
 Built from `config.py`; `parallel/split.py` makes a rank's part of it, `fast_layers.py` swaps in faster layers, and
 `optimizer.py` updates its weights. A layer holds both towers, tower 0 in the first half of its outputs. Images are
-float (B, 3, 224, 224): 0..255 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory
+float (B, 3, crop, crop): 0..255 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory
 format.
 """
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..config import CONVS, LAYERS, Config
 from .lrn import LocalResponseNorm, spatial_norm
 
-IMAGE_SHAPE = (3, 224, 224)
 FINAL_MAP = 6  # pool5 is 6x6 with either pooling
 CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding is config.conv1_padding
     "conv1": (11, 4, 0),
@@ -61,11 +60,11 @@ class AlexNet(nn.Module):
         self.fc8 = GroupedLinear(units, num_classes)
         self.norm1 = LocalResponseNorm(config) if config.lrn else nn.Identity()
         self.norm2 = LocalResponseNorm(config) if config.lrn and "conv2" in convs else nn.Identity()
-        self.dropout6 = Dropout(config.dropout, config.dropout_style == "inverted")
-        self.dropout7 = Dropout(config.dropout, config.dropout_style == "inverted")
+        self.dropout6 = Dropout(config.dropout, config.dropout_style != "mask")
+        self.dropout7 = Dropout(config.dropout, config.dropout_style != "mask")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of images (B, 3, 224, 224)."""
+        """Return logits (B, num_classes) of images (B, 3, crop, crop)."""
         return self.forward_features(images)["fc8"]
 
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
@@ -109,11 +108,12 @@ class AlexNet(nn.Module):
             x = self.activate(self.conv6(x))
             yield "conv6", x
         x = x.flatten(1)  # (B, channels x 6 x 6), a tower's units together
+        first = config.dropout_style == "inverted"
         for name, layer, dropout in (("fc6", self.fc6, self.dropout6), ("fc7", self.fc7, self.dropout7)):
-            x = dropout(x) if dropout.inverted else x
+            x = dropout(x) if first else x
             x = self.activate(layer(x))
             yield name, x
-            x = x if dropout.inverted else dropout(x)
+            x = x if first else dropout(x)
         yield "fc8", self.fc8(x)
 
     def activate(self, x: Tensor) -> Tensor:

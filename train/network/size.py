@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ..config import LAYERS, Config
-from .model import IMAGE_SHAPE, AlexNet
+from .model import AlexNet
 
 
 class LayerRow(NamedTuple):
@@ -28,7 +28,7 @@ def describe(config: Config, num_classes: int) -> list[LayerRow]:
     """Return a row for each activation of the network, from a run without data on the meta device."""
     with torch.device("meta"):
         model = AlexNet(config, num_classes).eval()
-        features = model.forward_features(torch.empty(1, *IMAGE_SHAPE))
+        features = model.forward_features(torch.empty(1, *config.image_shape))
     rows = []
     for name, feature in features.items():
         shape = tuple(feature.shape[1:])

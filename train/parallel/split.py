@@ -29,6 +29,11 @@ from .mesh import Mesh
 
 def check_split(config: Config, num_classes: int, dims: ParallelDims) -> None:
     """Raise UserError if a mesh cannot share a network or its batch."""
+    if config.separable < config.towers and dims.mp > 1:
+        raise UserError(
+            f"--mesh {dims} splits the network in {dims.mp}, but its normalisation reaches across the towers. "
+            f"Use --mesh {dims.num_ranks}x1, or --no-lrn-across-towers."
+        )
     if config.towers % dims.mp:
         raise UserError(
             f"--mesh {dims} splits the network in {dims.mp}, but preset {config.preset} has {config.towers} "

@@ -22,7 +22,7 @@ from ...pipeline.dataset.images import Dataset
 from ...pipeline.decode.resample import Resampler
 from ...pipeline.decode.resident import Resident
 from ...pipeline.decode.settings import Settings
-from ...pipeline.geometry import CROP, SHORT_SIDE
+from ...pipeline.geometry import SHORT_SIDE
 from ...pipeline.loader import Batch, Loader
 from ...pipeline.plan import share
 from ...pipeline.squares import Decoded, squares
@@ -100,7 +100,7 @@ class TowerLoader:
         threads, treatment = self.source.settings.threads, self.source.treatment
         with ExitStack() as stack:
             unlit, lit = (
-                stack.enter_context(Resampler(CROP, threads, treatment.mean, treatment.divisor_when(on)))
+                stack.enter_context(Resampler(treatment.crop, threads, treatment.mean, treatment.divisor_when(on)))
                 for on in (False, True)
             )
 
@@ -119,7 +119,7 @@ class TowerLoader:
     def _start_batch(
         self, part: Batch, treat: Callable[[Tensor], Tensor] = lambda images: images
     ) -> Callable[[], Batch]:
-        """Start collecting a batch from the ranks' parts; `treat` takes and returns (B, 224, 224, 3)."""
+        """Start collecting a batch from the ranks' parts; `treat` takes and returns (B, crop, crop, 3)."""
         wait_images = self._start_rows(part.images.permute(0, 2, 3, 1))
         wait_labels = self._start_rows(part.labels)
         wait_indices = self._start_rows(torch.from_numpy(part.indices))

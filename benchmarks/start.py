@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from alexnet.console.tables import print_table
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
-from alexnet.pipeline.geometry import CROP, SHORT_SIDE
+from alexnet.pipeline.geometry import SHORT_SIDE
 from alexnet.pipeline.squares import squares
 from alexnet.pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from alexnet.train.config import LAYERS, Config
@@ -54,13 +54,13 @@ def watch(layer: nn.Module, found: dict[str, float]) -> None:
 def first_steps(config: Config, num_classes: int, pixels: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
     """Return the figures of each layer; `step` is the first step's length relative to the weights'."""
     model = AlexNet(config, num_classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    initialise(model, config.seed)
+    initialise(model, config.seeds.init_seed)
     use_fast_layers(model, conv1=False)
-    edge = (SHORT_SIDE - CROP) // 2
-    mean = pixels.double().mean(0)[edge : edge + CROP, edge : edge + CROP].numpy().astype(np.float32)
-    treatment = Treatment(mean=mean)
+    edge = (SHORT_SIDE - config.crop) // 2
+    inner = slice(edge, edge + config.crop)
+    treatment = Treatment(mean=pixels.double().mean(0)[inner, inner].numpy().astype(np.float32), crop=config.crop)
     if config.scaling == "imagenet":
-        treatment = Treatment(mean=IMAGENET_MEAN, divisor=IMAGENET_STD)
+        treatment = Treatment(mean=IMAGENET_MEAN, divisor=IMAGENET_STD, crop=config.crop)
     figures: dict[str, dict[str, float]] = {name: {} for name in LAYERS if hasattr(model, name)}
     for name, found in figures.items():
         watch(getattr(model, name), found)

@@ -11,7 +11,6 @@ its training recipe; [CF] = Caffe's bvlc_alexnet.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, Self
 
 from ..pipeline.decode.settings import MAX_PIXELS, Settings
@@ -19,7 +18,7 @@ from ..pipeline.errors import UserError
 from ..pipeline.geometry import CROP
 from .contradictions import contradictions
 from .presets import PRESETS
-from .setting import checked, setting
+from .setting import check_names, checked, parsed, setting
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 CONV1_PADDING = {CROP: (0, 3, 0, 3), 227: (0, 0, 0, 0)}  # by the crop: conv1 makes 55x55 of either
@@ -295,22 +294,12 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Check names and values; a missing name takes its default."""
-        known = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in known:
-                near = get_close_matches(name, known, 1, 0)
-                raise UserError(f"unknown setting {name!r}: the nearest known one is {near[0]!r}")
+        check_names(values, [spec.name for spec in fields(cls)])
         return cls(**values)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"configuration is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise UserError(f"configuration: expected a JSON object, found {type(values).__name__}")
-        return cls.from_dict(values)
+        return cls.from_dict(parsed(text))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)

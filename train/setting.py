@@ -3,8 +3,11 @@
 `config.py` is made of settings; `contradictions.py` checks them together.
 """
 
+import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import Field, field
+from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -48,3 +51,22 @@ def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> 
     if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
         raise UserError(f"{name} = {value!r}: choose a number from {low:g} to {high:g}")
     return value
+
+
+def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Raise UserError for a name that no setting has."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1, 0)
+            raise UserError(f"unknown setting {name!r}: the nearest known one is {near[0]!r}")
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Return the settings in a text of JSON, unchecked; UserError if it is no JSON object."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"configuration is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"configuration: expected a JSON object, found {type(values).__name__}")
+    return values

@@ -14,7 +14,7 @@ from ..train.config import Config
 from ..train.presets import PRESETS
 from ..train.setting import as_text
 from .options import ANY_PATH, FILE, FOLDER, batch_option, execution_option, gathered, together
-from .types import Commas, Multiple, NumberChoice, Output, Size
+from .types import Commas, FiniteRange, Multiple, NumberChoice, Output, Size
 
 Room = int | Literal["auto"]  # bytes of a GPU's memory for images; auto: what training leaves
 ELSEWHERE = ("preset", "decode", "max_pixels")  # fields of `Config` that have an option elsewhere
@@ -63,7 +63,7 @@ resident_option = click.option(
 
 bench_loader_options = together(
     batch_option,
-    click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Length of a window."),
+    click.option("--seconds", type=FiniteRange(0.05), default=2.0, show_default=True, help="Length of a window."),
     click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows per contestant."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
     click.option(
@@ -73,16 +73,18 @@ bench_loader_options = together(
     ),
     click.option("--step", is_flag=True, help="Is loading the bottleneck? Compare with the step on a cached batch."),
     click.option("--preset", type=click.Choice(list(PRESETS)), help="Network of --step.  [paper]"),
-    click.option("--width", type=click.FloatRange(min=0, min_open=True), help="Width of that network.  [1]"),
+    click.option("--width", type=FiniteRange(min=0, min_open=True), help="Width of that network.  [1]"),
     click.option("--sweep", is_flag=True, help="Try other settings, and recommend the best if it is clearly better."),
     click.option("--plot", type=PICTURE, help="Plot the results, as PNG, PDF or SVG."),
     resident_option,
 )
 bench_train_options = together(
     click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True),
-    click.option("--width", type=float, default=1.0, show_default=True, help="Scales channels and units."),
+    click.option(
+        "--width", type=FiniteRange(0, min_open=True), default=1.0, show_default=True, help="Scales channels and units."
+    ),
     batch_option,
-    click.option("--seconds", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Length of a window."),
+    click.option("--seconds", type=FiniteRange(0.05), default=5.0, show_default=True, help="Length of a window."),
     click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Windows per kind."),
 )
 stats_options = together(

@@ -13,7 +13,7 @@ from ..train.ablation.variations import BASE, VARIATIONS
 from ..train.config import Config
 from .command_options import type_of
 from .options import FOLDER, execution_option, gathered, together
-from .types import Commas
+from .types import Commas, FiniteRange
 
 
 class Change(click.ParamType):
@@ -106,7 +106,7 @@ figure1_options = together(
     ),
     click.option(
         "--scale",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(0, min_open=True),
         show_default="1",
         help="Shortens the schedules of normalisation, of 140 and 450 epochs.",
     ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..pipeline.decode.settings import HW_DECODER_LOAD, MAX_PIXELS, Decode, Settings
-from .types import NumberChoice
+from .types import FiniteRange, NumberChoice
 
 if TYPE_CHECKING:  # the command line answers `--help` without torch
     import torch
@@ -146,7 +146,7 @@ mesh_options = gathered(
     ),
     click.option(
         "--timeout",
-        type=click.FloatRange(1),
+        type=FiniteRange(1),
         default=600,
         show_default=True,
         metavar="SECONDS",
@@ -197,13 +197,13 @@ loading_options = gathered(
     ),
     click.option(
         "--hw-decoder-load",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         show_default="DALI's 0.65",
         help="Share of a batch for the GPU's JPEG engines.",
     ),
     click.option(
         "--max-bad",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=0.01,
         show_default=True,
         help="Share of images that may be unusable; more are an error.",

@@ -194,7 +194,8 @@ def print_description(config: Config, num_classes: int) -> None:
     from ..train.network.size import describe
 
     preset = PRESETS[config.preset]
-    for line in (f"{config.preset}: {preset.reproduces}", f"Expected: {preset.expected}", preset.hardware, ""):
+    texts = (f"{config.preset}: {preset.reproduces}", f"Expected: {preset.expected}", f"Start: {preset.start}")
+    for line in (*texts, preset.hardware, ""):
         show(line)
     rows = describe(config, num_classes)
     counts = [(r.parameters, r.macs, r.neurons) for r in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_origin
 
@@ -40,6 +41,16 @@ class Multiple(click.IntRange):
         number = int(super().convert(value, param, ctx))
         if number % self.of:
             self.fail(f"{number} is not a multiple of {self.of}.", param, ctx)
+        return number
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; neither infinite nor "nan", which every range of click's lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 

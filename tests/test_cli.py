@@ -19,6 +19,7 @@ import warm
 from runs import ALEXNET, alexnet_from_cold, invoke, outcome, records, trainer
 
 from alexnet.cli import main
+from alexnet.console.types import FiniteRange
 from alexnet.pca.stats import RgbStats
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.train.checkpoint import load, saved_checkpoints
@@ -109,6 +110,17 @@ def test_every_setting_has_an_option() -> None:
 )
 def test_usage_errors_exit_with_2(arguments: list[str], message: str) -> None:
     assert message in invoke(*arguments, code=2).output
+
+
+def test_no_option_takes_a_number_that_is_not_finite() -> None:
+    """click's own range of numbers lets "nan" through."""
+    kinds = [option.type for command in main.commands.values() for option in command.params]
+    ranges = [kind for kind in kinds if isinstance(kind, click.FloatRange)]
+    assert len(ranges) > 5
+    assert all(isinstance(kind, FiniteRange) for kind in ranges)
+    for text in ("nan", "inf"):
+        with pytest.raises(click.BadParameter, match="is not a finite number"):
+            FiniteRange(0).convert(text, None, None)
 
 
 def test_describe_counts_what_the_paper_counts() -> None:

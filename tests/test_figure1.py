@@ -298,6 +298,9 @@ def test_the_gain_of_normalisation_has_an_error() -> None:
         (["--scale", "0.1"], "--scale is for --experiment normalisation"),
         (["--experiment", "normalisation", "--rates", "0.1"], "--rates is for --experiment figure1"),
         (["--rates", "0.1,-1"], "--rates must be positive"),
+        (["--rates", "nan"], "--rates must be positive"),
+        (["--experiment", "normalisation", "--scale", "nan"], "'nan' is not a finite number"),
+        (["--experiment", "normalisation", "--scale", "inf"], "'inf' is not a finite number"),
         (["--rates", "0.1,0.1"], "each given once"),
     ],
 )

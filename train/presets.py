@@ -17,6 +17,7 @@ class Preset:
 
     reproduces: str
     expected: str  # errors, and who measured them
+    start: str  # how long the loss stays at ln(classes): benchmarks/results/start-2026-11-26.md
     hardware: str  # what it ran on, and for how long
     command: str
     settings: Mapping[str, Any]  # fields of `Config` that differ from the defaults, which are the paper's
@@ -86,6 +87,7 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(
         reproduces="The text of the paper: two towers, each layer and number as printed.",
         expected="ILSVRC-2012 validation, ten views: 40.7% top-1 and 18.2% top-5 error, the paper's '1 CNN'.",
+        start="slow. The loss over 1,000 photographs stayed at ln(1000) for some 170 steps of 128, then began to fall.",
         hardware=_2012,
         command="alexnet train /data/imagenet --preset paper",
         settings={},
@@ -96,6 +98,7 @@ PRESETS: dict[str, Preset] = {
         "colour noise ends and conv1 freezes before training does.",
         expected="ILSVRC-2012 validation: 40.66% top-1 and 18.21% top-5 error with ten views; 42.3 to 42.9% "
         "and 19.4 to 20.0% with one.",
+        start="the loss over 1,000 photographs left ln(1000) after 50 steps of 128, and was at 5.3 after 120.",
         hardware=_2012,
         command="alexnet train /data/imagenet --preset original",
         settings=_ORIGINAL,
@@ -103,6 +106,7 @@ PRESETS: dict[str, Preset] = {
     "one-gpu": Preset(
         reproduces="The paper's comparison: one tower, half the kernels in conv1..conv4, otherwise `paper`.",
         expected="1.7% more top-1 and 1.2% more top-5 error than two towers (ILSVRC-2010 test, ten views).",
+        start="not tried; images differ even less in its first logits than in those of `paper`.",
         hardware=_2012,
         command="alexnet train /data/imagenet --preset one-gpu",
         settings=_ONE_GPU,
@@ -111,6 +115,7 @@ PRESETS: dict[str, Preset] = {
         reproduces="The single tower of 2014 ('one weird trick') that torchvision calls AlexNet; its "
         "published weights load. torchvision's recipe, but with our crops of fixed scale.",
         expected="43.5% top-1 and 20.9% top-5 error with one view, torchvision's published weights.",
+        start="not tried.",
         hardware="Not run here on ImageNet. torchvision: eight GPUs.",
         command="alexnet train /data/imagenet --preset owt",
         settings=_OWT,
@@ -121,6 +126,7 @@ PRESETS: dict[str, Preset] = {
         "fine-tune.",
         expected="ILSVRC-2012 validation, ten views: 39.0% top-1 and 16.6% top-5 error, the paper's '1 CNN*', trained "
         "on the 15 million images of 22,000 classes of ImageNet's Fall 2011 release before.",
+        start="not tried; the first step is like that of `original`.",
         hardware="Not run here on ImageNet. The authors: two GTX 580 of 3 GB, their time is not known.",
         command="alexnet train /data/imagenet-22k --preset conv6",
         settings=_CONV6,
@@ -130,6 +136,7 @@ PRESETS: dict[str, Preset] = {
         "offset of 1, small biases, batches of 256, no colour noise. Caffe also squeezes images to 256x256, and "
         "subtracts the mean image at the crop's own place; we do neither.",
         expected="ILSVRC-2012 validation, one view: 42.9% top-1 and 19.8% top-5 error, after 360,000 batches.",
+        start="not tried; images differ twice as much in the first logits as with `paper`, in spite of biases of 0.1.",
         hardware="Not run here on ImageNet. Caffe's authors: one GPU, their time is not known.",
         command="alexnet train /data/imagenet --preset caffe",
         settings=_CAFFE,

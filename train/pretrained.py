@@ -19,6 +19,7 @@ from .classifier import Classifier
 from .config import Config
 from .features import fingerprint
 from .network.model import AlexNet
+from .setting import as_text
 
 FUNCTION = (  # settings that change what a layer computes, or what it sees, but not its shape
     "activation",
@@ -109,5 +110,8 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _unlike(theirs: Config, ours: Config) -> tuple[str, ...]:
-    pairs = ((name, getattr(theirs, name), getattr(ours, name)) for name in FUNCTION)
-    return tuple(f"--{name.replace('_', '-')} {a}, not {b}" for name, a, b in pairs if a != b)
+    names = [name for name in FUNCTION if name != "conv1_padding" or theirs.crop == ours.crop]  # a crop has its own
+    pairs = ((name, getattr(theirs, name), getattr(ours, name)) for name in names)
+    return tuple(
+        f"--{name.replace('_', '-')} {as_text(a, ',')}, not {as_text(b, ',')}" for name, a, b in pairs if a != b
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import click
@@ -70,7 +71,7 @@ def _check_usage(
             raise click.UsageError(f"{unused[0]} is for --experiment figure1: leave it out.")
     elif scale is not None:
         raise click.UsageError("--scale is for --experiment normalisation; --epochs limits figure1.")
-    if any(rate <= 0 for rate in rates) or len({*rates}) < len(rates):
+    if not all(0 < rate < inf for rate in rates) or len({*rates}) < len(rates):
         raise click.UsageError("--rates must be positive, and each given once.")
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
+from ..pipeline.files import write_figure
 from .oracle import KNOWN
 from .stats import RgbStats
 
@@ -22,8 +23,7 @@ INK, MUTED, OURS, THEIRS = "#222222", "#767676", "#33638d", ("#a9a9a9", "#d6d6d6
 
 def plot_stats(stats: RgbStats, path: Path, example: NDArray[np.uint8] | None = None) -> None:
     """Draw the statistics into `path`, as PNG, PDF or SVG by its suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_stats(stats, example).savefig(path)
+    write_figure(path, draw_stats(stats, example))
 
 
 def draw_stats(stats: RgbStats, example: NDArray[np.uint8] | None = None) -> Figure:

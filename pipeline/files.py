@@ -11,8 +11,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @contextmanager
@@ -81,3 +82,10 @@ def only_writer(folder: Path, otherwise: Exception) -> Iterator[None]:
         except OSError:
             raise otherwise from None
         yield
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a figure of matplotlib's, in the format that the suffix of `path` names, whole or not at all."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower())
+    write_atomically(path, drawn.getvalue())

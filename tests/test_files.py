@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.index import save_index
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
-from alexnet.pipeline.files import only_writer, whole_file, write_atomically
+from alexnet.pipeline.files import only_writer, whole_file, write_atomically, write_figure
 from alexnet.pipeline.pack import PackOptions, pack
 from alexnet.pipeline.synthetic.generate import generate_tree
 from alexnet.train.checkpoint import Checkpoint, save
@@ -153,3 +153,18 @@ with only_writer(Path({str(tmp_path)!r}), SystemExit("taken")):
     assert (killed.stdout, killed.returncode) == ("holds it\n", -9)
     with only_writer(tmp_path, ValueError("ours")):
         pass
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_what_was_there(tmp_path: Path) -> None:
+    class Broken:
+        def savefig(self, file: BinaryIO, format: str) -> None:
+            assert format == "png"
+            file.write(b"half")
+            raise ValueError("a bug")
+
+    path = tmp_path / "plot.PNG"
+    path.write_bytes(b"earlier")
+    with pytest.raises(ValueError, match="a bug"):
+        write_figure(path, Broken())
+    assert path.read_bytes() == b"earlier"
+    assert [*tmp_path.iterdir()] == [path]

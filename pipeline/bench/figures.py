@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from ..files import write_figure
 from .result import BenchResult
 from .sweep import Point, Sweep
 from .windows import Figures
@@ -35,8 +36,7 @@ def plot_bench(result: BenchResult, path: Path) -> None:
     panels = figure.subfigures(len(rows), 1, squeeze=False, hspace=0.04)[:, 0]
     for draw, panel in zip(rows, panels, strict=True):
         draw(panel)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    write_figure(path, figure)
 
 
 def _caption(result: BenchResult) -> str:

@@ -114,7 +114,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], message: str) -> None:
 
 def test_no_option_takes_a_number_that_is_not_finite() -> None:
     """click's own range of numbers lets "nan" through."""
-    kinds = [option.type for command in main.commands.values() for option in command.params]
+    kinds = [option.type for command in COMMANDS.values() for option in command.params]
     ranges = [kind for kind in kinds if isinstance(kind, click.FloatRange)]
     assert len(ranges) > 5
     assert all(isinstance(kind, FiniteRange) for kind in ranges)

@@ -1,6 +1,7 @@
-"""Batches of equal crops, made on the CPU by compiled code, on threads of its own.
+"""Batches of equal crops, made in the background.
 
-`resample.py` makes them of decoded rectangles, `dct.py` of coefficients. `tensors.py` asks for them.
+Of decoded rectangles (`resample.py`) and coefficients (`dct.py`) by compiled code on CPUs; on GPUs by `dct_gpu.py`.
+`tensors.py` asks for them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,31 @@ from numpy.typing import NDArray
 from ..plan import share
 
 
-class CropMaker(ABC):
-    """Turns batches of images into squares of `size` x `size` pixels.
+class Cropper(ABC):
+    """Makes batches of crops in the background, on `threads` of its own, until it is closed."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alexnet-crop")
+
+    @abstractmethod
+    def start(self, images: Sequence[Any], inputs: dict[str, NDArray[Any]]) -> Callable[[], Any]:
+        """Begin a batch of b images; return a function that waits for it and returns it, (b, size, size, 3).
+
+        `inputs` are arrays of (b, ...); for training `mirror` and `shift` are among them.
+        """
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class CompiledCropper(Cropper):
+    """Turns batches of images into squares of `size` x `size` pixels on the CPU.
 
     With `mean`, (size, size, 3) or (3,): float32 (level + shift - mean) / divisor, all in grey levels; without it uint8
     levels. The results do not depend on the number of threads.
@@ -32,18 +56,14 @@ class CropMaker(ABC):
         mean: NDArray[np.float32] | None = None,
         divisor: NDArray[np.float32] | None = None,
     ) -> None:
+        super().__init__(threads)
         shape = (size, size, 3)
         self._size, self._threads, self._function = size, threads, self._load()
         self._mean = None if mean is None else np.ascontiguousarray(np.broadcast_to(mean, shape), np.float32)
         self._divisor = np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
         self._memory = Memory(shape, np.dtype(np.uint8 if mean is None else np.float32))
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alexnet-crop")
 
     def start(self, images: Sequence[Any], inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:
-        """Begin a batch; return a function that waits for it and returns it, (b, size, size, 3).
-
-        `images` are b arrays, `inputs` arrays of (b, ...); for training `mirror` and `shift` are among them.
-        """
         count = len(images)
         defaults = {"mirror": np.zeros(count), "shift": np.zeros((count, 3))}  # evaluation has neither
         given = self._given(images, defaults | inputs)
@@ -77,15 +97,6 @@ class CropMaker(ABC):
     @abstractmethod
     def _make(self, count: int, begin: dict[str, Any], mean: Any, out: Any) -> None:
         """Call the compiled function with where each array begins."""
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Memory:

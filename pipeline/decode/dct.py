@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..compiled import load
 from .bad_images import BadImage
-from .crops import CropMaker, address
+from .crops import CompiledCropper, address
 
 _WHAT_IS_WRONG = (
     "",
@@ -70,7 +70,7 @@ def raise_for(status: int) -> None:
         raise BadImage(_WHAT_IS_WRONG[status])
 
 
-class DctCropper(CropMaker):
+class DctCropper(CompiledCropper):
     """Makes crops of images of coefficients, uint8 (n,), checked before; `inputs` have `low`, the crops' corners."""
 
     @staticmethod

@@ -10,8 +10,7 @@ device already: only its address is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
+from .crops import Cropper
 
 Image = NDArray[np.uint8] | Tensor  # checked by `check_dct`; uint8 (n,), n a multiple of 4
 Inputs = dict[str, NDArray[Any]]
 _KINDS: dict[str, Any] = {"low": np.int32, "mirror": np.int32, "shift": np.float32}  # what `decode_crops` takes
 
 
-class GpuCropper:
+class GpuCropper(Cropper):
     """Turns batches of images of coefficients into squares of `size` x `size` pixels on `device`.
 
     With `mean`, (size, size, 3) or (3,): float32, or float16 if `half`, (level + shift - mean) / divisor, all in grey
@@ -46,6 +46,7 @@ class GpuCropper:
         except ModuleNotFoundError as missing:
             needed = "A GPU decodes coefficients by Triton, which is not installed"
             raise UserError(f"{needed}: torch's wheels for GPUs bring it. Or use --device cpu.") from missing
+        super().__init__(threads=1)
         self._decode, self._size, self._device = decode_crops, size, device
         factor = 1 / np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
         self._factor, self._mean = torch.from_numpy(factor).to(device), None
@@ -54,7 +55,6 @@ class GpuCropper:
             self._mean = torch.from_numpy(whole).to(device)
         self._dtype = torch.uint8 if mean is None else torch.float16 if half else torch.float32
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="alexnet-crop")
 
     def start(self, images: Sequence[Image], inputs: Inputs) -> Callable[[], Tensor]:
         """Begin a batch; return a function that returns it, (b, size, size, 3), for use on the current stream.
@@ -100,12 +100,3 @@ class GpuCropper:
         block.copy_(staged, non_blocking=True)
         a, b, c, d = block[: ends[-1]].split([array.nbytes for array in head])
         return block, (a.view(torch.int64), b.view(torch.int32), c.view(torch.int32), d.view(torch.float32))
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import load
-from .crops import CropMaker, address
+from .crops import CompiledCropper, address
 
 # What `resample.c` needs for each image, and as which type.
 _INPUTS = {"shape": np.int32, "low": np.float32, "high": np.float32, "mirror": np.int32, "shift": np.float32}
 
 
-class Resampler(CropMaker):
+class Resampler(CompiledCropper):
     """Makes crops of rectangles, uint8 (h, w, 3), numpy arrays or DALI's.
 
     `inputs` have `start` and `end` (their place in the source, so h and w), `low` and `high` (which part to resample).

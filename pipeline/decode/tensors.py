@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..dataset.images import Dataset
-from .crops import CropMaker
+from .crops import Cropper
 from .dct import DctCropper
 from .dct_gpu import GpuCropper
 from .resample import Resampler
@@ -60,7 +60,7 @@ def _cropper(
     mean: NDArray[np.float32] | None,
     divisor: NDArray[np.float32] | None,
     half: bool,
-) -> GpuCropper | CropMaker:
+) -> Cropper:
     if settings.on_gpu:
         return GpuCropper(size, torch.device(settings.device), mean, divisor, half)
     kind = DctCropper if stream.stored == "dct" else Resampler

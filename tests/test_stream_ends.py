@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ import pytest
 pytest.importorskip("nvidia.dali")
 from streams import BAD, check_squares, jpeg, make_dataset, our_threads, requests_for, squares_of, take_all, training
 
+from nvidia.dali.pipeline import Pipeline
+
+from alexnet.pipeline.decode.probe import DecodeProbe
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.decode.stream import Request
 from alexnet.pipeline.errors import TooManyBadFiles
@@ -102,3 +106,50 @@ def test_an_error_that_is_no_images_fault_is_raised_as_it_is(tmp_path: Path) -> 
     with training(dataset, requests, 2) as stream, pytest.raises(RuntimeError):
         list(stream)
     assert stream.bad == {}
+
+
+OUT_OF_MEMORY = "Critical error in pipeline:\nCUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory"
+LOST = "CUDA runtime API error cudaErrorIllegalAddress (700):\nan illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (OUT_OF_MEMORY, pytest.raises(MemoryError, match="while decoding images: CUDA runtime API error cudaErrorMem")),
+        ("Can't allocate 9 bytes on device 0.", pytest.raises(MemoryError, match="Can't allocate 9 bytes on device 0")),
+        (LOST, pytest.raises(RuntimeError, match="cudaErrorIllegalAddress")),
+        ("unspecified", pytest.raises(RuntimeError, match="unspecified")),  # only a good image shows whose fault it is
+    ],
+)
+def test_a_device_that_fails_makes_no_image_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, expected: Any
+) -> None:
+    """From the fourth batch on, whatever is run fails."""
+    dataset = make_dataset(tmp_path, [jpeg(i) for i in range(20)])
+    run, broken = Pipeline.run, False
+
+    def fail(*args: Any, **how: Any) -> Any:
+        if broken:
+            raise RuntimeError(message)
+        return run(*args, **how)
+
+    monkeypatch.setattr(Pipeline, "run", fail)
+    with training(dataset, requests_for(20, 2), 2) as stream, expected:
+        for number, _ in enumerate(stream):
+            broken = number == 2
+    assert stream.bad == {}
+
+
+def test_an_image_is_bad_only_if_the_device_still_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged image among good ones, met at the moment when the device fails for good."""
+    images = [jpeg(i) for i in range(8)]
+    images[3] = BAD["tables"][0]
+    dataset = make_dataset(tmp_path, images)
+    monkeypatch.setattr(DecodeProbe, "_new_pipeline", refuse)
+    with training(dataset, requests_for(8, 2), 2) as stream, pytest.raises(RuntimeError, match="the device is gone"):
+        list(stream)
+    assert stream.bad == {}
+
+
+def refuse(*args: Any) -> None:
+    raise RuntimeError("the device is gone")

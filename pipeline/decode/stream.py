@@ -27,7 +27,7 @@ from ..geometry import SHORT_SIDE, region_of_square, source_region
 from .bad_images import BadImage, add_bad, describe_bad
 from .dct import decode_dct
 from .graph import Source, new_pipeline
-from .probe import DecodeProbe, describe_damage
+from .probe import DecodeProbe, describe_damage, raise_if_not_of_images
 from .read import read_image
 from .resident import Resident
 from .settings import Settings
@@ -247,7 +247,13 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
             self._done.append((None, self._in_flight.popleft()))
 
     def _recover(self, error: RuntimeError) -> None:
-        """Find the images in flight that cannot be decoded, and feed the batches again without them."""
+        """Find the images in flight that cannot be decoded, and feed the batches again without them.
+
+        Raise the error if no image is to blame.
+        """
+        raise_if_not_of_images(error)
+        if self.stored != "encoded":
+            raise error  # pixels need no decoder
         probe = DecodeProbe(self._settings.device_id, whole=self._crop is None)
         culprits = {
             place: feed.inputs["encoded"][row]

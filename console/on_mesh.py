@@ -13,8 +13,9 @@ from functools import partial
 import click
 import torch
 
+from ..pipeline.errors import UserError
 from ..train.parallel.axis import Axis
-from ..train.parallel.devices import choose_devices
+from ..train.parallel.devices import choose_devices, ranks_by_device
 from ..train.parallel.dims import ParallelDims
 from ..train.parallel.launch import forward_signal, launch
 from ..train.parallel.mesh import Mesh, build_mesh, leave_mesh
@@ -33,21 +34,27 @@ class Ranks:
     dims: ParallelDims
     devices: Sequence[torch.device]  # of this machine's ranks, by local rank
     options: MeshOptions
+    num_on_device: int = 1  # how many ranks share this one's device, including itself
+    share_a_gpu: bool = False  # whether any two ranks of the mesh do
 
     @classmethod
     def plan(cls, info: RankInfo, options: MeshOptions, device: str, towers: int | None = None) -> Ranks:
         """Choose mesh and devices; UserError if the options contradict each other or the machine."""
         dims, devices = choose_devices(info, towers, mesh=options.mesh, devices=options.devices, device=device)
-        return cls(info, dims, devices, options)
+        own = devices[info.local_rank]
+        if own.type == "cpu" or info.size == 1:
+            return cls(info, dims, devices, options, list(devices).count(own))
+        sharing = ranks_by_device(info, own)
+        if max(sharing) > 1 and not options.devices:
+            raise UserError(
+                f"Rank {sharing.index(max(sharing))} would share its GPU with another. Give every rank a GPU of its "
+                f"own, or --devices {','.join(['cuda:0'] * info.local_size)} to share one, which is slow."
+            )
+        return cls(info, dims, devices, options, sharing[info.rank], max(sharing) > 1)
 
     @property
     def device(self) -> torch.device:
         return self.devices[self.info.local_rank]
-
-    @property
-    def num_on_device(self) -> int:
-        """How many ranks share this one's device, including itself."""
-        return list(self.devices).count(self.device)
 
     @contextmanager
     def mesh(self, *more: str) -> Iterator[Mesh]:
@@ -60,7 +67,7 @@ class Ranks:
             raise click.exceptions.Exit(self._launch(*more))
         start = Mesh(self.dims, world=Axis(self.info.size, self.info.rank), info=self.info)
         with start.watched(lambda: "the start"):  # until the command watches its own work
-            yield build_mesh(self.dims, self.info, self.devices, self.options.timeout)
+            yield build_mesh(self.dims, self.info, self.device, self.options.timeout, self.share_a_gpu)
         leave_mesh()
 
     def _launch(self, *more: str) -> int:

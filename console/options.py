@@ -163,7 +163,7 @@ mesh_options = gathered(
 execution_option = click.option(
     "--execution",
     type=click.Choice(["plain", "fused", "graphed", "compiled"]),
-    show_default="plain",
+    show_default="fused",
     help="On GPUs. plain: torch's operations; fused: normalisation in one kernel each way, conv1 by space to depth; "
     "graphed: fused, with forward and backward as a CUDA graph; compiled: graphed, with torch.compile. The last two "
     "need a single rank.",

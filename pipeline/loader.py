@@ -128,7 +128,9 @@ class Loader:
             yield stream, self.treatment.divisor_when(lighting_on)
 
     def _batch(self, images: torch.Tensor, feed: Feed) -> Batch:
-        labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64)).to(images.device)
+        labels = torch.from_numpy(self.dataset.labels[feed.indices].astype(np.int64))
+        if images.is_cuda:  # from pageable memory the copy would wait for the device
+            labels = labels.pin_memory().to(images.device, non_blocking=True)
         return Batch(images.permute(0, 3, 1, 2), labels, feed.indices, feed.request.epoch, feed.request.step)
 
     def stream(self, epochs: Sequence[int], step: int, lit: bool) -> ImageStream:

@@ -155,7 +155,7 @@ def main(folder: Path, rank: int, ports: list[str]) -> None:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": ports[port],
         }
-        mesh = build_mesh(dims, join_ranks(), [CPU] * size, 120)
+        mesh = build_mesh(dims, join_ranks(), CPU, 120)
         if turn < 2:
             compute_variants(folder, mesh)
             measure_traffic(folder, mesh)

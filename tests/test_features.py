@@ -164,7 +164,7 @@ from alexnet.train.parallel.mesh import build_mesh, leave_mesh
 from alexnet.train.parallel.ranks import join_ranks
 
 checkpoint, tree, out = map(Path, sys.argv[2:])
-mesh = build_mesh(ParallelDims.parse(sys.argv[1]), join_ranks(), [CPU, CPU], 60)
+mesh = build_mesh(ParallelDims.parse(sys.argv[1]), join_ranks(), CPU, 60)
 for layer in ("conv2", "fc7", "fc8"):
     network, images, settings = load_classifier(checkpoint, CPU), open_dataset(tree, "val"), Settings(1, 1, max_bad=0.2)
     extract(network, images, out / layer, layer=layer, batch_size=4, mesh=mesh, settings=settings)

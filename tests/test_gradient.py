@@ -24,6 +24,7 @@ from alexnet.train.gradient import (
     Recorded,
     Speedups,
     build_gradient,
+    chosen_execution,
     plain_gradient,
     speed_up,
 )
@@ -149,6 +150,9 @@ def test_names_are_those_of_the_command_line() -> None:
     choice = command.__click_params__[0].type
     assert list(choice.choices) == list(EXECUTIONS)
     assert DEFAULT_EXECUTION in EXECUTIONS
+    assert chosen_execution(None, torch.device("cuda")) == DEFAULT_EXECUTION
+    assert chosen_execution("graphed", torch.device("cuda")) == "graphed"
+    assert chosen_execution("graphed", torch.device("cpu")) == "plain"
 
 
 def test_cpus_compute_alike_whatever_is_asked(caplog: pytest.LogCaptureFixture) -> None:

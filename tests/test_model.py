@@ -9,6 +9,7 @@ from networks import images, small
 from torch import Tensor, nn
 
 from alexnet.train.config import Config
+from alexnet.train.network import lrn
 from alexnet.train.network.lrn import LocalResponseNorm, response_norm, spatial_norm
 from alexnet.train.network.model import AlexNet, Dropout, initialise
 from alexnet.train.network.size import describe
@@ -95,6 +96,19 @@ def test_norm_keeps_towers_apart() -> None:
     both = torch.cat([F.local_response_norm(half, 5, 5e-4, 0.75, 2.0) for half in x.chunk(2, 1)], 1)
     torch.testing.assert_close(norm(x), both)
     assert (norm(x) - F.local_response_norm(x, 5, 5e-4, 0.75, 2.0)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("function", [lambda x: response_norm(x, 2, 5, 1e-4, 0.75, 2.0), spatial_norm])
+def test_a_norm_keeps_its_inputs_precision(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where roots come in float32, as they do under a GPU's autocast."""
+    power = lrn.inverse_power
+    monkeypatch.setattr(lrn, "inverse_power", lambda s, beta: power(s.float(), beta))
+    x = torch.randn(2, 8, 6, 6).bfloat16().requires_grad_()
+    y = function(x)
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16
 
 
 def test_spatial_norm() -> None:

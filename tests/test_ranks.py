@@ -2,19 +2,24 @@
 
 import os
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from runs import CPU
 from torch._C._distributed_c10d import HashStore
 
 from alexnet.console.on_mesh import Ranks
 from alexnet.console.options import MeshOptions
+from alexnet.pipeline.errors import UserError
 from alexnet.train.parallel import ranks
 from alexnet.train.parallel.devices import choose_devices
-from alexnet.train.parallel.dims import ParallelDims
-from alexnet.train.parallel.ranks import RankInfo, RankLost, join_ranks
+from alexnet.train.parallel.dims import ONE_RANK, ParallelDims
+from alexnet.train.parallel.mesh import build_mesh
+from alexnet.train.parallel.ranks import ALONE, RankInfo, RankLost, join_ranks
 
 
 def meet(store: HashStore, restarts: tuple[int, ...]) -> list[tuple[Any, int]]:
@@ -75,6 +80,50 @@ def test_a_rank_lost_in_the_start() -> None:
         Ranks(first, ParallelDims(1, 2), [CPU, CPU], options).mesh(),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("uuids", "devices", "sharing"),
+    [
+        ("abcd", None, [1, 1, 1, 1]),
+        ("aabc", "cuda:0,cuda:0,cuda:0,cuda:0", [2, 2, 1, 1]),
+        ("abba", None, None),
+    ],
+)
+def test_ranks_that_see_one_gpu_each(
+    monkeypatch: pytest.MonkeyPatch, uuids: str, devices: str | None, sharing: list[int] | None
+) -> None:
+    """As SLURM shows it to them: all are called cuda:0, and only their UUIDs tell which are the same."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    seen = threading.local()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=seen.uuid))
+    options, store = MeshOptions(mesh=None, devices=devices, timeout=1, max_restarts=0), HashStore()
+
+    def plan(rank: int) -> Ranks:
+        seen.uuid = uuids[rank]
+        return Ranks.plan(RankInfo(rank, 4, rank, 4, store=store), options, "auto", towers=2)
+
+    with ThreadPoolExecutor(4) as pool:
+        planned = [pool.submit(plan, rank) for rank in range(4)]
+        if sharing is None:
+            for one in planned:
+                with pytest.raises(UserError, match=r"Rank 0 would share its GPU .* --devices cuda:0,cuda:0,cuda:0,cu"):
+                    one.result()
+            return
+        found = [one.result() for one in planned]
+    assert [ranks.num_on_device for ranks in found] == sharing
+    assert {ranks.share_a_gpu for ranks in found} == {max(sharing) > 1}
+    assert {(str(ranks.device), str(ranks.dims)) for ranks in found} == {("cuda:0", "2x2")}
+
+
+def test_a_lone_rank_on_the_second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names no device must mean its own: the stream on which CUDA graphs are captured, and memory."""
+    used: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    device = torch.device("cuda:1")
+    assert build_mesh(ONE_RANK, ALONE, device, 1).device == device
+    assert used == [device]
 
 
 def test_ranks_that_do_not_fill_the_mesh() -> None:

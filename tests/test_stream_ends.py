@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("nvidia.dali")
-from streams import BAD, check_squares, jpeg, make_dataset, our_threads, requests_for, squares_of, take_all, training
-
 from nvidia.dali.pipeline import Pipeline
+from streams import BAD, check_squares, jpeg, make_dataset, our_threads, requests_for, squares_of, take_all, training
 
 from alexnet.pipeline.decode.probe import DecodeProbe
 from alexnet.pipeline.decode.settings import Settings

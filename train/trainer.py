@@ -29,7 +29,7 @@ from .checkpoint import Checkpoint
 from .classifier import Classifier
 from .config import Config
 from .evaluate import evaluate
-from .gradient import DEFAULT_EXECUTION
+from .gradient import chosen_execution
 from .health import DIVERGED, LiveUnits, Watch
 from .history import History, Record
 from .meter import Meter
@@ -179,7 +179,8 @@ class Trainer:
         return path
 
     def _start(self) -> Start:
-        how = self.mesh, self.settings.threads, self.options.execution or DEFAULT_EXECUTION
+        execution = chosen_execution(self.options.execution, self.mesh.device)
+        how = self.mesh, self.settings.threads, execution
         taken = self.pretrained.record() if self.pretrained else None
         return Start.now(self.epoch, self.step, self.train_set, self.val_set, *how, taken)
 

@@ -19,7 +19,9 @@ from PIL import Image, UnidentifiedImageError
 from .graph import IMAGE_INPUTS, REGION_INPUTS, image_graph, new_pipeline, region_graph
 
 # What DALI's errors are about when no image is to blame (its include/dali/core/cuda_error.h).
-DEVICE = re.compile("CUDA (runtime|driver) API error|CUDA allocation failed|Can't allocate|bad_alloc|out of memory", re.I)
+DEVICE = re.compile(
+    "CUDA (runtime|driver) API error|CUDA allocation failed|Can't allocate|bad_alloc|out of memory", re.I
+)
 MEMORY = re.compile("MemoryAllocation|allocation failed|Can't allocate|bad_alloc|out of memory", re.I)
 
 

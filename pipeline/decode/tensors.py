@@ -41,7 +41,7 @@ def resampled(
     The next batch is made while this one is in use, unless a graph has done everything on a GPU.
     """
     if settings.on_gpu and stream.stored != "dct":
-        yield from _held_while_in_use(stream, size)
+        yield from _held_while_in_use(stream, size, settings.device)
         return
     begun: deque[tuple[Callable[[], Any], Feed]] = deque()
     with stream, _cropper(stream, size, settings, mean, divisor, half) as crops:
@@ -72,17 +72,21 @@ def _finished(wait: Callable[[], Any], feed: Feed, half: bool) -> tuple[torch.Te
     return images.half() if half else images, feed
 
 
-def _held_while_in_use(stream: ImageStream, size: int) -> Iterator[tuple[torch.Tensor, Feed]]:
+def _held_while_in_use(stream: ImageStream, size: int, device: str) -> Iterator[tuple[torch.Tensor, Feed]]:
     """Yield a GPU's batches. They lie in DALI's memory: DALI gets it back once the work begun on a batch is done."""
     kept: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
+    empty = torch.empty((0, size, size, 3), dtype=torch.uint8)
     with stream:
-        for output, feed in stream:
-            images = torch.empty((0, size, size, 3), dtype=torch.uint8) if output is None else as_tensor(output)
-            yield images, feed
-            if images.is_cuda:
-                kept.append((images, torch.cuda.current_stream(images.device).record_event()))
-            if len(kept) > 2:
-                kept.popleft()[1].synchronize()
+        try:
+            for output, feed in stream:
+                images = empty if output is None else as_tensor(output)
+                yield images, feed
+                if images.is_cuda:
+                    kept.append((images, torch.cuda.current_stream(device).record_event()))
+                if len(kept) > 2:
+                    kept.popleft()[1].synchronize()
+        finally:  # before the memory goes to another pipeline
+            torch.cuda.current_stream(device).synchronize()
 
 
 def as_tensor(output: Any) -> torch.Tensor:

@@ -47,7 +47,7 @@ class _ResponseNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
         s = _window_sum(x * x, groups, size, alpha).add_(k)
-        r = inverse_power(s, beta)
+        r = inverse_power(s, beta).to(x.dtype)  # autocast takes roots in float32
         ctx.save_for_backward(x, s, r)
         ctx.constants = groups, size, -2 * alpha * beta
         return x * r
@@ -88,4 +88,4 @@ def spatial_norm(x: Tensor) -> Tensor:
 
     The second norm of layer 2 in the authors' code ([O] layers-145.cfg rnorm2); its constant 1 is inferred.
     """
-    return x * inverse_power(1 + 0.001 * F.avg_pool2d(x * x, 5, 1, 2), 0.75)
+    return x * inverse_power(1 + 0.001 * F.avg_pool2d(x * x, 5, 1, 2), 0.75).to(x.dtype)

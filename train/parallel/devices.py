@@ -41,14 +41,23 @@ def choose_devices(
             f"--devices names {len(named)}, but {here} ranks of the mesh {dims} run on this machine: name one for each."
         )
     found = named or _all_devices(device)
-    if len(found) < here and found[0] == CPU:
-        found = [CPU] * here
+    if len(found) < here and (found[0] == CPU or (info.size > 1 and len(found) == 1)):
+        found *= here  # SLURM may show each rank only its own GPU, as cuda:0
     if len(found) < here:
         raise UserError(
             f"The mesh {dims} puts {here} ranks on this machine, which shows {len(found)} GPU to each. Give --devices "
             f"{','.join(['cuda:0'] * here)} to share one, --device cpu, or let every rank see all GPUs."
         )
     return dims, found[:here]
+
+
+def ranks_by_device(info: RankInfo, device: torch.device) -> list[int]:
+    """Return how many ranks share each rank's GPU, by rank; this one has `device`.
+
+    GPUs are told apart by their UUIDs, since each rank may see its own as cuda:0.
+    """
+    names = info.gather("gpu", str(torch.cuda.get_device_properties(device).uuid))
+    return [names.count(name) for name in names]
 
 
 def _all_devices(wanted: str) -> list[torch.device]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -106,22 +106,22 @@ class Agreement:
         return wait().amax(0).tolist() if wait else [0] * len(given)
 
 
-def build_mesh(dims: ParallelDims, info: RankInfo, devices: Sequence[torch.device], timeout_seconds: float) -> Mesh:
-    """Join the ranks of `info` in a mesh; `devices` are those of this machine's ranks.
+def build_mesh(
+    dims: ParallelDims, info: RankInfo, device: torch.device, timeout_seconds: float, shared: bool = False
+) -> Mesh:
+    """Join the ranks of `info` in a mesh; this one computes on `device`. `shared`: two ranks of the mesh share a GPU.
 
     Ranks that share the network are neighbours, and so on one machine. They talk over NCCL on GPUs, but over gloo on
     CPUs and when two share a GPU, which NCCL does not allow. NCCL kills its process without a word, so it waits twice
     as long as `world`, which names the missing rank.
     """
     assert dims.num_ranks == info.size
-    device = devices[info.local_rank]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device must mean this one: capture of a CUDA graph, say
     if info.size == 1:
         return Mesh(dims, device, info=info)
-    shared = device.type == "cuda" and len(set(devices)) < len(devices)
     if shared and info.rank == 0:
         log.warning("Two ranks share a GPU: they talk through the host's memory, which is slow.")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     backend = "gloo" if device.type == "cpu" or shared else "cpu:gloo,cuda:nccl"
     patience = timedelta(seconds=timeout_seconds)
     timeout = patience * (1 if backend == "gloo" else 2)

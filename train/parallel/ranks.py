@@ -76,6 +76,13 @@ class RankInfo:
         if self.size > 1 and self.rank == 0:
             self.store.set(f"done/{what}", os.fsencode(found))
 
+    def gather(self, what: str, text: str) -> list[str]:
+        """Return every rank's `text`, by rank, before there is a mesh."""
+        if self.size == 1:
+            return [text]
+        self.store.set(f"{what}/{self.rank}", text)
+        return [self.store.get(f"{what}/{rank}").decode() for rank in range(self.size)]
+
     def is_first_to_fail(self) -> bool:
         """Whether no rank has asked this before: later errors only follow from the first one."""
         if self.store is None:

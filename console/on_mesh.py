@@ -56,6 +56,20 @@ class Ranks:
     def device(self) -> torch.device:
         return self.devices[self.info.local_rank]
 
+    @property
+    def must_start(self) -> bool:
+        """Whether this process has yet to start the ranks, with `mesh`."""
+        return self.dims.num_ranks > 1 and self.info.size == 1
+
+    @property
+    def may_use_device(self) -> bool:
+        """Whether this process may touch `device`.
+
+        A process that starts ranks on GPUs may not: what it allocates there stays as long as they run, and where a GPU
+        is for one process only, they could not use it.
+        """
+        return not self.must_start or self.device.type == "cpu"
+
     @contextmanager
     def mesh(self, *more: str) -> Iterator[Mesh]:
         """Yield the mesh of these ranks.
@@ -63,7 +77,7 @@ class Ranks:
         If the ranks are not running yet, run this command with the arguments `more` on each of them, then raise
         click's `Exit` with their exit code.
         """
-        if self.dims.num_ranks > 1 and self.info.size == 1:
+        if self.must_start:
             raise click.exceptions.Exit(self._launch(*more))
         start = Mesh(self.dims, world=Axis(self.info.size, self.info.rank), info=self.info)
         with start.watched(lambda: "the start"):  # until the command watches its own work

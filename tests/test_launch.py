@@ -20,11 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import warm
 from click.testing import CliRunner
 from runs import ALEXNET, alexnet, alexnet_from_cold, outcome, records
 
 from alexnet.cli import main
+from alexnet.console import on_mesh
+from alexnet.console.commands import train
 from alexnet.train.checkpoint import latest, load, saved_checkpoints
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -311,3 +314,19 @@ def test_nothing_is_started_on_devices_that_do_not_fit(
     assert result.exit_code == 1
     assert message in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_who_starts_ranks_leaves_their_gpus_alone(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics too are up to the ranks: what is allocated on a GPU stays there as long as its process lives."""
+    started: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", None)
+    monkeypatch.setattr(train, "compute_statistics", None)
+    monkeypatch.setattr(on_mesh, "launch", lambda *given: started.append(given) or 0)
+    result = CliRunner().invoke(main, ["train", str(colour_tree), "--run", str(tmp_path / "run"), *SMALL])
+    assert result.exit_code == 0, result.output
+    assert "Starting 2 ranks, 1 data x 2 model, on cuda:0, cuda:1" in result.output
+    assert len(started) == 1

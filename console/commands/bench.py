@@ -120,7 +120,8 @@ def run_bench_train(
     with info.main_first("data"):
         dataset = open_or_generate(data, rescan and info.rank == 0)
     check_split(config, dataset.num_classes, ranks.dims)
-    check_memory(config, dataset.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
+    if ranks.may_use_device:
+        check_memory(config, dataset.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
     with (
         ranks.mesh() as mesh,
         bar("bench-train", rounds, "windows", silent=not mesh.is_main) as update,

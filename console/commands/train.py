@@ -1,6 +1,6 @@
 """`alexnet train`, from the options to the end of the run.
 
-Everything that can be wrong is checked before ranks start and before statistics are computed.
+Everything that can be wrong is checked before ranks start, but for what takes a GPU, and before statistics are computed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def run_train(
     if saved:
         check_trained_on(saved, train_set)  # early: statistics of a large set take long
     check_split(config, train_set.num_classes, ranks.dims)
-    check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
+    if ranks.may_use_device:
+        check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
     if options.resident is not None:
         check_resident(train_set, ranks.device)
     settings = config.pin_decoding(loading.settings(ranks.device, info.local_size))
@@ -71,7 +72,9 @@ def run_train(
     def compute() -> RgbStats | None:
         return compute_statistics(train_set, "centre", settings, info)
 
-    stats = stats_for_training(config, train_set, options.stats_file, compute, info, ranks.dims.num_ranks)
+    stats = None
+    if ranks.may_use_device:
+        stats = stats_for_training(config, train_set, options.stats_file, compute, info, ranks.dims.num_ranks)
     with ranks.mesh("--run", str(run_dir)) as mesh:
         how = RunOptions(
             run_dir=run_dir,

@@ -68,6 +68,7 @@ class LoadingOptions:
 
     threads: int
     device: Literal["auto", "cpu", "gpu"]
+    decode_on: Literal["cpu", "gpu"] | None  # None: where the device computes
     decode: Decode | None  # None: the run's, or else exact
     readers: int | None
     prefetch: int
@@ -88,13 +89,17 @@ class LoadingOptions:
 
     def settings(self, device: torch.device | None = None, num_ranks: int = 1) -> Settings:
         """Return settings for `device`, by default the chosen one; `num_ranks` ranks share this machine's threads."""
-        device_id, threads = (device or self.chosen_device()).index, max(1, self.threads // num_ranks)
+        gpu, threads = (device or self.chosen_device()).index, max(1, self.threads // num_ranks)
+        if gpu is None and self.decode_on == "gpu":
+            raise click.UsageError("--decode-on gpu needs a GPU that computes too, but this runs on the CPU.")
+        device_id = None if self.decode_on == "cpu" else gpu
         if device_id is None and self.hw_decoder_load is not None:
             raise click.UsageError("--hw-decoder-load is for a GPU's JPEG engines, but the CPU decodes: leave it out.")
         return Settings(
             threads=threads,
             readers=self.readers or max(4, threads),
             device_id=device_id,
+            upload_to=gpu if device_id is None else None,
             prefetch=self.prefetch,
             hw_decoder_load=HW_DECODER_LOAD if self.hw_decoder_load is None else self.hw_decoder_load,
             max_pixels=self.max_pixels or MAX_PIXELS,
@@ -178,6 +183,12 @@ loading_options = gathered(
         default="auto",
         show_default=True,
         help="Where to decode and compute.",
+    ),
+    click.option(
+        "--decode-on",
+        type=click.Choice(["cpu", "gpu"]),
+        show_default="as --device",
+        help="cpu: decode on the CPU what a GPU computes with, which is faster where cores are many.",
     ),
     click.option(
         "--decode",

@@ -5,7 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
+import torch
 from runs import invoke
 
 from alexnet.cli import main
@@ -90,6 +92,7 @@ def test_loading_options_reach_the_settings() -> None:
     usual = LoadingOptions(
         threads=3,
         device="cpu",
+        decode_on=None,
         decode="exact",
         readers=None,
         prefetch=2,
@@ -104,6 +107,12 @@ def test_loading_options_reach_the_settings() -> None:
     shared = replace(usual, threads=16).settings(num_ranks=2)
     assert (shared.threads, shared.readers) == (8, 8)
     assert usual.settings(num_ranks=8).threads == 1
+    gpu, elsewhere = torch.device("cuda:1"), replace(usual, decode_on="cpu")
+    placed = [how.settings(gpu) for how in (usual, replace(usual, decode_on="gpu"), elsewhere)]
+    assert [(s.device_id, s.upload_to, s.gpu_id) for s in placed] == [(1, None, 1), (1, None, 1), (None, 1, 1)]
+    assert elsewhere.settings() == usual.settings()
+    with pytest.raises(click.UsageError, match="--decode-on gpu needs a GPU that computes too"):
+        replace(usual, decode_on="gpu").settings()
 
 
 def test_every_command_that_loads_takes_the_recommended_options() -> None:

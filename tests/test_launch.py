@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -320,13 +321,13 @@ def test_who_starts_ranks_leaves_their_gpus_alone(
     colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Statistics too are up to the ranks: what is allocated on a GPU stays there as long as its process lives."""
-    started: list[Any] = []
+    started = Mock(return_value=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", None)
     monkeypatch.setattr(train, "compute_statistics", None)
-    monkeypatch.setattr(on_mesh, "launch", lambda *given: started.append(given) or 0)
+    monkeypatch.setattr(on_mesh, "launch", started)
     result = CliRunner().invoke(main, ["train", str(colour_tree), "--run", str(tmp_path / "run"), *SMALL])
     assert result.exit_code == 0, result.output
     assert "Starting 2 ranks, 1 data x 2 model, on cuda:0, cuda:1" in result.output
-    assert len(started) == 1
+    assert started.call_count == 1

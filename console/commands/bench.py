@@ -56,7 +56,7 @@ def run_bench_loader(
     settings, device = loading.settings(), loading.chosen_device()
     dataset = open_or_generate(data, rescan)
     if resident is not None:
-        check_resident(dataset, device)
+        check_resident(dataset, torch.device(settings.device))
         resident = max(available_bytes(device) - RESERVE, 0) if resident == "auto" else resident
     bench = Bench(
         dataset=dataset,

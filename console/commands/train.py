@@ -1,6 +1,7 @@
 """`alexnet train`, from the options to the end of the run.
 
-Everything that can be wrong is checked before ranks start, but for what takes a GPU, and before statistics are computed.
+Everything that can be wrong is checked before ranks start and before statistics are computed; what takes a GPU to
+check, by the ranks.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
+
+import torch
 
 from ...pca.stats import RgbStats
 from ...pipeline.dataset.images import Dataset, Split
@@ -64,9 +67,9 @@ def run_train(
     check_split(config, train_set.num_classes, ranks.dims)
     if ranks.may_use_device:
         check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
-    if options.resident is not None:
-        check_resident(train_set, ranks.device)
     settings = config.pin_decoding(loading.settings(ranks.device, info.local_size))
+    if options.resident is not None:
+        check_resident(train_set, torch.device(settings.device))
     pretrained = find_pretrained(options.init_from, config, train_set, info, resumed=saved is not None)
 
     def compute() -> RgbStats | None:

@@ -97,7 +97,7 @@ def _window(bench: Bench, name: str, workers: int) -> Window:
         seed=bench.seed,
         workers=workers,
         region=PEERS[name],
-        device_id=bench.settings.device_id,
+        device_id=bench.settings.gpu_id,
     )
 
     def indices() -> Batches:
@@ -111,7 +111,7 @@ def _window(bench: Bench, name: str, workers: int) -> Window:
             bench.warm_sample,
             seconds=bench.seconds,
             warm_up=4 + 2 * workers,
-            device_id=bench.settings.device_id,
+            device_id=bench.settings.gpu_id,
         )
     except Exception as error:  # from Pillow, from torch, or a worker's death
         reason = str(error).strip().splitlines()[-1]

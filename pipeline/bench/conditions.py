@@ -113,7 +113,7 @@ class Bench:
         settings = settings or self.settings
         batches = contents(self.loader(self.warm_sample, settings))
         return measure(
-            batches, self.warm_sample, seconds=self.seconds, warm_up=settings.prefetch + 2, device_id=settings.device_id
+            batches, self.warm_sample, seconds=self.seconds, warm_up=settings.prefetch + 2, device_id=settings.gpu_id
         )
 
     def cold(self, contents: Contents, part: int, settings: Settings | None = None) -> tuple[Window, float | None]:
@@ -131,7 +131,7 @@ class Bench:
             seconds=self.seconds,
             warm_up=warm_up,
             most=len(loader) - warm_up,
-            device_id=settings.device_id,
+            device_id=settings.gpu_id,
         )
         return window, stayed
 

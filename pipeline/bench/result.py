@@ -50,7 +50,7 @@ def bench_loader(
 ) -> BenchResult:
     """Measure the stages from memory and from the disk, and whatever else is asked for."""
     on_gpu = bench.settings.device_id is not None
-    facts = machine(bench.settings.device_id)  # first: measuring raises the load
+    facts = machine(bench.settings.gpu_id)  # first: measuring raises the load
     stages, share_of_decode = measure_warm(bench, progress)
     cold, cache = measure_cold(bench, progress)
     data = describe_dataset(bench)

@@ -14,6 +14,7 @@ from math import prod
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..plan import share
@@ -46,7 +47,7 @@ class CompiledCropper(Cropper):
     """Turns batches of images into squares of `size` x `size` pixels on the CPU.
 
     With `mean`, (size, size, 3) or (3,): float32 (level + shift - mean) / divisor, all in grey levels; without it uint8
-    levels. The results do not depend on the number of threads.
+    levels. The results do not depend on the number of threads. `page_locked` memory is for batches that go to a GPU.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class CompiledCropper(Cropper):
         threads: int,
         mean: NDArray[np.float32] | None = None,
         divisor: NDArray[np.float32] | None = None,
+        page_locked: bool = False,
     ) -> None:
         super().__init__(threads)
         shape = (size, size, 3)
         self._size, self._threads, self._function = size, threads, self._load()
         self._mean = None if mean is None else np.ascontiguousarray(np.broadcast_to(mean, shape), np.float32)
         self._divisor = np.ascontiguousarray(np.ones(3) if divisor is None else divisor, np.float32)
-        self._memory = Memory(shape, np.dtype(np.uint8 if mean is None else np.float32))
+        self._memory = Memory(shape, np.dtype(np.uint8 if mean is None else np.float32), page_locked)
 
     def start(self, images: Sequence[Any], inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:
         count = len(images)
@@ -102,8 +104,8 @@ class CompiledCropper(Cropper):
 class Memory:
     """Batches of one shape. Memory no longer in use is reused: fresh pages cost as much time as filling them."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._shape, self._dtype = shape, dtype
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], page_locked: bool = False) -> None:
+        self._shape, self._dtype, self._page_locked = shape, dtype, page_locked
         self._free: list[NDArray[Any]] = []
 
     def take(self, count: int) -> NDArray[Any]:
@@ -111,10 +113,16 @@ class Memory:
         size = count * prod(self._shape)
         block = self._free.pop() if self._free else None
         if block is None or block.size < size:
-            block = np.empty(size, self._dtype)
+            block = self._new(size)
         array = np.frombuffer(block.data, self._dtype, size)  # over a buffer, so it is the base of all views
         weakref.finalize(array, self._free.append, block).atexit = False
         return array.reshape(count, *self._shape)
+
+    def _new(self, size: int) -> NDArray[Any]:
+        if not self._page_locked:
+            return np.empty(size, self._dtype)
+        num_bytes = size * self._dtype.itemsize
+        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy().view(self._dtype)
 
 
 def address(image: Any) -> int:

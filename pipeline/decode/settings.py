@@ -27,6 +27,7 @@ class Settings:
     threads: int = field(default_factory=num_cores)  # in DALI, and as many in the resampler
     readers: int = field(default_factory=lambda: max(4, num_cores()))  # threads that read files
     device_id: int | None = None  # of the GPU that decodes; None: the CPU does
+    upload_to: int | None = None  # the GPU that gets what the CPU decodes; None: it stays on the CPU
     prefetch: int = 2  # batches inside DALI, and as many read ahead
     hw_decoder_load: float = HW_DECODER_LOAD  # on a GPU
     max_pixels: int = MAX_PIXELS  # images that claim more are refused unopened
@@ -36,6 +37,11 @@ class Settings:
     @property
     def on_gpu(self) -> bool:
         return self.device_id is not None
+
+    @property
+    def gpu_id(self) -> int | None:
+        """The GPU that batches end up on; None: they stay on the CPU."""
+        return self.upload_to if self.device_id is None else self.device_id
 
     @property
     def device(self) -> str:

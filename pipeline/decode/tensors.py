@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .dct_gpu import GpuCropper
 from .resample import Resampler
 from .settings import Settings
 from .stream import Feed, ImageStream
+from .upload import Upload
 
 
 def decoder_arguments(dataset: Dataset, settings: Settings) -> dict[str, Any]:
@@ -44,13 +46,17 @@ def resampled(
         yield from _held_while_in_use(stream, size, settings.device)
         return
     begun: deque[tuple[Callable[[], Any], Feed]] = deque()
-    with stream, _cropper(stream, size, settings, mean, divisor, half) as crops:
+    with (
+        stream,
+        _cropper(stream, size, settings, mean, divisor, half) as crops,
+        _as_tensors(settings) as deliver,
+    ):
         for images, feed in stream:
             begun.append((crops.start([] if images is None else images, feed.inputs), feed))
             if len(begun) > 1:
-                yield _finished(*begun.popleft(), half)
+                yield _finished(*begun.popleft(), deliver, half)
         while begun:
-            yield _finished(*begun.popleft(), half)
+            yield _finished(*begun.popleft(), deliver, half)
 
 
 def _cropper(
@@ -64,11 +70,23 @@ def _cropper(
     if settings.on_gpu:
         return GpuCropper(size, torch.device(settings.device), mean, divisor, half)
     kind = DctCropper if stream.stored == "dct" else Resampler
-    return kind(size, settings.threads, mean, divisor)
+    return kind(size, settings.threads, mean, divisor, page_locked=settings.upload_to is not None)
 
 
-def _finished(wait: Callable[[], Any], feed: Feed, half: bool) -> tuple[torch.Tensor, Feed]:
-    images = torch.as_tensor(wait())
+@contextmanager
+def _as_tensors(settings: Settings) -> Iterator[Callable[[Any], torch.Tensor]]:
+    """Yield what turns finished crops into tensors, on the GPU where they are wanted."""
+    if settings.upload_to is None:
+        yield torch.as_tensor
+        return
+    with closing(Upload(torch.device("cuda", settings.upload_to))) as upload:
+        yield upload
+
+
+def _finished(
+    wait: Callable[[], Any], feed: Feed, deliver: Callable[[Any], torch.Tensor], half: bool
+) -> tuple[torch.Tensor, Feed]:
+    images = deliver(wait())
     return images.half() if half else images, feed
 
 

@@ -91,7 +91,7 @@ class TowerLoader:
         """
         if self.mesh.mp.size == 1:
             return self.source.batches(epoch, step)
-        if self.source.settings.on_gpu:
+        if self.mesh.device.type == "cuda":
             return _one_ahead(self.source.batches(epoch, step), self._start_batch)
         return self._treated(epoch, step)
 

@@ -151,6 +151,29 @@ def test_peer_access(monkeypatch: pytest.MonkeyPatch, connected: bool, status: s
     assert examine("peer access").status == status
 
 
+@pytest.mark.parametrize(
+    ("own", "built", "works"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),  # code for 8.0 runs on all of 8.x
+        ((7, 0), ["sm_75", "sm_80", "sm_90"], False),  # a V100 with a torch for CUDA 13
+        ((12, 0), ["sm_80", "sm_90a"], False),  # an RTX 50 with an old torch
+        ((12, 0), ["sm_80", "compute_90"], True),  # the driver compiles it
+    ],
+)
+def test_torch_without_kernels_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, own: tuple[int, int], built: list[str], works: bool
+) -> None:
+    fake_gpus(monkeypatch, ["NVIDIA X"], "580.65.06")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: built)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: own)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: "NVIDIA X")
+    finding = examine("torch")
+    assert finding.status == ("ok" if works else "warn")
+    assert ("has no kernels for NVIDIA X (compute capability" in finding.found) is not works
+
+
 def test_torch_that_sees_no_gpu_beside_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpus(monkeypatch, ["NVIDIA H200"], "580.1")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)

@@ -15,7 +15,7 @@ from torch._C._distributed_c10d import HashStore
 from alexnet.console.on_mesh import Ranks
 from alexnet.console.options import MeshOptions
 from alexnet.pipeline.errors import UserError
-from alexnet.train.parallel import ranks
+from alexnet.train.parallel import devices, ranks
 from alexnet.train.parallel.devices import choose_devices
 from alexnet.train.parallel.dims import ONE_RANK, ParallelDims
 from alexnet.train.parallel.mesh import build_mesh
@@ -83,7 +83,7 @@ def test_a_rank_lost_in_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uuids", "devices", "sharing"),
+    ("uuids", "named", "sharing"),
     [
         ("abcd", None, [1, 1, 1, 1]),
         ("aabc", "cuda:0,cuda:0,cuda:0,cuda:0", [2, 2, 1, 1]),
@@ -91,14 +91,14 @@ def test_a_rank_lost_in_the_start() -> None:
     ],
 )
 def test_ranks_that_see_one_gpu_each(
-    monkeypatch: pytest.MonkeyPatch, uuids: str, devices: str | None, sharing: list[int] | None
+    monkeypatch: pytest.MonkeyPatch, uuids: str, named: str | None, sharing: list[int] | None
 ) -> None:
     """As SLURM shows it to them: all are called cuda:0, and only their UUIDs tell which are the same."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     seen = threading.local()
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=seen.uuid))
-    options, store = MeshOptions(mesh=None, devices=devices, timeout=1, max_restarts=0), HashStore()
+    options, store = MeshOptions(mesh=None, devices=named, timeout=1, max_restarts=0), HashStore()
 
     def plan(rank: int) -> Ranks:
         seen.uuid = uuids[rank]
@@ -124,6 +124,23 @@ def test_a_lone_rank_on_the_second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda:1")
     assert build_mesh(ONE_RANK, ALONE, device, 1).device == device
     assert used == [device]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "warned"),
+    [("auto", None, True), ("auto", "", False), ("auto", "0", True), ("cpu", None, False)],
+)
+def test_a_gpu_that_torch_cannot_use_is_mentioned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: str, visible: str | None, warned: bool
+) -> None:
+    monkeypatch.setattr(devices, "query_gpus", lambda fields: ["NVIDIA H100"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    devices._warn_of_idle_gpus.cache_clear()
+    for _ in range(2):
+        assert devices.single_device(wanted) == CPU
+    assert [record.message[:37] for record in caplog.records] == ["This machine has a GPU (NVIDIA H100) "] * warned
 
 
 def test_ranks_that_do_not_fill_the_mesh() -> None:

@@ -201,7 +201,24 @@ def _torch() -> Outcome:
     if driver_version() and count == 0:
         remedy = "install a torch built for CUDA; look at CUDA_VISIBLE_DEVICES"
         return "warn", f"{found} though there is a driver", "training runs on the CPU", remedy
+    if strange := _gpus_not_built_for():
+        remedy = "a torch whose wheel has kernels for it: older cards need an older CUDA, newer ones a newer torch"
+        return "warn", f"{found}, but has no kernels for {strange}", "nothing can be computed there", remedy
     return _ok(found)
+
+
+def _gpus_not_built_for() -> str:
+    """Name the GPUs for which torch has neither machine code nor intermediate code that the driver can compile."""
+    import torch
+
+    built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", arch) for arch in torch.cuda.get_arch_list()]
+    kinds = [(m[1], (int(m[2]), int(m[3]))) for m in built if m]
+    strange = []
+    for index in range(torch.cuda.device_count()):
+        own = torch.cuda.get_device_capability(index)
+        if not any(ready <= own and (kind == "compute" or ready[0] == own[0]) for kind, ready in kinds):
+            strange.append(f"{torch.cuda.get_device_name(index)} (compute capability {own[0]}.{own[1]})")
+    return ", ".join(strange)
 
 
 def _distributed() -> Outcome:
@@ -226,7 +243,7 @@ def _dali() -> Outcome:
     decoded, why = dali_decodes("mixed")
     if not decoded:
         remedy = "a newer driver, or the nvJPEG, NPP and cuFFT packages for DALI's version of CUDA"
-        return "warn", f"{found}, but not on the GPU: {why}", "decoding needs --device cpu", remedy
+        return "warn", f"{found}, but not on the GPU: {why}", "decoding needs --decode-on cpu", remedy
     return _ok(f"{found} and the GPU")
 
 

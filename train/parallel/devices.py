@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from functools import cache
+
 import torch
 
 from ...pipeline.errors import UserError
+from ...pipeline.machine.hardware import query_gpus
 from .dims import CPU, ParallelDims
 from .ranks import RankInfo
+
+log = logging.getLogger("alexnet")
 
 
 def single_device(wanted: str) -> torch.device:
@@ -63,9 +70,22 @@ def ranks_by_device(info: RankInfo, device: torch.device) -> list[int]:
 def _all_devices(wanted: str) -> list[torch.device]:
     if wanted == "gpu" and not torch.cuda.is_available():
         raise UserError("No GPU can be used here. `alexnet doctor` says why; --device cpu works anywhere.")
+    if wanted == "auto" and not torch.cuda.is_available():
+        _warn_of_idle_gpus()
     if wanted == "cpu" or not torch.cuda.is_available():
         return [CPU]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+@cache
+def _warn_of_idle_gpus() -> None:
+    """Say so, once, if there are GPUs that torch cannot use. An empty CUDA_VISIBLE_DEVICES hides them on purpose."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and (gpus := query_gpus("name")):
+        log.warning(
+            "This machine has a GPU (%s) that torch cannot use: running on the CPU. `alexnet doctor` says why; "
+            "--device cpu says that it is meant.",
+            gpus[0],
+        )
 
 
 def _parse(text: str) -> list[torch.device]:

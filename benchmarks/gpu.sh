@@ -1,79 +1,110 @@
 #!/usr/bin/env bash
-# Check a machine with a GPU, then measure it. Ends with a table; everything is in OUT.
-#   OUT=results benchmarks/gpu.sh DATA      DATA: a data set with train/ and val/; OUT: a folder for the results
+# Check a machine with a GPU, then measure it.
+#   OUT=folder benchmarks/gpu.sh DATA [tests] [loader] [step] [train] [sweep]
+# DATA is a data set with train/ and val/; a thousand images are enough. Without parts it does all but the sweep. A part
+# takes less than ten minutes, prints what it found, and leaves it in OUT; nothing that fails ends the rest.
+# PYTHON is the interpreter that has torch and DALI.
 set -uo pipefail
-data=${1:?usage: OUT=folder benchmarks/gpu.sh DATA}
-out=${OUT:-benchmarks/results/gpu-$(date +%F)}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$out"
-alexnet() { python -m alexnet.cli "$@"; }
+data=$(realpath "${1:?usage: OUT=folder benchmarks/gpu.sh DATA [tests] [loader] [step] [train] [sweep]}")
+shift
+parts=${*:-tests loader step train}
+cd "$(dirname "$0")/.." || exit
+out=$(realpath -m "${OUT:-benchmarks/results/gpu-$(date +%F)}")
+work=${WORK:-$(mktemp -d)}  # packs stay here between calls if WORK is given
+[ "${WORK:-}" ] || trap 'rm -rf "$work"' EXIT
+mkdir -p "$out" "$work"
+python=${PYTHON:-python3} device=${DEVICE:-gpu}  # DEVICE=cpu tries the script where there is no GPU
+ln -sfn "$PWD" "$work/alexnet"  # an uninstalled checkout's import name
+export PYTHONPATH=$work${PYTHONPATH:+:$PYTHONPATH} ALEXNET_CACHE=${ALEXNET_CACHE:-$work/cache}
+
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+# within SECONDS COMMAND...: whatever it does, go on; say so if it failed or took too long.
+within() {
+  local limit=$1; shift
+  timeout --kill-after 10 "$limit" "$@" || echo "FAILED ($?, at most $limit s): $*"
+}
+alexnet() { within "$1" "$python" -m alexnet.cli "${@:2}"; }
+# measure SECONDS NAME COMMAND...: standard output goes to OUT/NAME.json, whole or not at all.
+measure() {
+  local limit=$1 name=$2; shift 2
+  if timeout --kill-after 10 "$limit" "$python" -m alexnet.cli "$@" > "$out/$name.part"; then
+    mv "$out/$name.part" "$out/$name.json"
+  else
+    echo "FAILED ($?, at most $limit s): $name: alexnet $*"
+  fi
+}
+table() { "$python" benchmarks/gpu_table.py "$out" "$@"; }
 
 # The CPU paths need compiled parts: an install builds them, a bare checkout lacks them.
 for source in pipeline/decode/jpeg pipeline/decode/resample pipeline/decode/dct pipeline/decode/transcode train/network/lrn_cpu; do
   built=$(dirname $source)/_$(basename $source)
   ls $built*.so > /dev/null 2>&1 || cc -O3 -fno-math-errno -fno-trapping-math -shared -fPIC -o $built.so $source.c -lm
 done
+pack() { [ -d "$work/$1" ] || alexnet 120 pack "${@:2}" "$work/$1" --device cpu --max-bad 1; }
 
-say "Is the GPU path right?"
-alexnet doctor --json > "$out/doctor.json"
-python -m pytest -m gpu -p no:warnings -o addopts= | tee "$out/tests.txt"
+tests() {
+  say "Is the GPU path right?"
+  measure 120 doctor doctor --json
+  within 420 "$python" -m pytest -m gpu -p no:warnings -p no:cacheprovider -o addopts= --continue-on-collection-errors \
+    --maxfail 20 -q tests | tee "$out/tests.txt"
+}
 
-say "The loader: original JPEGs, packs of JPEGs, coefficients and pixels; on the GPU's engines and on the CPU"
-alexnet pack "$data" "$work/pack" --split train --device cpu --max-bad 1
-alexnet pack "$work/pack" "$work/dct" --split train --dct --device cpu --max-bad 1
-alexnet pack "$data" "$work/dct" --split val --dct --device cpu --max-bad 1
-alexnet pack "$data" "$work/raw" --split train --raw --device cpu --max-bad 1
-for images in original pack dct raw; do
-  case $images in original) from=$data ;; *) from=$work/$images ;; esac
-  for device in gpu cpu; do
-    alexnet bench-loader "$from" --device $device --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-$images-$device.json"
+packs() {
+  pack pack "$data"
+  pack dct "$work/pack" --dct
+  pack raw "$data" --raw
+}
+
+loader() {
+  say "The loader: originals, packs of JPEGs, coefficients and pixels; decoded on the GPU and on the CPU"
+  packs
+  local how="--device $device --rounds 3 --seconds 1 --batch-size 256 --json"
+  for images in original pack raw dct; do
+    case $images in original) from=$data ;; *) from=$work/$images ;; esac
+    for on in gpu cpu; do
+      measure 90 "loader-$images-$on" bench-loader "$from" $how --decode-on $on
+      table "loader-$images-$on.json"
+    done
   done
-done
-alexnet bench-loader "$work/dct" --device gpu --resident --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-dct-gpu-resident.json"
-python benchmarks/dct_kernels.py "$work/dct" --out "$out/dct-kernels.json"
-alexnet bench-loader "$data" --device gpu --decode fast --rounds 5 --seconds 1.5 --batch-size 256 --json > "$out/loader-original-gpu-fast.json"
-alexnet bench-loader "$data" --device gpu --rounds 5 --seconds 1 --batch-size 256 --sweep --compare torch --plot "$out/sweep.png" --json > "$out/sweep.json"
+  measure 90 loader-dct-gpu-resident bench-loader "$work/dct" $how --resident
+  within 60 "$python" benchmarks/dct_kernels.py "$work/dct" --out "$out/dct-kernels.json"
+  table "loader-dct-gpu-resident.json"
+}
 
-say "The training step, alone and fed"
-alexnet bench-train "$work/raw" --device gpu --mesh 1x1 --rounds 5 --seconds 2 --json > "$out/train-1x1.json"
-alexnet bench-train "$work/raw" --devices cuda:0,cuda:0 --mesh 1x2 --rounds 3 --seconds 2 --json > "$out/train-1x2.json"  # exchanging through the host
-python benchmarks/step.py --out "$out/step.json"
-alexnet train "$data" --device gpu --preset original --epochs 1 --batch-size 128 --run "$work/run"
-alexnet evaluate "$work/run" "$data" --device gpu --json > "$out/evaluate.json"
-for resident in "" --resident; do  # the losses of both must be the same
-  alexnet train "$work/dct" --device gpu --preset original --epochs 1 --batch-size 128 $resident --run "$work/dct-run$resident"
-  grep '"train"' "$work/dct-run$resident/metrics.jsonl" > "$out/train-dct$resident.jsonl"
-done
-cp "$work/run/metrics.jsonl" "$out/train-metrics.jsonl"
+step() {
+  say "The training step"
+  within 240 "$python" benchmarks/step.py --batch-size 128 --batch-size 256 --batch-size 1024 --rounds 3 --out "$out/step.json" \
+    --contestant eager --contestant channels_last --contestant fused-norms --contestant space-to-depth \
+    --contestant graph --contestant "graph, any order"
+  within 300 "$python" benchmarks/step.py --batch-size 128 --batch-size 1024 --rounds 3 --out "$out/step-compiled.json" \
+    --contestant graph --contestant compile --contestant compile+graph --contestant torchvision --contestant torchvision+graph
+}
 
-say "Results"
-python - "$out" << 'EOT'
-import json
-import sys
-from pathlib import Path
+train() {
+  say "Training, fed by the loader"
+  packs
+  for how in plain fused graphed compiled; do
+    measure 150 "train-1x1-$how" bench-train "$work/raw" --device $device --mesh 1x1 --execution $how --rounds 3 --seconds 2 --json
+    table "train-1x1-$how.json"
+  done
+  measure 120 train-1x2 bench-train "$work/raw" --devices cuda:0,cuda:0 --mesh 1x2 --rounds 3 --seconds 2 --json  # through the host
+  table train-1x2.json
+  for resident in "" --resident; do  # the losses of both must be the same; forty epochs, of which a start is little
+    rm -rf "$work/run$resident"
+    alexnet 150 train "$work/dct" --device $device --preset original --epochs 40 --batch-size 128 $resident --run "$work/run$resident"
+    cp "$work/run$resident/metrics.jsonl" "$out/train-dct$resident.jsonl"
+  done
+  measure 60 evaluate evaluate "$work/run" "$work/dct" --device $device --json
+  table train-dct.jsonl train-dct--resident.jsonl
+}
 
-out = Path(sys.argv[1])
+sweep() {
+  say "The loader's options, and torch's DataLoader"
+  measure 590 sweep bench-loader "$data" --device $device --rounds 5 --seconds 1 --batch-size 256 --sweep --compare torch \
+    --plot "$out/sweep.png" --json
+  table sweep.json
+}
 
-
-def read(path):
-    text = path.read_text() if path.exists() else ""
-    return json.loads(text) if text.strip() else {}
-
-
-for path in sorted(out.glob("loader-*.json")):
-    rates = (f"{stage['name']} {stage['images_per_second']:,.0f}" for stage in read(path).get("stages", []))
-    print(f"{path.stem:28}", *rates, sep="  ")
-print("kernels that decode coefficients:", read(out / "dct-kernels.json"))
-losses = [
-    [json.loads(line)["loss"] for line in path.read_text().splitlines()] for path in sorted(out.glob("train-dct*.jsonl"))
-]
-print("with resident images the losses are", "the same" if len(losses) == 2 and losses[0] == losses[1] else f"not: {losses}")
-print("sweep recommends:", read(out / "sweep.json").get("sweep"))
-for path in sorted(out.glob("train-*x*.json")):
-    print(path.stem, json.dumps({k: v for k, v in read(path).items() if "per_second" in k or "share" in k}))
-steps = [json.loads(line) for line in (out / "train-metrics.jsonl").read_text().splitlines()]
-rates = sorted(step["images_per_second"] for step in steps if step["kind"] == "train")
-print("training with the loader, median images/s:", rates[len(rates) // 2] if rates else "none")
-EOT
+for part in $parts; do "$part"; done
+say "All that is in $out"
+table

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..pipeline.decode.settings import HW_DECODER_LOAD, MAX_PIXELS, Decode, Settings
+from ..pipeline.decode.settings import HW_DECODER_LOAD, MAX_PIXELS, READERS, Decode, Settings
 from .types import FiniteRange, NumberChoice
 
 if TYPE_CHECKING:  # the command line answers `--help` without torch
@@ -70,7 +70,7 @@ class LoadingOptions:
     device: Literal["auto", "cpu", "gpu"]
     decode_on: Literal["cpu", "gpu"] | None  # None: where the device computes
     decode: Decode | None  # None: the run's, or else exact
-    readers: int | None
+    readers: int
     prefetch: int
     hw_decoder_load: float | None
     max_bad: float
@@ -97,7 +97,7 @@ class LoadingOptions:
             raise click.UsageError("--hw-decoder-load is for a GPU's JPEG engines, but the CPU decodes: leave it out.")
         return Settings(
             threads=threads,
-            readers=self.readers or max(4, threads),
+            readers=self.readers,
             device_id=device_id,
             upload_to=gpu if device_id is None else None,
             prefetch=self.prefetch,
@@ -197,7 +197,11 @@ loading_options = gathered(
         help="exact: bit for bit like libjpeg and Pillow; fast: fewer instructions, a few grey levels off.",
     ),
     click.option(
-        "--readers", type=click.IntRange(1), show_default="as --threads, at least 4", help="Threads that read files."
+        "--readers",
+        type=click.IntRange(1),
+        default=READERS,
+        show_default=True,
+        help="Threads that read files; more may help where files are far away.",
     ),
     click.option(
         "--prefetch",

@@ -94,18 +94,17 @@ def test_loading_options_reach_the_settings() -> None:
         device="cpu",
         decode_on=None,
         decode="exact",
-        readers=None,
+        readers=4,
         prefetch=2,
         hw_decoder_load=None,
         max_bad=0.01,
         max_pixels=100,
     )
     assert usual.settings() == Settings(threads=3, readers=4, max_pixels=100)
-    assert replace(usual, threads=16).settings().readers == 16
     changed = replace(usual, readers=1, prefetch=7).settings()
     assert (changed.readers, changed.prefetch) == (1, 7)
     shared = replace(usual, threads=16).settings(num_ranks=2)
-    assert (shared.threads, shared.readers) == (8, 8)
+    assert (shared.threads, shared.readers) == (8, 4)
     assert usual.settings(num_ranks=8).threads == 1
     gpu, elsewhere = torch.device("cuda:1"), replace(usual, decode_on="cpu")
     placed = [how.settings(gpu) for how in (usual, replace(usual, decode_on="gpu"), elsewhere)]

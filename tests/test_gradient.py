@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(preset: str = "original") -> AlexNet:
-    model = AlexNet(Config.from_preset(preset, width=1 / 16, batch_size=BATCH), 10)
+    model = AlexNet(Config.from_preset(preset, width=0.25, batch_size=BATCH), 10)
     initialise(model, 0)
     return model
 

@@ -92,9 +92,10 @@ def test_a_stopped_run_ends_with_the_same_bits_on_a_gpu(colour_tree: Path, tmp_p
         "execution": execution,
         "settings": Settings(threads=1, readers=1, device_id=0),
     }
-    trainer(colour_tree, whole, PLATEAU, **how).fit()
-    resume = load(interrupted_at((2, 1), colour_tree, parts, PLATEAU, **how))
-    trainer(colour_tree, parts, PLATEAU, resume=resume, **how).fit()
+    numbers = PLATEAU | {"width": 0.25}  # narrower groups are too few channels for cuDNN
+    trainer(colour_tree, whole, numbers, **how).fit()
+    resume = load(interrupted_at((2, 1), colour_tree, parts, numbers, **how))
+    trainer(colour_tree, parts, numbers, resume=resume, **how).fit()
     assert outcome(parts) == outcome(whole)
 
 

@@ -28,15 +28,17 @@ EPOCHS = 1000  # more than any measurement uses
 
 
 class PillowImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Each position of the plan, epoch after epoch: float32 (224, 224, 3), the mean subtracted, and the image's index.
+    """Each position of the plan, epoch after epoch: (224, 224, 3), the mean subtracted, and the image's index.
 
-    `mean` is float32 (224, 224, 3), 0..255. `region` resamples only what the crop shows, in one call; otherwise the
-    whole image is resized and then cropped, as torchvision's transforms do.
+    float32, or float16 if `half`. `mean` is float32 (224, 224, 3), 0..255. `region` resamples only what the crop shows,
+    in one call; otherwise the whole image is resized and then cropped, as torchvision's transforms do.
     """
 
-    def __init__(self, dataset: Dataset, mean: NDArray[np.float32], batch_size: int, seed: int, region: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, mean: NDArray[np.float32], batch_size: int, seed: int, region: bool, half: bool = False
+    ) -> None:
         self.images = replace(dataset, _descriptors={})  # another process opens its archives itself
-        self.mean, self.seed, self.region = torch.from_numpy(mean), seed, region
+        self.mean, self.seed, self.region, self.half = torch.from_numpy(mean), seed, region, half
         self.length = len(dataset) // batch_size * batch_size
         self.epoch = -1
 
@@ -51,7 +53,8 @@ class PillowImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         with self.decode(self.images.read(index)) as image:
             crop = self.resample(image.convert("RGB"), *self.plan.crops[row].tolist())
         pixels = torch.from_numpy(np.array(crop))  # torch subtracts faster than numpy
-        return (pixels.flip(1) if self.plan.flips[row] else pixels) - self.mean, index
+        treated = (pixels.flip(1) if self.plan.flips[row] else pixels) - self.mean
+        return treated.half() if self.half else treated, index
 
     def decode(self, content: NDArray[np.uint8]) -> Image.Image:
         if self.images.stored == "dct":
@@ -81,12 +84,13 @@ def pillow_batches(
     region: bool = False,
     device_id: int | None = None,
 ) -> PillowBatches:
-    """Yield batches, float32 (B, 3, 224, 224), channels last like ours, and their indices (B,), epoch after epoch.
+    """Yield batches (B, 3, 224, 224), channels last like ours, and their indices (B,), epoch after epoch.
 
-    As in PyTorch's own ImageNet example: `workers` processes, or none, and pinned memory on the way to a GPU.
+    float32, or on a GPU float16, in which they are made and sent, as ours are. As in PyTorch's own ImageNet example:
+    `workers` processes, or none, and pinned memory on the way to a GPU.
     """
     loader = DataLoader(
-        PillowImages(dataset, mean, batch_size, seed, region),
+        PillowImages(dataset, mean, batch_size, seed, region, half=device_id is not None),
         batch_size,
         num_workers=workers,
         multiprocessing_context=_workers_context() if workers else None,

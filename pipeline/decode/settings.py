@@ -13,6 +13,7 @@ from ..machine.hardware import num_cores
 Decode = Literal["exact", "fast", "raw"]  # raw: whole 256-squares that were decoded when they were packed
 
 HW_DECODER_LOAD = 0.65  # the share of a batch that a GPU's JPEG engines decode, CUDA the rest; DALI's own default
+READERS = 4  # enough to keep a disk busy; more wait for each other, since Python runs one at a time
 MAX_PIXELS = 100_000_000  # ImageNet's largest image has about 60 million
 MAX_BAD = 0.01
 
@@ -25,7 +26,7 @@ class Settings:
     """
 
     threads: int = field(default_factory=num_cores)  # in DALI, and as many in the resampler
-    readers: int = field(default_factory=lambda: max(4, num_cores()))  # threads that read files
+    readers: int = READERS  # threads that read files
     device_id: int | None = None  # of the GPU that decodes; None: the CPU does
     upload_to: int | None = None  # the GPU that gets what the CPU decodes; None: it stays on the CPU
     prefetch: int = 2  # batches inside DALI, and as many read ahead

@@ -25,6 +25,7 @@ from ..dataset.images import Dataset
 from ..errors import TooManyBadFiles
 from ..geometry import SHORT_SIDE, region_of_square, source_region
 from .bad_images import BadImage, add_bad, describe_bad
+from .crops import Memory
 from .dct import decode_dct
 from .graph import Source, new_pipeline
 from .probe import DecodeProbe, describe_damage, raise_if_not_of_images
@@ -106,6 +107,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._resident = resident
         self._decodes = dataset.stored == "encoded" or (dataset.stored == "raw" and settings.on_gpu)
         self._draws = dataset.stored == "dct" and crop is None
+        self._blocks = Memory((SHORT_SIDE, SHORT_SIDE, 3), np.dtype(np.uint8), page_locked=True)
         self._pipeline: Any = self._new_pipeline() if self._decodes else None
         self._producer = threading.Thread(target=self._produce, args=(iter(requests),), daemon=True)
         self._producer.start()
@@ -174,7 +176,7 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         loaded = [image for part in self._pool.map(self._load_all, parts, crops) for image in part]
         rows = np.array([row for row, image in enumerate(loaded) if image is not None], np.int64)
         images = [image for image in loaded if image is not None]
-        inputs: dict[str, Any] = {"encoded": [data for _, data, _ in images]}
+        inputs: dict[str, Any] = {"encoded": self._gather([data for _, data, _ in images])}
         if self._crop is not None:
             shapes = np.array([shape for _, _, shape in images], np.int64).reshape(-1, 2)
             taken = request.crops[rows]
@@ -185,6 +187,14 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         dropped = [int(i) for i, image in zip(request.indices, loaded, strict=True) if image is None]
         indices = np.array([index for index, _, _ in images], np.int64)
         return Feed(request, indices, request.crops[rows], inputs, [(i, self.bad[i]) for i in dropped])
+
+    def _gather(self, stored: list[Any]) -> Any:
+        """Put pixels for a GPU into a page-locked array (k, 256, 256, 3), which one copy sends; else change nothing."""
+        if self.stored != "raw" or not self._settings.on_gpu:
+            return stored
+        block = self._blocks.take(len(stored))
+        list(self._pool.map(block.__setitem__, range(len(stored)), stored))
+        return block
 
     def _load_all(self, indices: NDArray[np.int64], crops: NDArray[np.integer]) -> list[_Loaded | None]:
         return [self._load(i, top, left) for i, (top, left) in zip(indices.tolist(), crops.tolist(), strict=True)]

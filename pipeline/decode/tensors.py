@@ -91,8 +91,12 @@ def _finished(
 
 
 def _held_while_in_use(stream: ImageStream, size: int, device: str) -> Iterator[tuple[torch.Tensor, Feed]]:
-    """Yield a GPU's batches. They lie in DALI's memory: DALI gets it back once the work begun on a batch is done."""
-    kept: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
+    """Yield a GPU's batches.
+
+    They lie in DALI's memory, which DALI gets back once the work begun on a batch is done. Until then nothing that it
+    was made from is changed either.
+    """
+    kept: deque[tuple[tuple[torch.Tensor, Feed], torch.cuda.Event]] = deque()
     empty = torch.empty((0, size, size, 3), dtype=torch.uint8)
     with stream:
         try:
@@ -100,7 +104,7 @@ def _held_while_in_use(stream: ImageStream, size: int, device: str) -> Iterator[
                 images = empty if output is None else as_tensor(output)
                 yield images, feed
                 if images.is_cuda:
-                    kept.append((images, torch.cuda.current_stream(device).record_event()))
+                    kept.append(((images, feed), torch.cuda.current_stream(device).record_event()))
                 if len(kept) > 2:
                     kept.popleft()[1].synchronize()
         finally:  # before the memory goes to another pipeline

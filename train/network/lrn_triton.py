@@ -16,7 +16,9 @@ from torch import Tensor
 
 ROWS = 64  # pixels of a block, the least for Hopper's tensor cores
 WIDEST = 64  # channels of a block: 128 need more registers than a program has (ptxas for sm_90)
-PROGRAMS = 528  # at most: four for each of an H200's 132 multiprocessors; each makes one band for many blocks
+# Programs that a multiprocessor runs at once, forward and backward: 65,536 registers, 128 threads a program, 138 and up
+# to 191 registers a thread (ptxas for sm_90). Each program makes one band for many blocks, so more would only wait.
+PROGRAMS_AT_ONCE = {False: 3, True: 2}
 
 
 @triton.jit
@@ -95,7 +97,10 @@ def _launch(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, b
     num_rows, tower = len(x) * x.shape[2] * x.shape[3], x.shape[1] // groups
     block, halo, tiles = blocks(tower, size)
     parts = groups * tiles
-    grid = parts, min(triton.cdiv(PROGRAMS, parts), triton.cdiv(num_rows, ROWS))
+    grid = (
+        parts,
+        min(triton.cdiv(PROGRAMS_AT_ONCE[backward] * _multiprocessors(x.device), parts), triton.cdiv(num_rows, ROWS)),
+    )
     with torch.cuda.device_of(x):
         _norm[grid](
             x,
@@ -119,6 +124,11 @@ def _launch(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, b
             num_stages=2,
         )
     return out
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """Return how many a GPU has; 1 for Triton's interpreter, which runs on the CPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def blocks(tower: int, size: int) -> tuple[int, int, int]:

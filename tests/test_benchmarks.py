@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -131,3 +132,46 @@ def test_the_gpu_script_compiles_every_source() -> None:
     found = (path for room in ("pipeline", "train") for path in (checkout / room).rglob("*.c"))
     sources = {path.relative_to(checkout).with_suffix("").as_posix() for path in found}
     assert set(named[1].split()) == sources
+
+
+def test_the_gpu_script_shows_what_it_found(tmp_path: Path) -> None:
+    """One line for each figure, and a file that was cut short or is of another kind stops nothing."""
+    stages = [{"name": "read", "images_per_second": 12345.6}, {"name": "loader", "images_per_second": 678.9}]
+    step = {"contestant": "graph", "batch_size": 128, "images_per_second": 40000.4, "share_of_flops": 0.25}
+    failed = {"contestant": "compile", "batch_size": 128, "why": "OutOfMemoryError: no"}
+    steps = [
+        {"kind": "train", "loss": 7.0 - i, "images_per_second": 100.0 * i, "waiting": 0.01 * i} for i in range(1, 4)
+    ]
+    files = {
+        "loader-raw-gpu.json": json.dumps({"stages": stages}),
+        "step.json": json.dumps({"results": [step], "failed": [failed]}),
+        "train-dct.jsonl": "\n".join(map(json.dumps, [*steps, {"kind": "val"}])),
+        "train-none.jsonl": json.dumps({"kind": "val"}),
+        "doctor.json": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, str(BENCHMARKS / "gpu_table.py"), str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert [re.sub("  +", " ", line) for line in done.stdout.splitlines()] == [
+        "loader-raw-gpu read 12,346 loader 679",
+        "step graph batch 128 40,000 images/s 25.0% share_of_flops",
+        "step compile batch 128 failed: OutOfMemoryError: no",
+        "train-dct 200 images/s, waiting 2.00%, losses 6.000000 .. 4.000000",
+        "train-none no step was taken",
+    ]
+
+
+def test_the_gpu_script_goes_on_after_a_failure(tmp_path: Path) -> None:
+    """With a Python that answers as the doctor, and whose tests fail."""
+    environment = os.environ | {"OUT": str(tmp_path / "out"), "WORK": str(tmp_path / "work"), "DEVICE": "cpu"}
+    fake = tmp_path / "python"
+    answers = 'case "$*" in *doctor*json) echo "{}";; *-m?pytest*) exit 3;; *) exec '
+    fake.write_text(f'#!/bin/sh\n{answers}{sys.executable} "$@";; esac\n')
+    fake.chmod(0o755)
+    command = [str(BENCHMARKS / "gpu.sh"), str(tmp_path), "tests"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment | {"PYTHON": str(fake)}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"FAILED \(3, at most 420 s\): .*pytest -m gpu", done.stdout)
+    assert (tmp_path / "out/doctor.json").read_text() == "{}\n"
+    assert "All that is in" in done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -81,34 +81,81 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             at += {1: 8, 5: 4}[tag & 7]
 
 
-def operators(serialized: bytes) -> list[tuple[str, str]]:
-    """Return (operator, device) of a DALI pipeline: dali.proto's PipelineDef.op = 5, OpDef.name = 1, OpDef.args = 4."""
+class Node(NamedTuple):
+    """What operators give and take. A copy on the GPU needs no operator, and has the name of what it is a copy of."""
+
+    name: str
+    device: str
+
+
+class Operator(NamedTuple):
+    """One operator of a serialised pipeline."""
+
+    name: str
+    device: str
+    inputs: list[Node]
+    arguments: dict[str, Node]
+    outputs: list[Node]
+
+
+def operators(serialized: bytes) -> list[Operator]:
+    """Read a pipeline as DALI writes it, by the numbers of the fields in its dali.proto.
+
+    PipelineDef.op = 5; OpDef.name = 1, input = 2, output = 3, args = 4; InputOutput.name = 1, device = 2, arg_name = 4.
+    """
     found = []
     for definition in (list(fields(content)) for number, content in fields(serialized) if number == 5):
-        arguments = [list(fields(content)) for number, content in definition if number == 4]
-        devices = [a[2][1].decode() for a in arguments if a[0] == (1, b"device")]
-        found.append((dict(definition)[1].decode(), devices[0]))
+        settings = [list(fields(content)) for number, content in definition if number == 4]
+        (device,) = (setting[2][1].decode() for setting in settings if setting[0] == (1, b"device"))
+        taken, given = ([strings(content) for number, content in definition if number == kind] for kind in (2, 3))
+        inputs = [Node(end[1], end[2]) for end in taken if 4 not in end]
+        arguments = {end[4]: Node(end[1], end[2]) for end in taken if 4 in end}
+        outputs = [Node(end[1], end[2]) for end in given]
+        found.append(Operator(dict(definition)[1].decode(), device, inputs, arguments, outputs))
     return found
+
+
+def strings(message: bytes) -> dict[int, str]:
+    return {number: content.decode() for number, content in fields(message)}
+
+
+def traced(graph: str, place: str) -> list[Operator]:
+    """Trace a graph for a device, which need not be there, and return its operators."""
+    pipeline = new_pipeline(4, 1, None, prefetch=1)
+    with pipeline:
+        GRAPHS[graph](pipeline if place == "cpu" else PretendGpu(pipeline), lambda: ())
+    return operators(pipeline.serialize())
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_operator_of_a_gpu_graph_exists_there(graph: str) -> None:
     exists = {device: getattr(ops, f"{device}_ops")() for device in ("cpu", "gpu", "mixed")}
-    traced = {}
-    for place in ("cpu", "gpu"):
-        pipeline = new_pipeline(4, 1, None, prefetch=1)
-        with pipeline:
-            GRAPHS[graph](pipeline if place == "cpu" else PretendGpu(pipeline), lambda: ())
-        traced[place] = operators(pipeline.serialize())
-        for name, device in traced[place]:
-            assert name in exists[device] or name == "ExternalSource", f"{name} has no {device} operator"
-    assert {device for _, device in traced["cpu"]} == {"cpu"}
-    assert {name for name, _ in traced["cpu"]} == {name for name, _ in traced["gpu"]} - {"_TensorToGpu"}
-    pixels = {name: device for name, device in traced["gpu"] if name != "ExternalSource"}
+    cpu, gpu = traced(graph, "cpu"), traced(graph, "gpu")
+    for operator in (*cpu, *gpu):
+        there = operator.name in exists[operator.device] or operator.name == "ExternalSource"
+        assert there, f"{operator.name} has no {operator.device} operator"
+    assert {operator.device for operator in cpu} == {"cpu"}
+    assert {operator.name for operator in cpu} == {operator.name for operator in gpu}
+    pixels = {operator.name: operator.device for operator in gpu if operator.name != "ExternalSource"}
     decoders = [d for name, d in pixels.items() if name.startswith("decoders__")]
     assert decoders == ([] if "raw" in graph else ["mixed"])
     assert {d for name, d in pixels.items() if name in ("Resize", "CropMirrorNormalize", "Cast")} <= {"gpu"}
     assert ("Resize" in pixels) == (graph != "images")
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_what_a_gpu_operator_takes_is_where_it_takes_it(graph: str) -> None:
+    """Pixels are on its device, or on the CPU for what is between the two; named arguments are always on the CPU."""
+    made = set[Node]()
+    for operator in traced(graph, "gpu"):
+        for argument, node in operator.arguments.items():
+            assert node in made
+            assert node.device == "cpu", f"{argument} of {operator.name}"
+        for node in operator.inputs:
+            assert made & {node, node._replace(device="cpu")}
+            assert node.device == ("gpu" if operator.device == "gpu" else "cpu"), f"{operator.name} takes {node}"
+        made |= {*operator.outputs}
+    assert operator.outputs[0].device == "gpu"
 
 
 def test_raw_squares_are_cropped_as_they_are() -> None:

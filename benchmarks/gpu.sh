@@ -58,12 +58,18 @@ packs() {
 loader() {
   say "The loader: originals, packs of JPEGs, coefficients and pixels; decoded on the GPU and on the CPU"
   packs
-  local how="--device $device --rounds 3 --seconds 1 --batch-size 256 --json"
+  local how="--device $device --rounds 3 --seconds 0.7 --batch-size 256 --json"
   for images in original pack raw dct; do
     case $images in original) from=$data ;; *) from=$work/$images ;; esac
     for on in gpu cpu; do
       measure 90 "loader-$images-$on" bench-loader "$from" $how --decode-on $on
       table "loader-$images-$on.json"
+    done
+  done
+  for load in 0 1; do  # the engines' share: does it matter for regions (fast), and for whole images (exact)?
+    for decode in fast exact; do
+      measure 90 "loader-original-$decode-load$load" bench-loader "$data" $how --decode $decode --hw-decoder-load $load
+      table "loader-original-$decode-load$load.json"
     done
   done
   measure 90 loader-dct-gpu-resident bench-loader "$work/dct" $how --resident

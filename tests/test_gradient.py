@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,19 @@ def batch(step: int, side: int, size: int = BATCH) -> tuple[Tensor, Tensor]:
     return images.contiguous(memory_format=torch.channels_last), torch.randint(10, (size,), generator=generator)
 
 
-def recorder(parameters: list[nn.Parameter], recordings: list[int]) -> Any:
-    """For CPUs, as a CUDA graph does it: recording computes nothing, a replay computes in the recording's memory."""
+@dataclass
+class OnCpu:
+    """Does as CUDA graphs do: recording computes nothing, a replay computes in the recording's memory."""
 
-    def record(function: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Any, Callable[[], None]]:
-        recordings.append(len(recordings))
+    parameters: list[nn.Parameter]
+    recordings: list[int]
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    def record(self, function: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Any, Callable[[], None]]:
+        parameters = self.parameters
+        self.recordings.append(len(self.recordings))
         with torch.random.fork_rng():
             outputs = function()
         gradients = [p.grad for p in parameters]
@@ -81,8 +90,6 @@ def recorder(parameters: list[nn.Parameter], recordings: list[int]) -> Any:
                 p.grad = gradient
 
         return outputs, replay
-
-    return record
 
 
 def train(gradient: Gradient, model: nn.Module, steps: int, side: int, device: torch.device = CPU) -> list[float]:
@@ -112,7 +119,7 @@ def test_a_recorded_step_keeps_its_meaning() -> None:
     plain = TinyNetwork()
     twin = deepcopy(plain)
     parameters = list(twin.parameters())
-    recorded = Recorded(plain_gradient(twin, BATCH), parameters, recorder(parameters, recordings))
+    recorded = Recorded(plain_gradient(twin, BATCH), parameters, OnCpu(parameters, recordings))
     expected = train(plain_gradient(plain, BATCH), plain, steps, 8)
     assert train(recorded, twin, steps, 8) == expected
     assert len(set(expected)) == steps
@@ -124,7 +131,7 @@ def test_another_shape_is_recorded_anew() -> None:
     plain, recordings = TinyNetwork().eval(), list[int]()
     twin = deepcopy(plain)
     parameters = list(twin.parameters())
-    recorded = Recorded(plain_gradient(twin, BATCH), parameters, recorder(parameters, recordings))
+    recorded = Recorded(plain_gradient(twin, BATCH), parameters, OnCpu(parameters, recordings))
     for size in (4, 2, 4):
         for step in range(WARM_UP + 2):
             found, expected = recorded(*batch(step, 8, size)), plain_gradient(plain, BATCH)(*batch(step, 8, size))

@@ -31,6 +31,7 @@ from . import published
 from .checkpoint import Checkpoint
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
+from .network.precision import autocast, suited
 from .parallel.ranks import ALONE, RankInfo
 
 
@@ -133,8 +134,8 @@ def probabilities(classifiers: Sequence[Classifier], pixels: Tensor, num_views: 
     for classifier in classifiers:
         for top, left, mirror in views_of(num_views, classifier.treatment.crop):
             images = classifier.treatment.apply(pixels, top, left, mirror)
-            with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-                logits = classifier.model(images)
+            with autocast(images.device):
+                logits = classifier.model(suited(images))
             total = total + F.softmax(logits.double(), dim=1)
     return total / (len(classifiers) * num_views)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,23 @@ from torch import Tensor, nn
 from ..pipeline.errors import UserError
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
+from .network.precision import autocast, suited
 
 log = logging.getLogger("alexnet")
 
 Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(images (B, 3, crop, crop), labels (B,)) -> (loss, logits), detached. Leaves the loss's gradient in `.grad`."""
 
-Recorder = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
-"""A function without arguments -> (its result, replay). `replay` runs it again in the same memory."""
+
+class Recorder(Protocol):
+    """Runs functions without arguments, and records them."""
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call the function and return its result, in the place where it will be recorded."""
+
+    def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Return the function's result and `replay`, which runs it again in the same memory."""
+
 
 WARM_UP = 3  # steps before a recording: libraries choose their algorithms and allocate
 
@@ -84,11 +93,11 @@ def speed_up(model: nn.Module, batch_size: int, speedups: Speedups) -> Gradient:
     """Return the gradient of any network of images, compiled and recorded as asked."""
     forward = torch.compile(model, options={"fallback_random": True}) if speedups.compile else None
     gradient = plain_gradient(model, batch_size, forward)
-    return Recorded(gradient, list(model.parameters()), record_cuda_graph) if speedups.graph else gradient
+    return Recorded(gradient, list(model.parameters()), CudaGraphs()) if speedups.graph else gradient
 
 
 def plain_gradient(model: nn.Module, batch_size: int, forward: Callable[[Tensor], Tensor] | None = None) -> Gradient:
-    """Return a gradient whose loss is these images' share of the mean over `batch_size`; bfloat16 on GPUs.
+    """Return a gradient whose loss is these images' share of the mean over `batch_size`, as `precision.py` has it.
 
     `forward` computes the same as `model` and runs in its place.
     """
@@ -97,8 +106,8 @@ def plain_gradient(model: nn.Module, batch_size: int, forward: Callable[[Tensor]
 
     def gradient(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         model.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-            logits = forward(images)
+        with autocast(images.device):
+            logits = forward(suited(images))
             loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
         loss.backward()
         return loss.detach(), logits.detach()
@@ -114,8 +123,8 @@ class Recorded:
     another shape or type, and layers that freeze or thaw, start a new recording.
     """
 
-    def __init__(self, gradient: Gradient, parameters: Sequence[nn.Parameter], record: Recorder) -> None:
-        self.gradient, self.parameters, self.record = gradient, parameters, record
+    def __init__(self, gradient: Gradient, parameters: Sequence[nn.Parameter], recorder: Recorder) -> None:
+        self.gradient, self.parameters, self.recorder = gradient, parameters, recorder
         self._key: tuple[Any, ...] = ()
         self._steps = 0
 
@@ -126,18 +135,35 @@ class Recorded:
             self._replay = self._outputs = None  # frees the old recording's memory
         self._steps += 1
         if self._steps <= WARM_UP:
-            return self.gradient(images, labels)
+            return self.recorder.run(lambda: self.gradient(images, labels))
         if self._replay is None:
             self._images, self._labels = images.clone(), labels.clone()
-            self._outputs, self._replay = self.record(lambda: self.gradient(self._images, self._labels))
+            self._outputs, self._replay = self.recorder.record(lambda: self.gradient(self._images, self._labels))
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._replay()
         return self._outputs
 
 
-def record_cuda_graph(function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the loader's threads use the GPU meanwhile
-        outputs = function()
-    return outputs, graph.replay
+class CudaGraphs:
+    """Records CUDA graphs of the current device, on a stream of its own.
+
+    The steps before run there too: torch refuses to record what was last computed on another stream.
+    """
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        now = torch.cuda.current_stream()
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            outputs = function()
+        now.wait_stream(self._stream)
+        return outputs
+
+    def record(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        graph, threads_go_on = torch.cuda.CUDAGraph(), "thread_local"  # those of the loader use the GPU meanwhile
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode=threads_go_on):
+            outputs = function()
+        return outputs, graph.replay

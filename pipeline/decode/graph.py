@@ -130,13 +130,12 @@ def _decode_region(inputs: dict[str, Any], decode: Decode, on_gpu: bool, hw_deco
     if decode == "raw":
         pixels = fn.reshape(inputs["encoded"].gpu() if on_gpu else inputs["encoded"], layout="HWC")
         return fn.slice(pixels, start=inputs["start"], end=inputs["end"], axes=[0, 1])
-    return fn.decoders.image_slice(
-        inputs["encoded"],
-        start=inputs["start"],
-        end=inputs["end"],
-        axes=[0, 1],
-        **_decoder_options(decode, on_gpu, hw_decoder_load),
-    )
+    options = _decoder_options(decode, on_gpu, hw_decoder_load)
+    if on_gpu and decode == "exact":
+        # nvJPEG before 13.2 refuses regions with smooth upsampling, and a CPU decodes them without a word: docs/gpu.md
+        pixels = fn.decoders.image(inputs["encoded"], **options)
+        return fn.slice(pixels, start=inputs["start"], end=inputs["end"], axes=[0, 1])
+    return fn.decoders.image_slice(inputs["encoded"], start=inputs["start"], end=inputs["end"], axes=[0, 1], **options)
 
 
 def _resample(region: Any, inputs: dict[str, Any], size: int) -> Any:

@@ -101,7 +101,7 @@ def _held_while_in_use(stream: ImageStream, size: int, device: str) -> Iterator[
     with stream:
         try:
             for output, feed in stream:
-                images = empty if output is None else as_tensor(output)
+                images = empty if output is None else as_tensor(output, device)
                 yield images, feed
                 if images.is_cuda:
                     kept.append(((images, feed), torch.cuda.current_stream(device).record_event()))
@@ -111,6 +111,10 @@ def _held_while_in_use(stream: ImageStream, size: int, device: str) -> Iterator[
             torch.cuda.current_stream(device).synchronize()
 
 
-def as_tensor(output: Any) -> torch.Tensor:
-    """View a DALI output of equal shapes as one torch tensor over the same memory."""
-    return torch.utils.dlpack.from_dlpack(output.as_tensor())
+def as_tensor(output: Any, device: str) -> torch.Tensor:
+    """View a DALI output of equal shapes, which is ready, as one torch tensor over the same memory.
+
+    Not by DLPack: whenever torch dropped one, DALI would wait for the whole device, and spoil a CUDA graph that was
+    being recorded.
+    """
+    return torch.as_tensor(output.as_tensor(), device=device)

@@ -32,6 +32,17 @@ def try_dali(device: str) -> None:
         graph.build()
         (images,) = graph.run()
         assert images.shape() == [(24, 32, 3)]
+        if device != "cpu":
+            _try_nvjpeg(encoded.getvalue())
         sys.stdout.write(f"{__version__} for CUDA {__cuda_version__ // 1000}\n")
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+
+
+def _try_nvjpeg(jpeg: bytes) -> None:
+    """Raise RuntimeError if the GPU itself decodes nothing: DALI would leave all of it to the CPU, without a word."""
+    from nvidia import nvimgcodec
+
+    kinds = nvimgcodec.BackendKind.HW_GPU_ONLY, nvimgcodec.BackendKind.GPU_ONLY, nvimgcodec.BackendKind.HYBRID_CPU_GPU
+    if nvimgcodec.Decoder(backends=[nvimgcodec.Backend(kind) for kind in kinds]).decode(jpeg) is None:
+        raise RuntimeError("nvJPEG decodes nothing, so that the CPU would: is it installed, and the driver new enough?")

@@ -161,9 +161,13 @@ def _cuda_builds() -> dict[str, int]:
 
 
 def _gpus() -> Outcome:
-    gpus = query_gpus("name,memory.total")
+    gpus = query_gpus("name,memory.total,compute_cap")
     if not gpus:
         return "missing", "none", "training runs on the CPU", "a machine with an NVIDIA GPU"
+    if old := [gpu for gpu in gpus if gpu.rpartition(", ")[2].partition(".")[0] in ("5", "6", "7")]:
+        name = old[0].partition(",")[0]
+        cost = f"{name} has no bfloat16 (compute capability 8.0 has) and trains in float32, several times slower"
+        return "warn", "; ".join(gpus), cost, "a newer card, such as A100, L4, RTX 30 or later"
     return _ok("; ".join(gpus))
 
 

@@ -18,6 +18,7 @@ from .console.command_options import (
     config_options,
     describe_options,
     evaluate_options,
+    export_options,
     features_options,
     pack_options,
     preset_option,
@@ -43,7 +44,7 @@ from .console.options import (
     threads_option,
     views_option,
 )
-from .console.terminal import set_up, show_json
+from .console.terminal import say, set_up, show_json
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -166,9 +167,10 @@ def train(
 def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
     """Measure top-1 and top-5 error on the validation set, counting every image once.
 
-    CKPT is a checkpoint, a run folder, or a file from --save-probabilities, whose networks are not run again; the class
-    probabilities of several are averaged, as in the paper. The last argument may be the data set. One rank per GPU
-    takes a share of the images; the mesh used in training is irrelevant.
+    CKPT is a checkpoint, a run folder, an exported network (.safetensors or torchvision's .pth), or a file from
+    --save-probabilities, whose networks are not run again; the class probabilities of several are averaged, as in the
+    paper. The last argument may be the data set. One rank per GPU takes a share of the images; the mesh used in
+    training is irrelevant.
 
     Example: alexnet evaluate runs/first /data/imagenet --views 10
     """
@@ -264,6 +266,25 @@ def report(run: Path, data: Path | None, **asked: Any) -> None:
         from .console.commands.report import run_report
 
     run_report(run, data, **asked)
+
+
+@main.command()
+@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@export_options
+@json_option
+def export(checkpoint: Path, out: Path | None, as_json: bool, **asked: Any) -> None:
+    """Write a trained network for other programs, as torchvision's weights, safetensors or ONNX.
+
+    torchvision's alexnet can hold a network of preset owt; the other formats hold any network, both towers.
+    `evaluate`, `predict` and every other command that takes a CKPT read torchvision's weights and safetensors back.
+
+    Example: alexnet export runs/first --to onnx --out first.onnx
+    """
+    with quick_imports():
+        from .console.commands.export import describe, run_export
+
+    done = run_export(checkpoint, out, **asked)
+    show_json(json.dumps(asdict(done), default=str)) if as_json else say(describe(done))
 
 
 main.add_command(figure)

@@ -187,6 +187,34 @@ report_options = together(
         "--skip", multiple=True, type=click.Choice(REPORT_SECTIONS), help="Leave a section out; repeat for several."
     ),
 )
+export_options = together(
+    click.option(
+        "--to",
+        type=click.Choice(["torchvision", "safetensors", "onnx"]),
+        required=True,
+        help="torchvision: a state_dict of its alexnet; safetensors: every tensor, read back by all commands; onnx: a "
+        "graph for any runtime.",
+    ),
+    click.option(
+        "--out",
+        type=OUTPUT,
+        help="The file to write, which must not exist.  [default: named like CKPT, in this folder]",
+    ),
+    click.option(
+        "--input",
+        "given",
+        type=click.Choice(["uint8", "float"]),
+        show_default="uint8",
+        help="What an ONNX graph takes. uint8: pixels, (N, 224, 224, 3), and it subtracts the mean itself; float: "
+        "images that are treated already, (N, 3, 224, 224).",
+    ),
+    click.option(
+        "--check/--no-check",
+        default=True,
+        show_default=True,
+        help="Compare an ONNX graph with the network on 100 drawn images, by onnxruntime, before it is written.",
+    ),
+)
 preset_option = click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -238,7 +266,8 @@ train_options = gathered(
         "--init-from",
         type=ANY_PATH,
         metavar="CKPT",
-        help="Begin with the layers that fit of a trained network: a checkpoint, a run folder or torchvision's .pth.",
+        help="Begin with the layers that fit of a trained network: a checkpoint, a run folder, safetensors or "
+        "torchvision's .pth.",
     ),
     click.option(
         "--stats",

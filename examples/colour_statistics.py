@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.pca.compute import compute_stats
-from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.treatment import Treatment
+from alexnet import Treatment, compute_stats, open_dataset
 
 SIGMA = 0.1  # standard deviation of the paper's draws
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.loader import Loader
-from alexnet.pipeline.treatment import Treatment
+from alexnet import Loader, Treatment, open_dataset
 
 
 def main(data: Path | None) -> None:

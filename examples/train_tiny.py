@@ -9,13 +9,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from alexnet.pca.compute import compute_stats
-from alexnet.pipeline.dataset.open import open_dataset
+from alexnet import Config, RunOptions, Trainer, compute_stats, evaluate, open_dataset
 from alexnet.pipeline.synthetic.generate import generate_tree
-from alexnet.train.config import Config
-from alexnet.train.evaluate import evaluate
 from alexnet.train.history import Record
-from alexnet.train.trainer import RunOptions, Trainer
 
 
 def main(data: Path | None, folder: Path) -> None:

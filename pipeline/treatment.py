@@ -25,6 +25,11 @@ class Treatment:
     basis: NDArray[np.float32] | None = None  # (3, 3): lighting = basis @ three standard normal draws
     lit_divisor: float = 1.0  # a further divisor while lighting is on: the authors' 1 + sigma
 
+    @classmethod
+    def imagenet(cls, crop: int = CROP) -> Treatment:
+        """Return the treatment of torchvision's and timm's networks: 0..1 less ImageNet's mean, divided by its std."""
+        return cls(mean=IMAGENET_MEAN, divisor=IMAGENET_STD, crop=crop)
+
     def divisor_when(self, lit: bool) -> NDArray[np.float32]:
         return self.divisor * np.float32(self.lit_divisor if lit else 1.0)
 

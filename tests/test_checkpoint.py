@@ -26,7 +26,6 @@ from alexnet.train.checkpoint import (
     save,
     saved_checkpoints,
 )
-from alexnet.train.classifier import load_model
 from alexnet.train.config import Config
 from alexnet.train.network.model import AlexNet, initialise
 from alexnet.train.optimizer import Rates, build_optimizer, momentum_by_name, rates_by_group, set_rates
@@ -295,14 +294,13 @@ def test_kill_9_leaves_only_whole_files(tmp_path: Path) -> None:
         assert latest(tmp_path) == files[-1]
 
 
-def test_load_model(saved: Path, tmp_path: Path) -> None:
-    model, checkpoint = load_model(saved.parent.parent)
-    assert checkpoint.classes == CLASSES
+def test_a_network_from_a_run(saved: Path, tmp_path: Path) -> None:
+    model = AlexNet.from_checkpoint(saved.parent.parent)
     assert not model.training
     x = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(model(x), network()[0].eval()(x))
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
-        load_model(tmp_path / "checkpoints")
+        AlexNet.from_checkpoint(tmp_path / "checkpoints")
 
 
 def test_restore_refuses_another_network(saved: Path) -> None:

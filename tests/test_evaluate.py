@@ -284,7 +284,7 @@ def test_torchvisions_weights_are_evaluated_by_their_order(
     torch.save(network.state_dict(), tmp_path / "alexnet.pth")
     loaded = load_classifier(tmp_path / "alexnet.pth", CPU)
     assert not loaded.published  # torchvision's have a thousand classes
-    monkeypatch.setattr("alexnet.train.classifier.NUM_SYNSETS", 3)
+    monkeypatch.setattr("alexnet.train.published.NUM_SYNSETS", 3)
     assert load_classifier(tmp_path / "alexnet.pth", CPU).published
     for number, colour in enumerate(COLOURS):
         shutil.copytree(colour_tree / "val" / colour, tmp_path / "val" / str(number))

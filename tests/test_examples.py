@@ -11,6 +11,7 @@ pytest.importorskip("nvidia.dali")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
+    "another_network": r"^epoch 0, step 0: loss [\d.]+\nepoch 1, step 0: loss [\d.]+\n0 images could not be used\n$",
     "loader": r"12 images of 3 classes .*\nstep 0: \(12, 3, 224, 224\), mean [+-][\d.]+, first image: n0[123]\n$",
     "colour_statistics": r"^12 images, 786,432 pixels\n(.*\n)+divisor while lighting is on: \[1\. 1\. 1\.\]\n$",
     "train_tiny": r"^epoch 0, step 1: loss [\d.]+\ntop-1 error [\d.]+% of 6 images, ten views\n$",

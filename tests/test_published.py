@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from alexnet.pipeline.errors import CheckpointError
-from alexnet.train.classifier import load_model
+from alexnet.train.classifier import load_classifier
 from alexnet.train.config import Config
 from alexnet.train.network.model import AlexNet
-from alexnet.train.published import from_torchvision
+from alexnet.train.published import from_torchvision, load_published
 
 
 def test_weights_with_and_without_names_of_classes(tmp_path: Path) -> None:
@@ -27,15 +27,15 @@ def test_weights_with_and_without_names_of_classes(tmp_path: Path) -> None:
     }
     named = ((name.split("."), parameter) for name, parameter in ours.state_dict().items())
     torch.save({f"{layers[layer]}.{kind}": parameter for (layer, kind), parameter in named}, path)
-    model, checkpoint = load_model(path)
-    assert checkpoint.config.preset == "owt"
-    assert checkpoint.classes == ["0", "1", "2", "3", "4"]
-    assert all(torch.equal(p, ours.state_dict()[name]) for name, p in model.state_dict().items())
+    found = load_classifier(path)
+    assert found.model.config.preset == "owt"
+    assert found.classes == ("0", "1", "2", "3", "4")
+    assert all(torch.equal(p, ours.state_dict()[name]) for name, p in found.model.state_dict().items())
     names.write_text("ant\nbee\ncat\ndog\nelk\n")
-    assert load_model(path)[1].classes == ["ant", "bee", "cat", "dog", "elk"]
+    assert load_published(path).classes == ["ant", "bee", "cat", "dog", "elk"]
     names.write_text("ant\nbee\n")
     with pytest.raises(CheckpointError, match=r"classes.txt has 2 names for the 5 classes of alexnet-owt.pth"):
-        load_model(path)
+        load_published(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -58,7 +58,7 @@ def test_other_files_are_refused(tmp_path: Path, content: Any, zipped: bool, mes
     elif content is not None:
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_model(path)
+        load_published(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value)) < len(str(path)) + 120
     assert str(caught.value).isprintable(), "torch's advice has several lines, and colours"
@@ -72,7 +72,7 @@ def test_published_weights_cut_short(tmp_path: Path, zipped: bool) -> None:
     for end in (0, 1, 100, len(intact) // 2, len(intact) - 1):
         path.write_bytes(intact[:end])
         with pytest.raises(CheckpointError, match=r"cut short, or not a torch file: copy it again$"):
-            load_model(path)
+            load_published(path)
 
 
 def test_other_weights_are_refused() -> None:

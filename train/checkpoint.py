@@ -1,8 +1,8 @@
 """A training run at one step, as a file: whole or absent, the same for any mesh, and free of code.
 
-`trainer.py` saves and resumes with it; `classifier.py` loads networks from it. A file is a zip of numpy arrays (`.npz`,
-whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole layers, "array/<name>" the
-run's other arrays, and "metadata" JSON. No pickle is written or read.
+`trainer.py` saves and resumes with it; `saved.py` reads it and other files of networks. A file is a zip of numpy arrays
+(`.npz`, whose checksums detect damage): "model/conv1.weight" and "momentum/conv1.weight" hold whole layers,
+"array/<name>" the run's other arrays, and "metadata" JSON. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import __version__
 from ..pipeline.dataset.classes import first_difference
@@ -28,7 +28,7 @@ from ..pipeline.dataset.images import Dataset
 from ..pipeline.errors import CheckpointError
 from ..pipeline.files import whole_file
 from .config import Config
-from .network.model import AlexNet
+from .network.shapes import empty_parameters
 from .optimizer import momentum_by_name
 
 FORMAT, VERSION = "alexnet-checkpoint", 1
@@ -62,6 +62,7 @@ class Checkpoint:
     rates: dict[str, float] = field(default_factory=dict)  # lr of each optimizer group: the momentum's unit
     schedule: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)  # of any other kind: the treatment's mean and divisor
+    published: bool = False  # torchvision's weights: numbered classes are ImageNet's synsets in their order
     stats_fingerprint: str = ""
     dataset_fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=lambda: tool_versions())
@@ -118,18 +119,14 @@ def load(path: Path) -> Checkpoint:
     """Read and check `path`; a CheckpointError says what is wrong with it."""
     entries = _read(path)
     metadata = _parse_metadata(path, entries.pop("metadata", None))
-    try:
-        config = Config.from_dict(metadata["config"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
+    config = read_config(path, metadata)
     parts: dict[str, dict[str, NDArray]] = {"model": {}, "momentum": {}, "array": {}}
     for name, entry in entries.items():
         kind, _, rest = name.partition("/")
         if kind not in parts:
             raise CheckpointError(f"{path}: unknown entry {name!r}")
         parts[kind][rest] = entry
-    with torch.device("meta"):
-        expected = AlexNet(config, len(metadata["classes"])).state_dict()
+    expected = empty_parameters(config, len(metadata["classes"]))
     check_parameters(f"{path}: model", expected, parts["model"])
     if parts["momentum"]:
         check_parameters(f"{path}: momentum", expected, parts["momentum"])
@@ -167,10 +164,23 @@ def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not an alexnet checkpoint") from error
     if version > VERSION:
         raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update alexnet")
-    for name, kind in METADATA.items():
+    check_types(path, metadata, METADATA)
+    return metadata
+
+
+def check_types(path: Path, metadata: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Raise CheckpointError unless the file's metadata has a value of its type for each name."""
+    for name, kind in kinds.items():
         if not isinstance(metadata.get(name), kind):
             raise CheckpointError(f"{path}: metadata {name}: expected {kind.__name__}, found {metadata.get(name)!r}")
-    return metadata
+
+
+def read_config(path: Path, metadata: Mapping[str, Any]) -> Config:
+    """Return the configuration in the file's metadata; CheckpointError if it is another version's."""
+    try:
+        return Config.from_dict(metadata["config"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
 
 
 def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
@@ -202,7 +212,7 @@ def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
 
 
 @torch.no_grad()
-def restore(checkpoint: Checkpoint, model: AlexNet, optimizer: torch.optim.Optimizer | None = None) -> None:
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Copy the state into a network and its optimizer; `set_rates` then continues as if uninterrupted.
 
     On a mesh the checkpoint's tensors must be cut to this rank's part already. CheckpointError if shapes differ.

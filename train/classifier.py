@@ -1,9 +1,8 @@
 """A trained network and its predictions.
 
-`checkpoint.py` and `published.py` read the weights; `alexnet predict` prints predictions, and `evaluate.py` compares
-probabilities with the true classes. A view is a crop of the central 256-square, 224x224 or 227x227, mirrored or not;
-class probabilities, not logits, are averaged over views and over networks (paper s4.1, and `LogregCostLayer` in the
-authors' layer.cu).
+`saved.py` reads the weights; `alexnet predict` prints predictions, and `evaluate.py` compares probabilities with the
+true classes. A view is a crop of the central 256-square, 224x224 or 227x227, mirrored or not; class probabilities, not
+logits, are averaged over views and over networks (paper s4.1, and `LogregCostLayer` in the authors' layer.cu).
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..pipeline.dataset.classes import NUM_SYNSETS, first_difference, is_numbered
+from ..pipeline.dataset.classes import first_difference
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.settings import Settings
-from ..pipeline.errors import CheckpointError, UserError
+from ..pipeline.errors import UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE, centred
 from ..pipeline.squares import squares
-from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
-from . import checkpoint as checkpoints
-from . import published
+from ..pipeline.treatment import Treatment
 from .checkpoint import Checkpoint
 from .network.fast_layers import use_fast_layers
 from .network.model import AlexNet
 from .network.precision import autocast, suited
+from .parallel.dims import CPU
 from .parallel.ranks import ALONE, RankInfo
+from .saved import load_saved, network_file
 
 
 @dataclass(frozen=True)
@@ -54,36 +53,23 @@ class Classifier:
 
 def find_networks(paths: Sequence[Path], info: RankInfo = ALONE) -> list[Path]:
     """Return checkpoint files; for a run folder, the newest. The first rank chooses, as a run may still be writing."""
-    found = info.from_main("networks", lambda: json.dumps([str(_network_path(path)) for path in paths]))
+    found = info.from_main("networks", lambda: json.dumps([str(network_file(path)) for path in paths]))
     return [Path(path) for path in json.loads(found)]
 
 
-def _network_path(path: Path) -> Path:
-    if not path.exists():
-        raise CheckpointError(f"There is no checkpoint or run folder {path}.")
-    return checkpoints.newest_of(path)
-
-
-def load_classifier(path: Path, device: torch.device) -> Classifier:
-    """Load a trained network from a checkpoint, a run folder, or torchvision's published weights (.pth)."""
-    model, saved = load_model(_network_path(path))
-    arrays = saved.arrays or {"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD}  # torchvision's file has none
-    treatment = Treatment(mean=arrays["mean"], divisor=arrays["divisor"], crop=saved.config.crop)
+def load_classifier(path: Path | str, device: torch.device = CPU) -> Classifier:
+    """Load a trained network from a checkpoint, a run folder, safetensors or torchvision's weights (.pth)."""
+    saved = load_saved(path)
+    model, treatment = AlexNet.restored(saved), treatment_of(saved)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cpu":
         use_fast_layers(model, conv1=False)
-    is_published = not saved.arrays and is_numbered(saved.classes) and len(saved.classes) == NUM_SYNSETS
-    return Classifier(model, treatment, tuple(saved.classes), saved.words, is_published)
+    return Classifier(model, treatment, tuple(saved.classes), saved.words, saved.published)
 
 
-def load_model(path: Path) -> tuple[AlexNet, Checkpoint]:
-    """Load the network of a checkpoint, of a run folder's newest, or of torchvision's weights (.pth), on the CPU."""
-    path = checkpoints.newest_of(path)
-    saved = published.load_published(path) if path.suffix in published.ENDINGS else checkpoints.load(path)
-    saved.momentum.clear()  # as large as the network, and of no more use
-    model = AlexNet(saved.config, len(saved.classes))
-    checkpoints.restore(saved, model)
-    return model.eval(), saved
+def treatment_of(saved: Checkpoint) -> Treatment:
+    """Return the treatment of images that a network was trained on."""
+    return Treatment(mean=saved.arrays["mean"], divisor=saved.arrays["divisor"], crop=saved.config.crop)
 
 
 @dataclass(frozen=True)

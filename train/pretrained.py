@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..pipeline.dataset.classes import is_imagenet
@@ -18,8 +17,8 @@ from ..pipeline.errors import CheckpointError
 from .classifier import Classifier
 from .config import Config
 from .features import fingerprint
-from .network.model import AlexNet
-from .setting import as_text
+from .network.shapes import empty_parameters
+from .setting import differing
 
 FUNCTION = (  # settings that change what a layer computes, or what it sees, but not its shape
     "activation",
@@ -72,8 +71,7 @@ def take_layers(source: Classifier, name: str, config: Config, classes: Sequence
 
     fc8 fits if it knows the same classes; its rows then follow the new order. CheckpointError if nothing fits.
     """
-    with torch.device("meta"):
-        wanted = AlexNet(config, len(classes)).state_dict()
+    wanted = empty_parameters(config, len(classes))
     found = {key: tensor.detach() for key, tensor in source.model.state_dict().items()}
     shapes = {key: tuple(tensor.shape) for key, tensor in found.items()}
     parameters, taken, fresh = dict[str, Tensor](), [], {}
@@ -95,7 +93,8 @@ def take_layers(source: Classifier, name: str, config: Config, classes: Sequence
             f"--init-from: no layer of {name} fits this network ({layer}: {why}, and so on). Give the --preset and "
             "--width that it was trained with, or leave --init-from out."
         )
-    return Pretrained(name, fingerprint(source), parameters, tuple(taken), fresh, _unlike(source.model.config, config))
+    unlike = _unlike(source.model.config, config)
+    return Pretrained(name, fingerprint(source), parameters, tuple(taken), fresh, unlike)
 
 
 def _rows(source: Classifier, classes: Sequence[str]) -> list[int] | None:
@@ -111,7 +110,4 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _unlike(theirs: Config, ours: Config) -> tuple[str, ...]:
     names = [name for name in FUNCTION if name != "conv1_padding" or theirs.crop == ours.crop]  # a crop has its own
-    pairs = ((name, getattr(theirs, name), getattr(ours, name)) for name in names)
-    return tuple(
-        f"--{name.replace('_', '-')} {as_text(a, ',')}, not {as_text(b, ',')}" for name, a, b in pairs if a != b
-    )
+    return differing(theirs, ours, names)

@@ -1,7 +1,7 @@
-"""torchvision's published weights of AlexNet (`.pth`), read as a checkpoint of preset `owt`.
+"""torchvision's weights of AlexNet (`.pth`), read as a checkpoint of preset `owt`, and written.
 
-`checkpoint.py` reads our own files; `classifier.py` chooses between the two. A `.pth` file is a pickle; torch's
-restricted reader takes only tensors from it.
+`saved.py` chooses between this and our own files; `export/` writes. A `.pth` file is a pickle; torch's restricted
+reader takes only tensors from it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..pipeline.dataset.classes import CLASS_FILE, read_classes
+from ..pipeline.dataset.classes import CLASS_FILE, NUM_SYNSETS, is_numbered, read_classes
 from ..pipeline.errors import CheckpointError, UserError
+from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD
 from .checkpoint import Checkpoint
 from .config import Config
+from .setting import differing
 
 ENDINGS = (".pth", ".pt")
 LAYERS = {
@@ -29,6 +31,20 @@ LAYERS = {
     "classifier.4": "fc7",
     "classifier.6": "fc8",
 }  # theirs, and ours
+EXPRESSED = (  # the settings that decide what a network of one tower computes at test, but for dropout
+    "groups",
+    "channels",
+    "fc",
+    "width",
+    "without",
+    "conv6",
+    "lrn",
+    "activation",
+    "overlapping_pooling",
+    "crop",
+    "conv1_padding",
+    "scaling",
+)
 
 
 def load_published(path: Path) -> Checkpoint:
@@ -47,16 +63,49 @@ def load_published(path: Path) -> Checkpoint:
             f"{names} has {len(classes)} names for the {num_classes} classes of {path.name}: "
             "correct it, or move the weights elsewhere"
         )
-    return Checkpoint(config=Config.from_preset("owt"), classes=classes, epoch=0, step=0, model=model)
+    return Checkpoint(
+        config=Config.from_preset("owt"),
+        classes=classes,
+        epoch=0,
+        step=0,
+        model=model,
+        arrays={"mean": IMAGENET_MEAN, "divisor": IMAGENET_STD},
+        published=is_numbered(classes) and num_classes == NUM_SYNSETS,
+    )
 
 
 def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the parameters of torchvision's `alexnet` under our names; UserError if they are another network's."""
-    expected = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
+    expected = _names()
     if odd := sorted(expected.keys() ^ state_dict.keys()):
         problem = "missing" if odd[0] in expected else "unknown"
         raise UserError(f"not torchvision's alexnet: {odd[0]} is {problem}")
     return {ours: state_dict[theirs] for theirs, ours in expected.items()}
+
+
+def to_torchvision(saved: Checkpoint) -> dict[str, Tensor]:
+    """Return the parameters under torchvision's names, for its `alexnet(num_classes=...)`, which computes the same.
+
+    That network sees pixels in 0..1 less ImageNet's mean, divided by its std, as preset `owt` does; zeros around such
+    an image are not the zeros around an image minus another mean, so no weights could make up for another treatment.
+    UserError names all that differs from `owt`.
+    """
+    if differences := differing(saved.config, Config.from_preset("owt"), EXPRESSED):
+        more = ", and more" if len(differences) > 3 else ""
+        raise UserError(
+            f"torchvision's alexnet is the network of preset owt, and this one has {'; '.join(differences[:3])}{more}. "
+            "Choose --to safetensors or --to onnx, which hold any network."
+        )
+    model = dict(saved.model)
+    if saved.config.dropout_style == "mask":  # all units are there at test, each times the share that was kept
+        for name in ("fc7.weight", "fc8.weight"):
+            model[name] = model[name] * (1 - saved.config.dropout)
+    return {theirs: model[ours] for theirs, ours in _names().items()}
+
+
+def _names() -> dict[str, str]:
+    """Their names of all parameters, and ours."""
+    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
 from .parallel.ranks import ALONE, RankInfo
+from .saved import EXPORTED
 
 NEWEST = "newest"  # --resume without a path
 
@@ -65,6 +66,10 @@ def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path |
     path = run_dir if resume == NEWEST else Path(resume)
     if not path.exists():
         raise CheckpointError(f"--resume: there is no {path}. Nothing was started.")
+    if path.suffix in EXPORTED:
+        raise CheckpointError(
+            f"--resume: {path} holds a network, not its run. Begin a new run with --init-from {path}."
+        )
     if not path.is_dir():
         return path
     if newest := checkpoints.latest(path):

@@ -53,6 +53,18 @@ def _checked_item(name: str, kind: Any, value: Any, low: float, high: float) -> 
     return value
 
 
+def differing(theirs: Any, ours: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the named settings that differ, as "--option theirs, not ours"."""
+    found = ((name, getattr(theirs, name), getattr(ours, name)) for name in names)
+    return tuple(_unlike(name.replace("_", "-"), a, b) for name, a, b in found if a != b)
+
+
+def _unlike(option: str, theirs: Any, ours: Any) -> str:
+    if isinstance(theirs, bool):
+        return f"--{option}, not --no-{option}" if theirs else f"--no-{option}, not --{option}"
+    return f"--{option} {as_text(theirs, ',')}, not {as_text(ours, ',')}"
+
+
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:
     """Raise UserError for a name that no setting has."""
     for name in names:

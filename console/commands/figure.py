@@ -12,12 +12,13 @@ import numpy as np
 from ...pipeline.dataset.open import from_files, open_dataset
 from ...pipeline.errors import UserError
 from ...pipeline.squares import squares
-from ...train.classifier import find_networks, load_classifier, load_model
+from ...train.classifier import find_networks, load_classifier
 from ...train.figures.activations import activations_of, draw_activations
 from ...train.figures.curves import Curves, draw_curves, read_curves
 from ...train.figures.drawing import save_figure
 from ...train.figures.kernels import conv1_kernels, draw_kernels
 from ...train.figures.predictions import Panel, draw_predictions, predict_panel
+from ...train.network.model import AlexNet
 from ..options import LoadingOptions
 
 
@@ -34,7 +35,7 @@ class TowerColour:
 def figure_kernels(checkpoint: Path, out: Path, *, per_kernel: bool) -> list[TowerColour]:
     """Draw conv1's kernels."""
     (file,) = find_networks([checkpoint])
-    model, _ = load_model(file)
+    model = AlexNet.from_checkpoint(file)
     kernels = conv1_kernels(model.conv1.weight.detach().numpy(), model.config.towers, per_kernel=per_kernel)
     save_figure(draw_kernels(kernels, name=str(checkpoint)), out)
     own = [kernels.colour_of(tower) for tower in range(kernels.towers)]

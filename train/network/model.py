@@ -1,67 +1,72 @@
 """The network, as plain code for one device.
 
-Built from `config.py`; `parallel/split.py` makes a rank's part of it, `fast_layers.py` swaps in faster layers, and
-`optimizer.py` updates its weights. A layer holds both towers, tower 0 in the first half of its outputs. Images are
-float (B, 3, crop, crop): 0..255 less the mean (`raw`) or standardised (`imagenet`). channels_last is the fast memory
-format.
+Built from `config.py` and `shapes.py`; `parallel/split.py` makes a rank's part of it, `fast_layers.py` swaps in faster
+layers, and `optimizer.py` updates its weights. Images are float (B, 3, crop, crop): 0..255 less the mean (`raw`) or
+standardised (`imagenet`). channels_last is the fast memory format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import sqrt
+from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint import Checkpoint, restore
 from ..config import CONVS, LAYERS, Config
+from ..saved import load_saved
 from .lrn import LocalResponseNorm, spatial_norm
-
-FINAL_MAP = 6  # pool5 is 6x6 with either pooling
-CONV_GEOMETRY = {  # kernel size, stride, padding: paper s3.5; conv1's padding is config.conv1_padding
-    "conv1": (11, 4, 0),
-    "conv2": (5, 1, 2),
-    "conv3": (3, 1, 1),
-    "conv4": (3, 1, 1),
-    "conv5": (3, 1, 1),
-    "conv6": (3, 1, 1),
-}
+from .shapes import CONV_GEOMETRY, layer_shapes
 
 
 class AlexNet(nn.Module):
-    """The layers of `config.layers`; norm1, norm2, dropout6 and dropout7 hold no parameters.
+    """The network, one module for each of `config.layers`; norm1, norm2, dropout6 and dropout7 hold no parameters.
 
-    Weights are torch's defaults until `initialise` or a checkpoint sets them.
+    A layer holds both towers, tower 0 in the first half of its outputs. Weights are torch's defaults until `initialise`
+    or a checkpoint sets them.
     """
 
     conv1: nn.Conv2d
     conv2: nn.Conv2d  # unless left out
     conv6: nn.Conv2d  # of few networks
+    fc6: GroupedLinear
+    fc7: GroupedLinear
+    fc8: GroupedLinear
 
     def __init__(self, config: Config, num_classes: int) -> None:
         super().__init__()
         self.config = config
         self.num_classes = num_classes
-        convs = [name for name in CONVS if name not in config.without]
-        outputs = {name: config.scaled(config.channels[CONVS.index(name)]) for name in convs}
-        outputs[convs[-1]] = outputs["conv6"] = config.scaled(config.channels[-1])
-        groups = dict(zip(CONVS, config.groups, strict=True)) | {"conv6": 1}
-        private = 1 if config.cross_talk else config.towers  # groups of the layers that usually see both towers
-        channels = 3
-        for name in (*convs, "conv6") if config.conv6 else convs:
-            kernel, stride, padding = CONV_GEOMETRY[name]
-            own = 1 if name == "conv1" else max(groups[name], private)
-            self.add_module(name, nn.Conv2d(channels, outputs[name], kernel, stride, padding, groups=own))
-            channels = outputs[name]
-        units = config.scaled(config.fc)
-        self.fc6 = GroupedLinear(channels * FINAL_MAP**2, units, private)
-        self.fc7 = GroupedLinear(units, units, private)
-        self.fc8 = GroupedLinear(units, num_classes)
+        for name, (inputs, outputs, groups) in layer_shapes(config, num_classes).items():
+            if name in CONV_GEOMETRY:
+                layer: nn.Module = nn.Conv2d(inputs, outputs, *CONV_GEOMETRY[name], groups=groups)
+            else:
+                layer = GroupedLinear(inputs, outputs, groups)
+            self.add_module(name, layer)
         self.norm1 = LocalResponseNorm(config) if config.lrn else nn.Identity()
-        self.norm2 = LocalResponseNorm(config) if config.lrn and "conv2" in convs else nn.Identity()
+        self.norm2 = LocalResponseNorm(config) if config.lrn and "conv2" in config.layers else nn.Identity()
         self.dropout6 = Dropout(config.dropout, config.dropout_style != "mask")
         self.dropout7 = Dropout(config.dropout, config.dropout_style != "mask")
+
+    @classmethod
+    def from_checkpoint(cls, path: Path | str) -> Self:
+        """Load a trained network, both towers, onto the CPU, without dropout: its `training` is False.
+
+        `path` is a checkpoint, a run folder (its newest checkpoint), or what `alexnet export` writes as safetensors or
+        for torchvision. CheckpointError says what is wrong with it.
+        """
+        return cls.restored(load_saved(path))
+
+    @classmethod
+    def restored(cls, saved: Checkpoint) -> Self:
+        """Return the network of a checkpoint that was read already."""
+        model = cls(saved.config, len(saved.classes))
+        restore(saved, model)
+        return model.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of images (B, 3, crop, crop)."""

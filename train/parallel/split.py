@@ -22,6 +22,7 @@ from ...pipeline.plan import share
 from ..config import Config
 from ..network.lrn import LocalResponseNorm
 from ..network.model import AlexNet, Dropout
+from ..network.shapes import empty_parameters
 from .axis import Axis
 from .dims import ParallelDims
 from .mesh import Mesh
@@ -175,6 +176,5 @@ def own_part(whole: Mapping[str, Tensor], mp: Axis) -> dict[str, Tensor]:
 
 def whole_state(part: Mapping[str, Tensor], model: AlexNet, mp: Axis) -> dict[str, Tensor]:
     """Return whole parameters or velocities, on the CPU, from the parts of the ranks of `mp`; all ranks get them."""
-    with torch.device("meta"):
-        shapes = AlexNet(model.config, model.num_classes).state_dict()
+    shapes = empty_parameters(model.config, model.num_classes)
     return {name: mp.gather_rows(tensor.detach().cpu(), len(shapes[name])) for name, tensor in part.items()}

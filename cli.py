@@ -26,6 +26,7 @@ from .console.command_options import (
     stats_options,
     train_options,
 )
+from .console.data_options import data_argument, data_options, val_options
 from .console.errors import Commands
 from .console.experiment_group import ablate, figure1
 from .console.figure_group import figure
@@ -36,11 +37,9 @@ from .console.options import (
     FOLDER,
     LoadingOptions,
     batch_option,
-    data_argument,
     json_option,
     loading_options,
     mesh_options,
-    rescan_option,
     threads_option,
     views_option,
 )
@@ -88,7 +87,7 @@ def pca_stats(data: Path | None, as_json: bool, **rest: Any) -> None:
 @click.argument("data", type=ANY_PATH)
 @click.argument("out", type=FOLDER)
 @pack_options
-@rescan_option
+@data_options
 @loading_options
 @json_option
 def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
@@ -160,7 +159,7 @@ def train(
 @views_option
 @batch_option
 @evaluate_options
-@rescan_option
+@val_options
 @mesh_options
 @loading_options
 @json_option
@@ -186,7 +185,7 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
 @click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT [DATA | IMAGE...]")
 @features_options
 @views_option
-@rescan_option
+@data_options
 @mesh_options
 @loading_options
 @json_option

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from .command_options import embedding_options, figure_out_option, neighbours_options
+from .data_options import data_argument
 from .imports import quick_imports
-from .options import ANY_PATH, LoadingOptions, data_argument, json_option, loading_options, views_option
+from .options import ANY_PATH, LoadingOptions, json_option, loading_options, views_option
 from .terminal import say, show_json
 from .types import Commas
 

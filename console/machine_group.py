@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from .command_options import bench_loader_options, bench_train_options
+from .data_options import data_argument
 from .imports import quick_imports
-from .options import data_argument, execution_option, json_option, loading_options, mesh_options
+from .options import execution_option, json_option, loading_options, mesh_options
 from .terminal import show_json
 
 

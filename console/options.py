@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -36,13 +36,16 @@ def together(*decorators: Decorator) -> Decorator:
     return apply
 
 
-def gathered(name: str, kind: type[Any], *options: Decorator) -> Decorator:
-    """Pass options to the command as one argument `name`, an instance of the dataclass `kind`."""
+def gathered(name: str, kind: type[Any], *options: Decorator, without: Container[str] = ()) -> Decorator:
+    """Pass options to the command as one argument `name`, an instance of the dataclass `kind`.
+
+    There are no options for the fields `without`, which have defaults.
+    """
 
     def apply(command: Any) -> Any:
         @wraps(command)
         def gathering(*args: Any, **given: Any) -> Any:
-            values = {field.name: given.pop(field.name) for field in fields(kind)}
+            values = {field.name: given.pop(field.name) for field in fields(kind) if field.name not in without}
             return command(*args, **given, **{name: kind(**values)})
 
         return together(*options)(gathering)
@@ -118,10 +121,6 @@ class MeshOptions:
     max_restarts: int
 
 
-rescan_option = click.option(
-    "--rescan", is_flag=True, help="List the images of DATA again after replacing a file; new files need no rescan."
-)
-data_argument = together(click.argument("data", required=False, type=ANY_PATH), rescan_option)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1), default=CORES, show_default="all cores", help="Decoding threads."

@@ -64,13 +64,13 @@ def test_the_first_rank_alone_lists_anew(
 ) -> None:
     seen: list[bool] = []
 
-    def opened(*_: Any, rescan: bool) -> NoReturn:
+    def opened(*_: Any, rescan: bool, **__: Any) -> NoReturn:
         seen.append(rescan)
         raise DatasetError("enough")
 
-    commands = [f"console.commands.{name}" for name in ("train", "evaluate", "bench", "stats")]
-    for module in (*commands, "pipeline.dataset.open"):
+    for module in ("console.data_options", "pipeline.dataset.open"):
         monkeypatch.setattr(f"alexnet.{module}.open_dataset", opened)
+    monkeypatch.setattr("alexnet.console.commands.evaluate.find_networks", lambda *_: [])
     words = [{"DATA": str(tree), "RUN": str(tmp_path / "run")}.get(word, word) for word in command]
     for rank in range(1 if command[0] in ("bench-loader", "pack") else 2):
         place = RankInfo(rank=rank, size=2, local_rank=rank, local_size=2, store=Store())
@@ -89,10 +89,10 @@ def test_a_data_set_with_train_alone(tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(tree / "val")
     small = ("--threads", 1, "--width", 0.02, "--batch-size", 4, "--epochs", 1)
     expected = f"No val images in {tree}. Looked for val/<class>/*.JPEG, "
-    hint = "Set some aside: move a few images of each class from train/<class>/ to val/<class>/.\n"
+    by_hand = "or move a few images of each class from train/<class>/ to val/<class>/.\n"
     message = invoke("train", tree, "--run", tmp_path / "run", *small, code=1).stderr
     assert f"Error: {expected}" in message
-    assert message.endswith(hint)
+    assert message.endswith(f"Set some aside with --val-fraction 0.1, {by_hand}")
     packed = invoke("pack", tree, tmp_path / "packed", "--threads", 1)
     assert f"Only the train split is there. {expected}" in packed.stderr
     assert len(list((tmp_path / "packed").glob("*.tar"))) == 1

@@ -212,7 +212,7 @@ def test_only_a_training_set(tmp_path: Path, said: pytest.LogCaptureFixture) -> 
     (found,) = open_splits(tmp_path, ())
     assert found.split == "train"
     assert f"Only the train split is there. No val images in {tmp_path}." in said.text
-    hint = r"Set some aside: move a few images of each class from train/<class>/ to val/<class>/\."
+    hint = r"Set some aside with --val-fraction 0\.1, or move a few images of each class from train/<class>/ to val/"
     for splits in (["val"], ["train", "val"]):
         with pytest.raises(NoSplit, match=hint):
             open_splits(tmp_path, splits)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..pipeline.dataset.classes import first_difference
 from ..pipeline.dataset.images import Dataset
+from ..pipeline.dataset.selection import EVERYTHING, Selection
 from ..pipeline.errors import CheckpointError
 from ..pipeline.files import whole_file
 from .config import Config
@@ -66,6 +67,7 @@ class Checkpoint:
     stats_fingerprint: str = ""
     dataset_fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=lambda: tool_versions())
+    selection: Selection = EVERYTHING  # which images of the data set it is trained on
 
 
 def tool_versions() -> dict[str, str]:
@@ -112,6 +114,8 @@ def _entries(checkpoint: Checkpoint) -> dict[str, NDArray]:
         "config": asdict(checkpoint.config),
         **{name: getattr(checkpoint, name) for name in METADATA},
     }
+    if selection := checkpoint.selection.record():
+        metadata["selection"] = selection
     return {"metadata": np.array(json.dumps(metadata)), **entries}
 
 
@@ -135,6 +139,7 @@ def load(path: Path) -> Checkpoint:
         model={name: torch.from_numpy(entry) for name, entry in parts["model"].items()},
         momentum={name: torch.from_numpy(entry) for name, entry in parts["momentum"].items()},
         arrays=parts["array"],
+        selection=_selection(path, metadata),
         **{name: metadata[name] for name in METADATA},
     )
 
@@ -181,6 +186,24 @@ def read_config(path: Path, metadata: Mapping[str, Any]) -> Config:
         return Config.from_dict(metadata["config"])
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
+
+
+def _selection(path: Path, metadata: Mapping[str, Any]) -> Selection:
+    try:
+        return Selection.from_record(metadata.get("selection", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: metadata selection: {error}") from error
+
+
+def read_selection(path: Path) -> Selection:
+    """Return on which images of its data set a network was trained, without loading it; all if the file is not ours."""
+    if not zipfile.is_zipfile(path):
+        return EVERYTHING
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return _selection(path, _parse_metadata(path, archive["metadata"]))
+    except Exception:  # whatever is wrong with the file, loading the network says it
+        return EVERYTHING
 
 
 def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:

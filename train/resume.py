@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..pipeline.dataset.selection import EVERYTHING, Selection
 from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.files import can_write_into
 from . import checkpoint as checkpoints
@@ -84,8 +85,24 @@ def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Chec
     """
     if saved is None:
         return Config.from_preset(preset or "paper", **overrides)
-    found = asdict(saved.config) | saved.config.seeds._asdict()
     asked = dict(overrides) | ({"preset": preset} if preset else {})
+    _refuse_others(asked, asdict(saved.config) | saved.config.seeds._asdict())
+    return saved.config
+
+
+def resolve_selection(asked: Mapping[str, Any], saved: Checkpoint | None) -> Selection:
+    """Return which images a run continues on; everything if it begins.
+
+    CheckpointError if another choice is asked for. Lists of classes are compared later, by the images they come to.
+    """
+    if saved is None:
+        return EVERYTHING
+    _refuse_others({name: value for name, value in asked.items() if name != "classes"}, asdict(saved.selection))
+    return saved.selection
+
+
+def _refuse_others(asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """CheckpointError if a value asked for is not the one found in the checkpoint."""
     differing = [
         f"--{name.replace('_', '-')} is {found[name]!r} there, {value!r} was asked for"
         for name, value in asked.items()
@@ -95,4 +112,3 @@ def resolve_config(preset: str | None, overrides: Mapping[str, Any], saved: Chec
         raise CheckpointError(
             f"The checkpoint is from another run: {'; '.join(differing)}. Leave these options out to continue it."
         )
-    return saved.config

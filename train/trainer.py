@@ -285,6 +285,7 @@ class Trainer:
             step=self._steps_taken,
             dataset_fingerprint=self.train_set.fingerprint,
             stats_fingerprint=self.stats.fingerprint if self.stats else "",
+            selection=self.train_set.selection,
             arrays={"mean": self.treatment.mean, "divisor": self.treatment.divisor},  # for evaluation
             **self.train_step.state(),
         )

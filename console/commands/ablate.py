@@ -20,7 +20,6 @@ from ... import __version__
 from ...pca.stats import RgbStats
 from ...pipeline.dataset.classes import in_training_classes
 from ...pipeline.dataset.images import Dataset, Split
-from ...pipeline.dataset.open import open_dataset
 from ...pipeline.errors import UserError
 from ...pipeline.files import only_writer, write_atomically
 from ...pipeline.loader import require_batch
@@ -41,6 +40,7 @@ from ...train.setting import as_text
 from ...train.starts import read_starts
 from ...train.treatment import needs_stats, stats_for_training
 from ..command_options import ELSEWHERE
+from ..data_options import DataOptions
 from ..errors import ARGUMENTS
 from ..experiment_options import AblateOptions
 from ..on_mesh import Ranks, without_rescan
@@ -62,6 +62,7 @@ class Ablation:
     guess_error: float  # top-1, of the best guess that sees no image
     command: str
     execution: str | None
+    which: DataOptions
     mesh_options: MeshOptions
     loading: LoadingOptions
 
@@ -88,7 +89,7 @@ class Ablation:
         resume = ["--resume"] if saved_checkpoints(run.folder) else []
         stats = {"stats": self.stats_file if needs_stats(run.config) else None}
         words = words_of({"preset": run.config.preset, **config, **stats, "execution": self.execution, "keep": 1})
-        return ["train", self._data, "--run", str(run.folder), *resume, *words, *self._how()]
+        return ["train", self._data, *self.which.words(), "--run", str(run.folder), *resume, *words, *self._how()]
 
     def _evaluation(self, run: Run) -> list[str]:
         return ["evaluate", str(run.folder), self._data, "--views", str(run.config.views), "--json", *self._how()]
@@ -142,7 +143,7 @@ class Ablation:
 def run_ablate(
     data: Path | None,
     *,
-    rescan: bool,
+    which: DataOptions,
     preset: str | None,
     overrides: dict[str, Any],
     options: AblateOptions,
@@ -154,8 +155,8 @@ def run_ablate(
         raise UserError("`alexnet ablate` starts its own processes: run it once, without a launcher, with --mesh.")
     base = Config.from_preset(preset or "paper", **overrides)
     changes = choose(base, options.only, {_name_of(name, value): {name: value} for name, value in options.vary})
-    train_set, val_set = (open_dataset(data, split, rescan=rescan) for split in get_args(Split))
-    ablation = _plan(base, changes, train_set, val_set, options, mesh_options, loading)
+    train_set, val_set = (which.open(data, split) for split in get_args(Split))
+    ablation = _plan(base, changes, train_set, val_set, options, which, mesh_options, loading)
     asked = [BASE, *changes]
     _check(ablation, asked, options.jobs)
     if not options.only:
@@ -181,6 +182,7 @@ def _plan(
     train_set: Dataset,
     val_set: Dataset,
     options: AblateOptions,
+    which: DataOptions,
     mesh_options: MeshOptions,
     loading: LoadingOptions,
 ) -> Ablation:
@@ -194,6 +196,7 @@ def _plan(
         guess_error=1 - np.bincount(val_set.labels).max() / len(val_set),
         command=shlex.join(["alexnet", *without_rescan(click.get_current_context().meta[ARGUMENTS])]),
         execution=options.execution,
+        which=which,
         mesh_options=mesh_options,
         loading=replace(loading, threads=max(1, loading.threads // options.jobs)),
     )

@@ -11,7 +11,7 @@ import torch
 from ...pipeline.bench.conditions import Bench
 from ...pipeline.bench.result import BenchResult, bench_loader
 from ...pipeline.dataset.images import Dataset
-from ...pipeline.dataset.open import DEFAULT_DATA, open_dataset
+from ...pipeline.dataset.open import DEFAULT_DATA
 from ...pipeline.synthetic.generate import generated_dataset
 from ...train.bench import TrainBench, bench_train
 from ...train.config import Config
@@ -21,6 +21,7 @@ from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.step import TrainStep
 from ..command_options import Room
+from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import bar, bars
@@ -34,7 +35,7 @@ ROUNDS_TO_CHOOSE = 5  # fewer leave it to chance: three rounds all favour one se
 def run_bench_loader(
     data: Path | None,
     *,
-    rescan: bool,
+    which: DataOptions,
     batch_size: int,
     seconds: float,
     rounds: int,
@@ -54,7 +55,7 @@ def run_bench_loader(
     if not step and (preset or width):
         raise click.UsageError("--preset and --width describe the network that --step trains: add --step.")
     settings, device = loading.settings(), loading.chosen_device()
-    dataset = open_or_generate(data, rescan)
+    dataset = open_or_generate(data, which)
     if resident is not None:
         check_resident(dataset, torch.device(settings.device))
         resident = max(available_bytes(device) - RESERVE, 0) if resident == "auto" else resident
@@ -91,10 +92,12 @@ def training_step(bench: Bench, preset: str | None, width: float | None, device:
     return TrainStep(config, bench.dataset.num_classes, Mesh(device=device))
 
 
-def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
+def open_or_generate(data: Path | None, which: DataOptions, *, is_main: bool = True) -> Dataset:
     """Open the training set of DATA, or generate JPEGs if there is none."""
     if data is not None or "ALEXNET_DATA" in os.environ or DEFAULT_DATA.exists():
-        return open_dataset(data, "train", rescan=rescan)
+        return which.open(data, "train", is_main=is_main)
+    if which.asked():
+        raise click.UsageError("Options that choose images need a data set to choose from: give DATA.")
     say("No data set was given: measuring on generated JPEGs of ImageNet's sizes, made once in the cache folder.")
     with bars("images") as progress:
         return generated_dataset(NUM_GENERATED, progress=lambda done, total: progress("drawing", done, total))
@@ -103,7 +106,7 @@ def open_or_generate(data: Path | None, rescan: bool = False) -> Dataset:
 def run_bench_train(
     data: Path | None,
     *,
-    rescan: bool,
+    which: DataOptions,
     preset: str,
     width: float,
     batch_size: int,
@@ -118,7 +121,7 @@ def run_bench_train(
     info = join_ranks()
     ranks = Ranks.plan(info, mesh_options, loading.device, config.separable)
     with info.main_first("data"):
-        dataset = open_or_generate(data, rescan and info.rank == 0)
+        dataset = open_or_generate(data, which, is_main=info.rank == 0)
     check_split(config, dataset.num_classes, ranks.dims)
     if ranks.may_use_device:
         check_memory(config, dataset.num_classes, ranks.device, ranks.dims, ranks.num_on_device)

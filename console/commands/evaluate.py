@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from ...pipeline.dataset.images import Dataset
-from ...pipeline.dataset.open import open_dataset
+from ...pipeline.dataset.selection import EVERYTHING, Selection
+from ...pipeline.errors import UserError
+from ...train.checkpoint import read_selection
 from ...train.classifier import Classifier, find_networks, load_classifier
 from ...train.evaluate import ErrorCounts, ErrorRates, Evaluation, Network, Scored, evaluate, in_classes_of
 from ...train.outcomes import ClassErrors, Outcomes
@@ -18,6 +20,7 @@ from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import parallelize
 from ...train.probabilities import ENDING, ProbabilityRecorder, SavedProbabilities, load_probabilities
 from ..command_options import EvaluateOptions
+from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import bar
@@ -55,7 +58,7 @@ def run_evaluate(
     paths: Sequence[Path],
     data: Path | None,
     *,
-    rescan: bool,
+    which: DataOptions,
     views: Literal[1, 10],
     batch_size: int,
     options: EvaluateOptions,
@@ -66,13 +69,12 @@ def run_evaluate(
     info = join_ranks()
     checkpoints = [path for path in paths if path.suffix != ENDING]
     ranks = Ranks.plan(info, mesh_options, loading.device if checkpoints else "cpu")
-    opened = None
+    files, opened = find_networks(checkpoints, info), None
     if checkpoints or data:
         with info.main_first("data"):
-            opened = open_dataset(data, "val", rescan=rescan and info.rank == 0)
+            opened = which.open(data, "val", is_main=info.rank == 0, remembered=_remembered(files, which))
     saved = load_probabilities([p for p in paths if p.suffix == ENDING], opened, views if checkpoints else None)
     dataset = saved[0].dataset() if opened is None else opened
-    files = find_networks(checkpoints, info)
     with ranks.mesh() as mesh, mesh.watched(lambda: "the evaluation"):
         run = [load_classifier(path, mesh.device) for path in files]
         for classifier in run:
@@ -93,6 +95,19 @@ def run_evaluate(
         report = details.report(paths, average)
         details.write(average, _sources(networks, files), saved[0].fingerprint if saved else dataset.fingerprint)
     return report if mesh.is_main else None
+
+
+def _remembered(files: Sequence[Path], which: DataOptions) -> Selection:
+    """Return what the networks were validated on, where they agree or nothing else is asked for."""
+    found = {str(file): replace(read_selection(file), per_class=None) for file in files}
+    if len(set(found.values())) < 2:
+        return next(iter(found.values()), EVERYTHING)
+    if which.asked():
+        return EVERYTHING
+    names = list(found)
+    other = next(name for name in names if found[name] != found[names[0]])
+    hint = "Say on which to compare them with --val-fraction or --classes-file, or evaluate each alone."
+    raise UserError(f"{names[0]} and {other} were validated on different images of their data sets. {hint}")
 
 
 def _in_order(paths: Sequence[Path], run: Sequence[Classifier], saved: Sequence[SavedProbabilities]) -> list[Network]:

@@ -9,11 +9,13 @@ from typing import Literal
 import click
 
 from ...pipeline.dataset.images import Dataset, Split
-from ...pipeline.dataset.open import from_files, open_dataset
+from ...pipeline.dataset.open import from_files
+from ...train.checkpoint import read_selection
 from ...train.classifier import find_networks, load_classifier
 from ...train.feature_folder import Description, Dtype, Pool
 from ...train.features import extract
 from ...train.parallel.ranks import join_ranks
+from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import bar
@@ -29,7 +31,7 @@ def run_features(
     views: Literal[1, 10],
     dtype: Dtype,
     batch_size: int | None,
-    rescan: bool,
+    which: DataOptions,
     mesh_options: MeshOptions,
     loading: LoadingOptions,
 ) -> Description | None:
@@ -37,9 +39,9 @@ def run_features(
     info = join_ranks()
     ranks = Ranks.plan(info, mesh_options, loading.device)
     checkpoint, *images = paths
-    with info.main_first("data"):
-        dataset = _open_images(images, split, rescan=rescan and info.rank == 0)
     (file,) = find_networks([checkpoint], info)
+    with info.main_first("data"):
+        dataset = _open_images(images, split, which, file, is_main=info.rank == 0)
     with ranks.mesh() as mesh:
         classifier = load_classifier(file, mesh.device)
         with (
@@ -63,10 +65,15 @@ def run_features(
     return found.about if mesh.is_main else None
 
 
-def _open_images(paths: Sequence[Path], split: Split | None, *, rescan: bool) -> Dataset:
+def _open_images(
+    paths: Sequence[Path], split: Split | None, which: DataOptions, network: Path, *, is_main: bool
+) -> Dataset:
     """A data set where there is one path, of a folder or of what could be one, or none; else image files."""
     if len(paths) > 1 or (paths and not paths[0].is_dir() and paths[0].suffix):
         if split:
             raise click.UsageError("--split is of a data set: leave it out with image files.")
+        if which.asked():
+            raise click.UsageError("Options that choose images are of a data set: leave them out with image files.")
         return from_files(paths)
-    return open_dataset(paths[0] if paths else None, split or "val", rescan=rescan)
+    data = paths[0] if paths else None
+    return which.open(data, split or "val", is_main=is_main, remembered=read_selection(network))

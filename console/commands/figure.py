@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from ...pipeline.dataset.open import from_files, open_dataset
+from ...pipeline.dataset.open import from_files
 from ...pipeline.errors import UserError
 from ...pipeline.squares import squares
+from ...train.checkpoint import read_selection
 from ...train.classifier import find_networks, load_classifier
 from ...train.figures.activations import activations_of, draw_activations
 from ...train.figures.curves import Curves, draw_curves, read_curves
@@ -19,6 +20,7 @@ from ...train.figures.drawing import save_figure
 from ...train.figures.kernels import conv1_kernels, draw_kernels
 from ...train.figures.predictions import Panel, draw_predictions, predict_panel
 from ...train.network.model import AlexNet
+from ..data_options import DataOptions
 from ..options import LoadingOptions
 
 
@@ -64,17 +66,17 @@ def figure_predictions(
     data: Path | None,
     out: Path,
     *,
-    rescan: bool,
+    which: DataOptions,
     images: Sequence[str],
     seed: int,
     views: Literal[1, 10],
     loading: LoadingOptions,
 ) -> Panel:
     """Draw validation images with their most probable classes."""
-    device = loading.chosen_device()
+    (file,), device = find_networks([checkpoint]), loading.chosen_device()
     panel = predict_panel(
-        load_classifier(checkpoint, device),
-        open_dataset(data, "val", rescan=rescan),
+        load_classifier(file, device),
+        which.open(data, "val", remembered=read_selection(file)),
         names=images,
         seed=seed,
         views=views,

@@ -11,8 +11,8 @@ import torch
 
 from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.dataset.labels import class_words
-from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.settings import Settings
+from ...train.checkpoint import read_selection
 from ...train.classifier import Classifier, find_networks, load_classifier
 from ...train.feature_folder import Features
 from ...train.figures.drawing import class_labels, save_figure
@@ -21,6 +21,7 @@ from ...train.figures.neighbours import NEAREST, QUERIES, check_enough, draw_nei
 from ...train.figures.predictions import choose_images, find_images
 from ...train.kept_features import kept_features, rows_of
 from ...train.nearest import Neighbours
+from ..data_options import DataOptions
 from ..options import LoadingOptions
 from ..progress import bar
 from ..terminal import say
@@ -36,19 +37,19 @@ class _Source:
     file: Path
     data: Path | None
     kept: Path | None
-    rescan: bool
+    which: DataOptions
     device: torch.device
     settings: Settings
 
     @classmethod
     def open(
-        cls, checkpoint: Path, data: Path | None, kept: Path | None, rescan: bool, loading: LoadingOptions
+        cls, checkpoint: Path, data: Path | None, kept: Path | None, which: DataOptions, loading: LoadingOptions
     ) -> _Source:
         (file,), device = find_networks([checkpoint]), loading.chosen_device()
-        return cls(load_classifier(file, device), file, data, kept, rescan, device, loading.settings())
+        return cls(load_classifier(file, device), file, data, kept, which, device, loading.settings())
 
     def split(self, split: Split) -> Dataset:
-        return open_dataset(self.data, split, rescan=self.rescan)
+        return self.which.open(self.data, split, remembered=read_selection(self.file))
 
     def features(self, dataset: Dataset) -> Features:
         with bar(f"{LAYER} of {dataset.split} images", len(dataset), "images") as update:
@@ -77,11 +78,11 @@ def figure_neighbours(
     features: Path | None,
     images: Sequence[str],
     seed: int,
-    rescan: bool,
+    which: DataOptions,
     loading: LoadingOptions,
 ) -> dict[str, Any]:
     """Draw the nearest training images to a few validation images; return what was found, for JSON."""
-    source = _Source.open(checkpoint, data, features, rescan, loading)
+    source = _Source.open(checkpoint, data, features, which, loading)
     train, val = source.split("train"), source.split("val")
     named = find_images(val, images)
     check_enough(train, val)
@@ -119,11 +120,11 @@ def figure_embedding(
     features: Path | None,
     num: int,
     seed: int,
-    rescan: bool,
+    which: DataOptions,
     loading: LoadingOptions,
 ) -> int:
     """Draw the layout of up to `num` validation images, drawn from `seed`; return how many there are."""
-    source = _Source.open(checkpoint, data, features, rescan, loading)
+    source = _Source.open(checkpoint, data, features, which, loading)
     val = source.split("val")
     found = source.features(val)
     embedding = find_embedding(val, found, num, seed, source.names(val), source.settings)

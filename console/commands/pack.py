@@ -9,6 +9,7 @@ from typing import Literal
 from ...pipeline.dataset.images import Split
 from ...pipeline.dataset.open import open_splits
 from ...pipeline.pack import Packed, PackOptions, pack
+from ..data_options import DataOptions
 from ..options import LoadingOptions
 from ..progress import bar
 
@@ -23,13 +24,13 @@ def run_pack(
     quality: int | None,
     chroma: Literal["444", "420"] | None,
     shard_size: int,
-    rescan: bool,
+    which: DataOptions,
     loading: LoadingOptions,
 ) -> list[Packed]:
     """Pack these splits, or all that there are if none is named; returns what each came to."""
     options = PackOptions(raw=raw, dct=dct, quality=quality, chroma=chroma, images_per_shard=shard_size)
     results = list[Packed]()
-    for dataset in open_splits(data, splits, rescan=rescan):
+    for dataset in open_splits(data, splits, rescan=which.rescan, selection=which.selection(data)):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:
             results.append(pack(dataset, out, options, loading.settings(), update))
     return results

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from ...pipeline.dataset.images import Dataset
-from ...pipeline.dataset.open import open_dataset
+from ...pipeline.dataset.selection import Selection
 from ...pipeline.errors import DatasetError
 from ...pipeline.files import write_atomically
+from ...train.checkpoint import read_selection
 from ...train.classifier import find_networks, load_classifier
 from ...train.parallel.mesh import Mesh
 from ...train.report.facts import Facts, read_run
 from ...train.report.report import build_report
 from ...train.report.sections import Sources
+from ..data_options import DataOptions
 from ..options import LoadingOptions
 from ..progress import bar
 from ..terminal import say
@@ -27,7 +29,7 @@ def run_report(
     out: Path,
     views: Literal[1, 10] | None,
     skip: Sequence[str],
-    rescan: bool,
+    which: DataOptions,
     loading: LoadingOptions,
 ) -> None:
     """Write the page; its sections that lack something are named on it."""
@@ -35,7 +37,7 @@ def run_report(
     device = loading.chosen_device()
     (file,) = find_networks([run])
     classifier = load_classifier(file, device)
-    train_set, val_set, no_data = _find_data(facts, data, rescan)
+    train_set, val_set, no_data = _find_data(facts, data, which, read_selection(file))
     sources = Sources(
         facts=facts,
         classifier=classifier,
@@ -53,7 +55,9 @@ def run_report(
     say(f"Written to {out}")
 
 
-def _find_data(facts: Facts, data: Path | None, rescan: bool) -> tuple[Dataset | None, Dataset | None, str]:
+def _find_data(
+    facts: Facts, data: Path | None, which: DataOptions, remembered: Selection
+) -> tuple[Dataset | None, Dataset | None, str]:
     """Return the training and the validation set, and why one is missing.
 
     Without `data`, they are looked for where the run found them. The training set must be the run's own.
@@ -64,9 +68,9 @@ def _find_data(facts: Facts, data: Path | None, rescan: bool) -> tuple[Dataset |
         data = Path(facts.starts[-1].data)
         if not data.exists():
             return None, None, f"the run's data set is no longer at {data}: give DATA"
-    val_set = open_dataset(data, "val", rescan=rescan)
+    val_set = which.open(data, "val", remembered=remembered)
     try:
-        train_set = open_dataset(data, "train", rescan=rescan)
+        train_set = which.open(data, "train", remembered=remembered)
     except DatasetError as error:
         return None, val_set, str(error)
     if facts.starts and facts.starts[-1].dataset != train_set.fingerprint:

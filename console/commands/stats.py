@@ -14,10 +14,10 @@ from ...pca.compute import compute_stats, compute_stats_sharded, merge_stats
 from ...pca.stats import Region, RgbStats, stats_path
 from ...pipeline.cache import cache_folder, can_keep, needed_cache
 from ...pipeline.dataset.images import Dataset
-from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.settings import Settings
 from ...pipeline.squares import squares
 from ...train.parallel.ranks import RankInfo, join_ranks
+from ..data_options import DataOptions
 from ..options import LoadingOptions
 from ..progress import bar
 
@@ -25,7 +25,7 @@ from ..progress import bar
 def run_pca_stats(
     data: Path | None,
     *,
-    rescan: bool,
+    which: DataOptions,
     out: Path | None,
     region: Region,
     parts: Sequence[Path],
@@ -43,7 +43,7 @@ def run_pca_stats(
         if out is None:
             needed_cache("Without --out FILE, the statistics go there.")
         with info.main_first("data"):
-            dataset = open_dataset(data, "train", rescan=rescan and info.rank == 0)
+            dataset = which.open(data, "train", is_main=info.rank == 0)
         out = out or stats_path(dataset, region)
         stats = compute_statistics(dataset, region, loading.settings(), info, part or (0, 1))
         example = example_square(dataset, loading) if plot else None

@@ -15,7 +15,6 @@ import torch
 
 from ...pca.stats import RgbStats
 from ...pipeline.dataset.images import Dataset, Split
-from ...pipeline.dataset.open import open_dataset
 from ...pipeline.decode.bad_images import name_bad
 from ...pipeline.decode.resident import Resident
 from ...pipeline.decode.settings import Settings
@@ -28,11 +27,12 @@ from ...train.parallel.dims import CPU
 from ...train.parallel.ranks import RankInfo, join_ranks
 from ...train.parallel.split import check_split
 from ...train.pretrained import Pretrained, take_layers
-from ...train.resume import choose_run_dir, find_checkpoint, resolve_config
+from ...train.resume import choose_run_dir, find_checkpoint, resolve_config, resolve_selection
 from ...train.tensorboard import FOLDER, require_tensorboard
 from ...train.trainer import Interrupted, RunOptions, Trainer
 from ...train.treatment import stats_for_training
 from ..command_options import Room, TrainOptions
+from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import TrainingDisplay
@@ -45,7 +45,7 @@ from .stats import compute_statistics
 def run_train(
     data: Path | None,
     *,
-    rescan: bool,
+    which: DataOptions,
     preset: str | None,
     overrides: dict[str, Any],
     options: TrainOptions,
@@ -59,9 +59,11 @@ def run_train(
     run_dir = choose_run_dir(options.run_dir, options.resume, preset, info)
     saved = find_checkpoint(options.resume, run_dir, info)
     config = resolve_config(preset, overrides, saved)
+    remembered = resolve_selection(which.asked(), saved)
     ranks = Ranks.plan(info, mesh_options, loading.device, config.separable)
     with info.main_first("data"):
-        train_set, val_set = (open_dataset(data, split, rescan=rescan and info.rank == 0) for split in get_args(Split))
+        is_main = info.rank == 0
+        train_set, val_set = (which.open(data, s, is_main=is_main, remembered=remembered) for s in get_args(Split))
     if saved:
         check_trained_on(saved, train_set)  # early: statistics of a large set take long
     check_split(config, train_set.num_classes, ranks.dims)

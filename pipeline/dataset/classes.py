@@ -127,7 +127,7 @@ def named(dataset: Dataset, file: Path | None) -> Dataset:
 
 def in_training_classes(dataset: Dataset, trained: Sequence[str]) -> Dataset:
     """Relabel a validation split with positions in the classes of the training split."""
-    remedy = _how_to_name(dataset.root) if is_numbered(trained) else "Remove them, or add them to the training split."
+    remedy = how_to_name(dataset.root) if is_numbered(trained) else "Remove them, or add them to the training split."
     return relabelled(dataset, trained, "the training split", remedy)
 
 
@@ -155,18 +155,18 @@ def _places(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
 
 
 def _misfit(dataset: Dataset, classes: Sequence[str], unknown: Sequence[str], owner: str, remedy: str) -> str:
-    where, theirs = f"The {dataset.split} split of {dataset.root}", _first_few(classes)
+    where, theirs = f"The {dataset.split} split of {dataset.root}", first_few(classes)
     if is_numbered(dataset.classes) and not is_numbered(classes):
-        remedy = _how_to_name(dataset.root) if dataset.containers else "Rename its class folders."
+        remedy = how_to_name(dataset.root) if dataset.containers else "Rename its class folders."
         return f"{where} numbers its classes, but {owner} names them ({theirs}). {remedy}"
-    return f"{where} has the classes {_first_few(unknown)}, which {owner} does not have (it has {theirs}). {remedy}"
+    return f"{where} has the classes {first_few(unknown)}, which {owner} does not have (it has {theirs}). {remedy}"
 
 
-def _how_to_name(root: Path) -> str:
+def how_to_name(root: Path) -> str:
     return f"Say what the numbers mean in {root / CLASS_FILE}: one name per line, in order of the numbers."
 
 
-def _first_few(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
 

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from .regular import open_regular, read_regular
+from .selection import EVERYTHING, Selection
 
 Split = Literal["train", "val"]
 # How images are stored: as files of any format; or, in packs, as pixels of 256-squares, uint8 (256, 256, 3), or as
 # quantised DCT coefficients of such squares (`decode/dct.py`).
 Stored = Literal["encoded", "raw", "dct"]
+TAKEN_AT_ONCE = 1 << 16  # strings
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,19 @@ class StringTable:
     def __getitem__(self, i: int) -> str:
         start = int(self.ends[i - 1]) if i > 0 else 0
         return self.blob[start : int(self.ends[i])].tobytes().decode("utf-8", "surrogateescape")
+
+    def take(self, indices: NDArray[np.int64]) -> StringTable:
+        """Return a table of these strings, in this order."""
+        begins = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])[indices]
+        lengths = self.ends[indices] - begins
+        ends = np.cumsum(lengths, dtype=np.int64)
+        blob = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+        for first in range(0, len(ends), TAKEN_AT_ONCE):
+            part = slice(first, first + TAKEN_AT_ONCE)
+            start, stop = int(ends[first] - lengths[first]), int(ends[part][-1])
+            shift = np.repeat(begins[part] + lengths[part] - ends[part], lengths[part])
+            blob[start:stop] = self.blob[np.arange(start, stop) + shift]
+        return StringTable(blob, ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +77,7 @@ class Dataset:
     lengths: NDArray[np.int64]
     containers: tuple[Path, ...] = ()
     stored: Stored = "encoded"
+    selection: Selection = EVERYTHING  # which of the images there are
     _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -103,12 +119,9 @@ class Dataset:
 
     def subset(self, indices: NDArray[np.int64]) -> Dataset:
         """Return a data set of these images alone, in this order."""
-        names = [self.names[i].encode("utf-8", "surrogateescape") for i in indices.tolist()]
-        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        table = StringTable(np.frombuffer(b"".join(names), np.uint8), ends)
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         picked: dict[str, Any] = {key: a[indices] for key, a in values.items() if isinstance(a, np.ndarray)}
-        return replace(self, names=table, _descriptors={}, **picked)
+        return replace(self, names=self.names.take(indices), _descriptors={}, **picked)
 
     def _descriptor(self, where: int) -> int:
         descriptor = self._descriptors.get(where)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from ..cache import can_keep
 from ..errors import DatasetError, NoSplit
+from .choose import choose_images
 from .classes import in_training_classes
 from .images import Dataset, Listing, Split
 from .index import index_path, keep_index, load_index, stamp_of
 from .layouts import Layout, find_layout
 from .regular import NotRegular, check_regular
+from .selection import EVERYTHING, Selection
 
 log = logging.getLogger("alexnet")
 
@@ -55,14 +58,41 @@ def from_files(paths: Sequence[Path]) -> Dataset:
     return listing.dataset(Path(), "val", ())
 
 
-def open_dataset(data: Path | None, split: Split, *, rescan: bool = False) -> Dataset:
+def open_dataset(
+    data: Path | None, split: Split, *, rescan: bool = False, selection: Selection = EVERYTHING
+) -> Dataset:
     """Open one split, in any layout of `layouts.py`; large data sets are listed once and cached.
 
     The labels of a validation split are positions in the classes of the training split, if there is one. `rescan`
-    lists again, which is needed after a file was replaced in place. Raise `NoSplit` if nothing of the split is there,
-    `DatasetError` if something is wrong with it.
+    lists again, which is needed after a file was replaced in place; `selection` leaves out some of the images. Raise
+    `NoSplit` if nothing of the split is there, `DatasetError` if something is wrong with it.
     """
     root = locate(data)
+    if selection.val_fraction is not None and (own := _own_validation(root)):
+        inner = "To hold out training images all the same, give a folder with no more than a link to the training split"
+        raise DatasetError(f"--val-fraction: {root} has validation images already ({own}). Leave it out. {inner}.")
+    dataset = _open_split(root, "train" if selection.val_fraction is not None else split, rescan)
+    return dataset if selection.is_everything else choose_images(dataset, selection, split)
+
+
+def selection_for(data: Path | None, remembered: Selection) -> Selection:
+    """Return a run's selection as it applies to this data set, which may have validation images of its own."""
+    if remembered.val_fraction is None or not (own := _own_validation(root := locate(data))):
+        return remembered
+    held_out = f"the run held out --val-fraction {remembered.val_fraction:g} of its training images"
+    log.info("Validation images are those of %s (%s); %s.", root, own, held_out)
+    return replace(remembered, val_fraction=None)
+
+
+def _own_validation(root: Path) -> str:
+    """Describe the validation split; empty if there is none."""
+    try:
+        return find_layout(root, "val").describe
+    except NoSplit:
+        return ""
+
+
+def _open_split(root: Path, split: Split, rescan: bool) -> Dataset:
     layout = find_layout(root, split)
     dataset = _open_layout(root, split, layout, rescan)
     if layout.remark:
@@ -96,14 +126,16 @@ def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False)
     return dataset
 
 
-def open_splits(data: Path | None, splits: Sequence[Split], *, rescan: bool = False) -> list[Dataset]:
+def open_splits(
+    data: Path | None, splits: Sequence[Split], *, rescan: bool = False, selection: Selection = EVERYTHING
+) -> list[Dataset]:
     """Open these splits; if none are given, open those that are there, and warn of a missing one."""
     if splits:
-        return [open_dataset(data, split, rescan=rescan) for split in splits]
+        return [open_dataset(data, split, rescan=rescan, selection=selection) for split in splits]
     found, missing = list[Dataset](), list[NoSplit]()
     for split in get_args(Split):
         try:
-            found.append(open_dataset(data, split, rescan=rescan))
+            found.append(open_dataset(data, split, rescan=rescan, selection=selection))
         except NoSplit as error:
             missing.append(error)
     if not found:

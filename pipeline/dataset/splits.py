@@ -75,8 +75,9 @@ def how_to_get(root: Path, split: Split) -> str:
         return ""
     if folder and any(path.is_dir() and not is_hidden(path.name) for path in folder.iterdir()):
         archives = []  # the class folders win
+    hold_out = "Set some aside with --val-fraction 0.1"
     if len(archives) > 1:
-        return "Set some aside: move a few of the train archives into a folder val/."
+        return f"{hold_out}, or move a few of the train archives into a folder val/."
     if archives:
-        return "Put images of each class into val/<class>/ beside it."
-    return "Set some aside: move a few images of each class from train/<class>/ to val/<class>/."
+        return f"{hold_out}, or put images of each class into val/<class>/ beside it."
+    return f"{hold_out}, or move a few images of each class from train/<class>/ to val/<class>/."

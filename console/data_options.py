@@ -1,0 +1,84 @@
+"""DATA on the command line: which images of it a command is to take, as one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..pipeline.dataset.class_list import read_class_list
+from ..pipeline.dataset.images import Dataset, Split
+from ..pipeline.dataset.open import open_dataset, selection_for
+from ..pipeline.dataset.selection import EVERYTHING, Selection
+from .options import ANY_PATH, FILE, gathered, together, words_of
+from .types import FiniteRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which images of DATA are meant, and whether to list them again."""
+
+    rescan: bool
+    val_fraction: float | None
+    classes_file: Path | None
+    split_seed: int | None
+    per_class: int | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked for, by field of `Selection`."""
+        if self.split_seed is not None and self.val_fraction is None and self.per_class is None:
+            raise click.UsageError("--split-seed decides which images --val-fraction or --per-class takes: add one.")
+        classes = read_class_list(self.classes_file) if self.classes_file else None
+        values = {name: getattr(self, name) for name in ("val_fraction", "per_class", "split_seed")}
+        return {name: value for name, value in (values | {"classes": classes}).items() if value is not None}
+
+    def open(
+        self, data: Path | None, split: Split, *, is_main: bool = True, remembered: Selection = EVERYTHING
+    ) -> Dataset:
+        """Open a split of DATA: the images that a run `remembered`, but for what is asked otherwise.
+
+        Only the first of several ranks lists again.
+        """
+        selection = self.selection(data, remembered)
+        return open_dataset(data, split, rescan=self.rescan and is_main, selection=selection)
+
+    def selection(self, data: Path | None, remembered: Selection = EVERYTHING) -> Selection:
+        asked = self.asked()
+        return replace(remembered if "val_fraction" in asked else selection_for(data, remembered), **asked)
+
+    def words(self) -> list[str]:
+        """Return what one would type for the same images."""
+        return words_of({name: value for name, value in asdict(self).items() if name != "rescan"})
+
+
+split_options = (
+    click.option(
+        "--rescan", is_flag=True, help="List the images of DATA again after replacing a file; new files need no rescan."
+    ),
+    click.option(
+        "--val-fraction",
+        type=FiniteRange(0, 1, min_open=True, max_open=True),
+        metavar="F",
+        help="Validate on this share of the training images, for DATA without val/. An image keeps its side when "
+        "others come or go.",
+    ),
+    click.option("--classes-file", type=FILE, metavar="FILE", help="Only these classes: a list of names, one a line."),
+    click.option(
+        "--split-seed",
+        type=click.IntRange(0),
+        show_default="0",
+        help="Take other images for --val-fraction and --per-class.",
+    ),
+)
+val_options = gathered("which", DataOptions, *split_options, without=("per_class",))  # of commands that only validate
+data_options = gathered(
+    "which",
+    DataOptions,
+    *split_options,
+    click.option(
+        "--per-class", type=click.IntRange(1), metavar="N", help="Only N training images of each class, or all it has."
+    ),
+)
+data_argument = together(click.argument("data", required=False, type=ANY_PATH), data_options)

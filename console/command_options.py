@@ -114,6 +114,7 @@ pack_options = together(
     click.option(
         "--dct", is_flag=True, help="The JPEGs' coefficients: the same pixels three times as fast, 2.5 times the size."
     ),
+    click.option("--copy", is_flag=True, help="The images as they are, of any size."),
     click.option("--quality", type=click.IntRange(1, 100), show_default="90", help="JPEG quality, also of --dct."),
     click.option(
         "--chroma",

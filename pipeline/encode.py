@@ -1,7 +1,8 @@
-"""What `pack.py` stores of each image: pixels, a JPEG, or quantised DCT coefficients.
+"""What `pack.py` stores of each image: pixels, a JPEG, quantised DCT coefficients, or the image as it is.
 
     any data set -> `squares` -> JPEG -> coefficients    each further step only if the pack asks for it
     a pack of JPEGs <-> a pack of coefficients           what a JPEG has lost is not lost again
+    any images -> copies                                 nothing is decoded
 
 `pack.py` writes the results into shards.
 """
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .dataset.images import Dataset
+from .dataset.numbers import RECORD
 from .decode.bad_images import BadImage
 from .decode.dct import check_dct
 from .decode.read import read_image
@@ -33,9 +35,8 @@ from .squares import squares
 
 log = logging.getLogger("alexnet")
 
-Kind = Literal["jpeg", "raw", "dct"]
-EXTENSIONS: dict[Kind, str] = {"jpeg": "jpg", "raw": "npy", "dct": "dct"}
-RECORD = "pack.json"
+Kind = Literal["jpeg", "raw", "dct", "copy"]
+EXTENSIONS: dict[Kind, str] = {"jpeg": "jpg", "raw": "npy", "dct": "dct"}  # copies have that of their format
 QUALITY = 90
 CHROMA = "444"  # 420 saves a fifth of a JPEG's bytes, and 4% of the colour variance, which lighting is drawn from
 BATCH = 64
@@ -49,8 +50,8 @@ class Encoding:
     """How the images of a pack are encoded."""
 
     kind: Kind
-    quality: int  # of the JPEGs, or of those that the coefficients are of
-    chroma: str  # of the same: 444 or 420
+    quality: int | None  # of the JPEGs, or of those that the coefficients are of; None for copies
+    chroma: str | None  # of the same: 444 or 420
     convert: Encoder | None = None  # from the stored image, if that needs no pixels
 
     @property
@@ -58,7 +59,7 @@ class Encoding:
         """What makes of a square, uint8 (256, 256, 3), the contents of a file."""
         if self.kind == "raw":
             return _npy
-        jpeg = partial(_jpeg, quality=self.quality, subsampling=":".join(self.chroma))
+        jpeg = partial(_jpeg, quality=self.quality, subsampling=":".join(self.chroma or CHROMA))
         return jpeg if self.kind == "jpeg" else lambda pixels: jpeg_to_dct(np.frombuffer(jpeg(pixels), np.uint8))
 
 
@@ -67,14 +68,18 @@ def choose_encoding(dataset: Dataset, kind: Kind, quality: int | None, chroma: s
 
     Raise `DatasetError` if others are asked for.
     """
+    if kind == "copy":
+        if dataset.stored != "encoded":
+            raise DatasetError(f"{dataset.root} is a pack without image files, of which --copy has nothing to copy.")
+        return Encoding(kind, None, None)
     convert, record = None, dataset.root / RECORD
-    if dataset.containers and record.is_file():  # a pack
+    found = json.loads(record.read_text()) if dataset.containers and record.is_file() else None
+    if found and not found.get("copy"):  # a pack of squares
         convert = {("encoded", "dct"): jpeg_to_dct, ("dct", "jpeg"): dct_to_jpeg, ("dct", "dct"): _same}.get(
             (dataset.stored, kind)
         )
-    if convert is None:
+    if not found or convert is None:
         return Encoding(kind, QUALITY if quality is None else quality, chroma or CHROMA)
-    found = json.loads(record.read_text())
     kept = Encoding(kind, found["quality"], found.get("chroma", CHROMA), convert)
     if quality not in (None, kept.quality) or chroma not in (None, kept.chroma):
         what = f"JPEGs of quality {kept.quality} and chroma {kept.chroma}"
@@ -87,8 +92,9 @@ def encode(
     dataset: Dataset, images: NDArray[np.int64], encoding: Encoding, settings: Settings, pool: ThreadPoolExecutor
 ) -> Iterator[Encoded]:
     """Encode these images in this order, several at a time; `max_bad` is not applied."""
-    if encoding.convert:
-        yield from _convert(dataset, images, encoding.convert, settings, pool)
+    if encoding.convert or encoding.kind == "copy":
+        take = partial(_converted, convert=encoding.convert) if encoding.convert else _copied
+        yield from _as_stored(dataset, images, take, settings, pool)
         return
     done, lenient = 0, replace(settings, max_bad=1.0)
     for batch in squares(dataset, images, batch_size=BATCH, settings=lenient):
@@ -98,15 +104,18 @@ def encode(
         done += len(found)
 
 
-def _convert(
-    dataset: Dataset, images: NDArray[np.int64], convert: Encoder, settings: Settings, pool: ThreadPoolExecutor
+def _as_stored(
+    dataset: Dataset,
+    images: NDArray[np.int64],
+    take: Callable[[Dataset, int, int], bytes],
+    settings: Settings,
+    pool: ThreadPoolExecutor,
 ) -> Iterator[Encoded]:
+    """Encode images without their pixels: `take` makes the content of a file of a data set's image."""
+
     def one(image: int) -> bytes | str:
         try:
-            data, shape = read_image(dataset, image, settings.max_pixels)
-            if shape != (SHORT_SIDE, SHORT_SIDE):
-                raise BadImage(f"{shape[1]}x{shape[0]} pixels in a pack, where all have {SHORT_SIDE}x{SHORT_SIDE}")
-            return convert(data)
+            return take(dataset, image, settings.max_pixels)
         except BadImage as error:
             log.warning("Bad image %s: %s", dataset.name(image), error)
             return str(error)
@@ -114,6 +123,19 @@ def _convert(
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH].tolist()
         yield from zip(part, pool.map(one, part), strict=True)
+
+
+def _converted(dataset: Dataset, image: int, max_pixels: int, convert: Encoder) -> bytes:
+    data, shape = read_image(dataset, image, max_pixels)
+    if shape != (SHORT_SIDE, SHORT_SIDE):
+        raise BadImage(f"{shape[1]}x{shape[0]} pixels in a pack, where all have {SHORT_SIDE}x{SHORT_SIDE}")
+    return convert(data)
+
+
+def _copied(dataset: Dataset, image: int, max_pixels: int) -> bytes:
+    """The image as it is, mended in nothing; BadImage if it would not be used."""
+    read_image(dataset, image, max_pixels)
+    return dataset.read(image).tobytes()
 
 
 def _npy(pixels: NDArray[np.uint8]) -> bytes:

@@ -3,7 +3,8 @@
     any data set -> `encode.py`: JPEGs, coefficients or pixels -> train-000000.tar, train-000001.tar, ... + an index
 
 A pack decodes several times faster than the originals and fits in memory. Samples are `<key>.jpg` (`.dct`, `.npy`) and
-`<key>.cls`; the training split is in one fixed random order, for readers that go through shards from front to back.
+`<key>.cls`; the training split is in one fixed random order, for readers that go through shards from front to back
+(parquet files, by row groups). Images can also be kept as they are.
 Each shard has an index in DALI's format beside it; the split has another, from which `open_dataset` opens the pack
 without reading the shards. A shard appears only once it is whole, so an interrupted pass goes on with the missing
 ones, and ends with the same bytes.
@@ -15,7 +16,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -29,16 +30,20 @@ from .dataset.classes import CLASS_FILE, class_lines, escape
 from .dataset.images import Dataset, Listing
 from .dataset.index import save_index
 from .dataset.labels import class_words
+from .dataset.numbers import PREFIX, RECORD, image_keys, kept_names_path, num_prefixes
+from .dataset.parquet import ParquetDataset
 from .dataset.shards import PACKED, RAW_SHAPE, shard_stamp
 from .decode.bad_images import describe_bad
+from .decode.formats import extension_of
 from .decode.settings import Settings
-from .encode import CHROMA, EXTENSIONS, RECORD, Encoded, Encoding, Kind, choose_encoding, encode
+from .encode import CHROMA, EXTENSIONS, Encoded, Encoding, Kind, choose_encoding, encode
 from .errors import DatasetError, TooManyBadFiles, UserError
 from .files import only_writer, whole_file, write_atomically
 
 VERSION = 1
 ORDER_SEED = 2012
 IMAGES_PER_SHARD = 4096  # 110 MB as JPEGs
+OF_OLDER_PACKS = {"dct": False, "copy": False, "chroma": CHROMA}  # which their records do not tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +52,21 @@ class PackOptions:
 
     raw: bool = False  # pixels, not JPEGs
     dct: bool = False  # their quantised DCT coefficients, not JPEGs
+    copy: bool = False  # the images as they are, whatever their size and format
     quality: int | None = None  # of the JPEGs; None: 90, or that of the pack which is converted
     chroma: Literal["444", "420"] | None = None  # of the JPEGs, likewise
     images_per_shard: int = IMAGES_PER_SHARD
 
     def __post_init__(self) -> None:
-        if self.raw and self.dct:
-            raise UserError("--raw and --dct are two kinds of pack: choose one.")
+        if kinds := [f"--{kind}" for kind in ("raw", "dct", "copy") if getattr(self, kind)][1:]:
+            first = next(f"--{kind}" for kind in ("raw", "dct") if getattr(self, kind))
+            raise UserError(f"{first} and {kinds[0]} are two kinds of pack: choose one.")
+        if self.copy and (self.quality is not None or self.chroma):
+            raise UserError("--copy keeps the images as they are: leave out --quality and --chroma.")
 
     @property
     def kind(self) -> Kind:
-        return "raw" if self.raw else "dct" if self.dct else "jpeg"
+        return "raw" if self.raw else "dct" if self.dct else "copy" if self.copy else "jpeg"
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ class _Record:
         wanted = {"version": VERSION, **how, "classes": list(dataset.classes)}
         found: dict[str, Any] = {"fingerprints": {}, "bad": {}}
         if self._path.exists():
-            found = {"dct": False, "chroma": CHROMA} | json.loads(self._path.read_text())  # older ones tell neither
+            found = OF_OLDER_PACKS | json.loads(self._path.read_text())
         if differing := [key for key in wanted if key in found and found[key] != wanted[key]]:
             hint = "Use the options it was begun with, or another folder."
             raise DatasetError(f"{out} holds a pack with another {' and '.join(differing)}. {hint}")
@@ -117,11 +126,12 @@ class _Record:
         if not self._path.exists() and next(out.glob("*.tar"), None):
             raise DatasetError(f"{out} holds archives that `alexnet pack` did not write. Use another folder.")
         self._all: dict[str, Any] = {key: found[key] for key in ("fingerprints", "bad")} | wanted
+        self._all["prefixes"] = num_prefixes(dataset) + 1
         self.bad: dict[int, str] = {int(i): why for i, why in found["bad"].get(dataset.split, {}).items()}
-        words = class_words(dataset.root, dataset.classes)
         write_atomically(out / CLASS_FILE, class_lines(dataset.classes))
-        if words:
+        if words := _words(dataset):
             write_atomically(out / "words.txt", "".join(f"{escape(c)}\t{w}\n" for c, w in words.items()).encode())
+        _keep_names(dataset, out)
         self.save({})
 
     def save(self, bad: dict[int, str]) -> None:
@@ -139,7 +149,8 @@ def _plan(dataset: Dataset, out: Path, options: PackOptions) -> dict[Path, NDArr
     """Each shard and its images, in order."""
     order = np.arange(len(dataset))
     if dataset.split == "train":
-        order = np.random.default_rng(ORDER_SEED).permutation(len(dataset))
+        rng = np.random.default_rng(ORDER_SEED)
+        order = dataset.shuffled(rng) if isinstance(dataset, ParquetDataset) else rng.permutation(len(dataset))
     size = options.images_per_shard
     starts = range(0, len(order), size)
     return {out / f"{dataset.split}-{i:06d}.tar": order[first : first + size] for i, first in enumerate(starts)}
@@ -161,7 +172,8 @@ def _write_shard(
             if isinstance(content, str):
                 bad[image] = content
             else:
-                parts = {EXTENSIONS[options.kind]: content, "cls": b"%d" % dataset.labels[image]}
+                extension = EXTENSIONS.get(options.kind) or extension_of(content)
+                parts = {extension: content, "cls": b"%d" % dataset.labels[image]}
                 index.append(" ".join(_add(tar, file, f"{_key(dataset, image)}.{e}", parts[e]) for e in parts))
             done += 1
             progress(done)
@@ -175,6 +187,20 @@ def _key(dataset: Dataset, image: int) -> str:
     """The image's index in its data set, then its name in characters that every archive reader accepts."""
     stem = Path(dataset.names[image]).stem.encode("ascii", "replace").decode()
     return f"{image:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:60]}"
+
+
+def _words(dataset: Dataset) -> Mapping[str, str]:
+    """Everyday names of the classes, as far as known."""
+    if isinstance(dataset, ParquetDataset):
+        return {name: dataset.words[name] for name in dataset.classes if name in dataset.words}
+    return class_words(dataset.root, dataset.classes)
+
+
+def _keep_names(dataset: Dataset, out: Path) -> None:
+    """Keep the images' own names where those of the pack's members do not tell them, as of Japanese file names."""
+    keys, start = image_keys(dataset), PREFIX * (num_prefixes(dataset) + 1)
+    if lost := {i: keys[i] for i in range(len(dataset)) if keys[i] != _key(dataset, i)[start:]}:
+        write_atomically(kept_names_path(out, dataset.split), json.dumps(lost).encode())
 
 
 def _add(tar: tarfile.TarFile, file: BinaryIO, name: str, content: bytes) -> str:
@@ -195,7 +221,8 @@ def _finish(dataset: Dataset, out: Path, shards: list[Path], record: _Record, ki
             _, offset, size, name, *_ = line.split()
             label = int(dataset.labels[int(name.split("-")[0])])
             listing.add(name, label, int(size) - header, container=number, offset=int(offset) + header)
-    packed = listing.dataset(out, dataset.split, dataset.classes, shards, PACKED.get(EXTENSIONS[kind], "encoded"))
+    stored = PACKED.get(EXTENSIONS.get(kind, ""), "encoded")
+    packed = listing.dataset(out, dataset.split, dataset.classes, shards, stored)
     save_index(out / f"{dataset.split}.index", shard_stamp(shards), packed)
     bad = {dataset.name(i): why for i, why in sorted(record.bad.items())}
     return Packed(dataset.split, len(packed), len(shards), sum(s.stat().st_size for s in shards), bad)

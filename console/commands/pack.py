@@ -21,6 +21,7 @@ def run_pack(
     splits: Sequence[Split],
     raw: bool,
     dct: bool,
+    copy: bool,
     quality: int | None,
     chroma: Literal["444", "420"] | None,
     shard_size: int,
@@ -28,7 +29,7 @@ def run_pack(
     loading: LoadingOptions,
 ) -> list[Packed]:
     """Pack these splits, or all that there are if none is named; returns what each came to."""
-    options = PackOptions(raw=raw, dct=dct, quality=quality, chroma=chroma, images_per_shard=shard_size)
+    options = PackOptions(raw=raw, dct=dct, copy=copy, quality=quality, chroma=chroma, images_per_shard=shard_size)
     results = list[Packed]()
     for dataset in open_splits(data, splits, rescan=which.rescan, selection=which.selection(data)):
         with bar(f"pack {dataset.split}", len(dataset), "images") as update:

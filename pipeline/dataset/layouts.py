@@ -31,6 +31,7 @@ from .names import (
     names_both_splits,
     split_word,
 )
+from .parquet import open_parquet, parquet_files
 from .shards import open_shards
 from .splits import ILSVRC_TARS, archives_in, archives_of_split, how_to_get, kaggle_root, nothing_found, split_folder
 from .walk import Walk
@@ -51,6 +52,7 @@ class Layout:
     folders: dict[str, int] = field(default_factory=dict)  # folders read, and when each last changed, in ns
     left_out: Counter[str] = field(default_factory=Counter)  # files that are not images, by extension
     remark: str = ""  # what the user should know about the choice
+    must_be_packed: bool = False  # no order but that of `pack` is fast
 
     def describe_left_out(self) -> str:
         return describe_left_out(self.left_out)
@@ -67,6 +69,8 @@ def find_layout(root: Path, split: Split) -> Layout:
     if folder and _is_test(folder) and beside and split_word(beside[0].stem) != TEST:
         folder, inside = None, []  # an archive named val, validation or valid wins over test/
     tars = inside + beside
+    if not tars and (files := parquet_files(root, split)) and not (folder and _hold_images([folder])):
+        return _parquet_layout(root, split, files)
     if folder and (not tars or _hold_images(_class_folders(folder) if split == "train" else [folder])):
         return _folder_layout(root, split, folder, inside, beside)
     if original := next((tar for tar in tars if tar.name == ILSVRC_TARS[split]), None):
@@ -155,6 +159,15 @@ def _shard_layout(root: Path, split: Split, shards: list[Path]) -> Layout:
         lambda: _stamp([*shards, *([names] if names else [])]),
         left_out=left_out,
         remark=remark,
+    )
+
+
+def _parquet_layout(root: Path, split: Split, files: list[Path]) -> Layout:
+    return Layout(
+        f"{len(files)} parquet file{'s' * (len(files) > 1)}",
+        lambda _: open_parquet(root, split),
+        lambda: _stamp(files),
+        must_be_packed=True,
     )
 
 

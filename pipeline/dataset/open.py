@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ..cache import can_keep
 from ..errors import DatasetError, NoSplit
@@ -59,19 +60,25 @@ def from_files(paths: Sequence[Path]) -> Dataset:
 
 
 def open_dataset(
-    data: Path | None, split: Split, *, rescan: bool = False, selection: Selection = EVERYTHING
+    data: Path | None,
+    split: Split,
+    *,
+    rescan: bool = False,
+    selection: Selection = EVERYTHING,
+    to_pack: bool = False,
 ) -> Dataset:
     """Open one split, in any layout of `layouts.py`; large data sets are listed once and cached.
 
     The labels of a validation split are positions in the classes of the training split, if there is one. `rescan`
-    lists again, which is needed after a file was replaced in place; `selection` leaves out some of the images. Raise
-    `NoSplit` if nothing of the split is there, `DatasetError` if something is wrong with it.
+    lists again, which is needed after a file was replaced in place; `selection` leaves out some of the images. Parquet
+    files are opened only `to_pack` them. Raise `NoSplit` if nothing of the split is there, `DatasetError` if something
+    is wrong with it.
     """
     root = locate(data)
     if selection.val_fraction is not None and (own := _own_validation(root)):
         inner = "To hold out training images all the same, give a folder with no more than a link to the training split"
         raise DatasetError(f"--val-fraction: {root} has validation images already ({own}). Leave it out. {inner}.")
-    dataset = _open_split(root, "train" if selection.val_fraction is not None else split, rescan)
+    dataset = _open_split(root, "train" if selection.val_fraction is not None else split, rescan, to_pack)
     return dataset if selection.is_everything else choose_images(dataset, selection, split)
 
 
@@ -92,8 +99,12 @@ def _own_validation(root: Path) -> str:
         return ""
 
 
-def _open_split(root: Path, split: Split, rescan: bool) -> Dataset:
+def _open_split(root: Path, split: Split, rescan: bool, to_pack: bool) -> Dataset:
     layout = find_layout(root, split)
+    if layout.must_be_packed:
+        if not to_pack:
+            raise DatasetError(_pack_first(root, layout))
+        return layout.list_images(rescan)
     dataset = _open_layout(root, split, layout, rescan)
     if layout.remark:
         log.info(layout.remark)
@@ -102,6 +113,12 @@ def _open_split(root: Path, split: Split, rescan: bool) -> Dataset:
     if split == "train" or (trained := _training_classes(root)) is None:
         return dataset
     return in_training_classes(dataset, trained)
+
+
+def _pack_first(root: Path, layout: Layout) -> str:
+    out = shlex.quote(f"{root}-packed")
+    command = f"alexnet pack {shlex.quote(str(root))} {out}"
+    return f"{root} holds {layout.describe}, too slow to train from. Pack it first, then give {out}: {command}"
 
 
 def _training_classes(root: Path) -> Sequence[str] | None:
@@ -129,13 +146,14 @@ def _open_layout(root: Path, split: Split, layout: Layout, rescan: bool = False)
 def open_splits(
     data: Path | None, splits: Sequence[Split], *, rescan: bool = False, selection: Selection = EVERYTHING
 ) -> list[Dataset]:
-    """Open these splits; if none are given, open those that are there, and warn of a missing one."""
+    """Open these splits to pack them; if none are given, open those that are there, and warn of a missing one."""
+    how: dict[str, Any] = {"rescan": rescan, "selection": selection, "to_pack": True}
     if splits:
-        return [open_dataset(data, split, rescan=rescan, selection=selection) for split in splits]
+        return [open_dataset(data, split, **how) for split in splits]
     found, missing = list[Dataset](), list[NoSplit]()
     for split in get_args(Split):
         try:
-            found.append(open_dataset(data, split, rescan=rescan, selection=selection))
+            found.append(open_dataset(data, split, **how))
         except NoSplit as error:
             missing.append(error)
     if not found:

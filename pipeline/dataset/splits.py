@@ -45,6 +45,8 @@ def nothing_found(root: Path, split: Split) -> str:
     found = ", ".join(entries[:5]) + (f", ... ({len(entries)} entries)" if len(entries) > 5 else "")
     wanted = f"{split}/<class>/*.JPEG, {ILSVRC_TARS[split]} or shards such as x-{split}-0.tar"
     message = f"No {split} images in {root}. Looked for {wanted}; found: {found or 'an empty folder'}."
+    if any(name.endswith(".parquet") for name in entries):
+        return f"{message} Begin the names of parquet files with their split: {split}-00000.parquet."
     if split_word(root.name) == root.name.lower():
         return f"{message} Did you mean its parent, {root.parent}?"
     if inner := _subfolder_with(root, split):

@@ -1,4 +1,4 @@
-"""What a file is, judged by its first bytes: for messages about files that are not supported images."""
+"""What a file is, judged by its first bytes: for messages about those that are not supported, for names of copies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ _OTHERS = {
     rb"[\t\n\r -~\x80-\xff]+$": "text, not an image",
 }
 _DESCRIPTIONS = {pattern: f"{name}, {NOT_SUPPORTED}" for pattern, name in _IMAGES.items()} | _OTHERS
+_EXTENSIONS = {b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
 _KINDS = [(re.compile(pattern, re.DOTALL), description) for pattern, description in _DESCRIPTIONS.items()]
+
+
+def extension_of(data: bytes) -> str:
+    """Return the usual extension of an image that can be decoded, whatever its file is called."""
+    return next((extension for start, extension in _EXTENSIONS.items() if data.startswith(start)), "jpg")
 
 
 def what_it_is(data: NDArray[np.uint8]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ..pipeline.dataset.open import open_dataset, selection_for
 from ..pipeline.dataset.selection import EVERYTHING, Selection
 from .options import ANY_PATH, FILE, gathered, together, words_of
 from .types import FiniteRange
+
+log = logging.getLogger("alexnet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +45,12 @@ class DataOptions:
         Only the first of several ranks lists again.
         """
         selection = self.selection(data, remembered)
+        if is_main and split == "val" and not selection.is_everything and not self.asked():
+            log.info("Images are chosen as for the run: %s", selection)
         return open_dataset(data, split, rescan=self.rescan and is_main, selection=selection)
 
     def selection(self, data: Path | None, remembered: Selection = EVERYTHING) -> Selection:
+        """Return what is asked for, and for what is not, what a run `remembered`."""
         asked = self.asked()
         return replace(remembered if "val_fraction" in asked else selection_for(data, remembered), **asked)
 

@@ -43,6 +43,7 @@ class Start:
     execution: str
     machine: dict[str, Any]
     versions: dict[str, str]
+    selection: str = ""  # the options that chose some of the images
     pretrained: dict[str, Any] | None = None  # where a new run's first weights come from: `Pretrained.record`
 
     @classmethod
@@ -77,6 +78,7 @@ class Start:
                 "memory_gib": round(hardware.memory()[1] / 2**30, 1),
             },
             versions=loader_versions() | tool_versions(),
+            selection=str(train_set.selection),
             pretrained=pretrained,
         )
 

@@ -58,7 +58,7 @@ def _load_given(path: Path, train_set: Dataset) -> RgbStats:
     if stats.fingerprint != train_set.fingerprint:
         raise UserError(
             f"{path} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
-            f"{train_set.root} --out {path}`, or leave --stats out."
+            f"{' '.join([str(train_set.root), *str(train_set.selection).split()])} --out {path}`, or leave --stats out."
         )
     if not stats.complete:
         raise UserError(

@@ -123,9 +123,10 @@ def find_pretrained(
 
 def _announce(trainer: Trainer, resumed: bool) -> None:
     train_set, steps = trainer.train_set, trainer.epoch * len(trainer.loader) + trainer.step
+    chosen = f"; {trainer.train_set.selection}" if str(trainer.train_set.selection) else ""
     say(
         f"Training {trainer.config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
-        f"classes; {len(trainer.val_set):,} to validate) into {trainer.options.run_dir}"
+        f"classes; {len(trainer.val_set):,} to validate{chosen}) into {trainer.options.run_dir}"
         + (f", from step {steps} on" if resumed else "")
     )
     if trainer.pretrained:

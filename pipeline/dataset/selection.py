@@ -31,6 +31,14 @@ class Selection:
     def is_everything(self) -> bool:
         return self.val_fraction is None and self.classes is None and self.per_class is None
 
+    def __str__(self) -> str:
+        """The options that ask for it; empty if it is everything."""
+        options = {"--val-fraction": self.val_fraction, "--per-class": self.per_class}
+        if self.split_seed and not self.is_everything:
+            options["--split-seed"] = self.split_seed
+        words = [f"{option} {value}" for option, value in options.items() if value is not None]
+        return " ".join(words + ["--classes-file FILE"] * (self.classes is not None))
+
     def record(self) -> dict[str, Any]:
         """As JSON can hold it: what was asked for, by field."""
         return {} if self.is_everything else {name: v for name, v in asdict(self).items() if v is not None}

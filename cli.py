@@ -95,7 +95,8 @@ def pack(data: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     ImageNet shrinks to 34 GB, which fits in memory, and decodes several times faster. After an interruption, run the
     same command again to continue. Images that cannot be read are left out and listed in OUT/pack.json. A pack of JPEGs
-    becomes one of coefficients (--dct), and the other way round, without a loss.
+    becomes one of coefficients (--dct), and the other way round, without a loss. Here DATA may also be a folder of
+    parquet files, as Hugging Face has ImageNet.
 
     Example: alexnet pack /data/imagenet /data/imagenet-256
     """

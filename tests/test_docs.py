@@ -13,10 +13,12 @@ from itertools import cycle
 from pathlib import Path
 
 import click
+import pyarrow
 import pytest
 import warm
 from click.testing import CliRunner
 from drawn_cifar import write_binary
+from pyarrow import parquet
 
 from alexnet.cli import main
 
@@ -85,6 +87,28 @@ def tree(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def unsplit(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training images alone, enough of each class for a half."""
+    root, images = tmp_path_factory.mktemp("unsplit"), cycle(sorted(tree.rglob("*.JPEG")))
+    for name in ("n01", "n02"):
+        (root / "train" / name).mkdir(parents=True)
+        for i in range(9):
+            os.link(next(images), root / "train" / name / f"{name}_{i}.JPEG")
+    return root
+
+
+@pytest.fixture(scope="module")
+def hub(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parquet files of the tree's images."""
+    root = tmp_path_factory.mktemp("hub")
+    for split in ("train", "val"):
+        files = sorted((tree / split).rglob("*.JPEG"))
+        rows = [{"image": {"bytes": f.read_bytes(), "path": f.name}, "label": int(f.parent.name[1:])} for f in files]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), root / f"{split}-0.parquet")
+    return root
+
+
+@pytest.fixture(scope="module")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_binary(tmp_path_factory.mktemp("cifar"), num_train=20, num_test=10)
 
@@ -92,8 +116,16 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
+    (folder / "imagenet100.txt").write_text("n01 one\nn03 another\n")
     (folder / "cat.jpg").write_bytes(next((tiny_tree / "val").rglob("*.JPEG")).read_bytes())
     return folder
+
+
+@pytest.fixture(scope="module")
+def places(tree: Path, unsplit: Path, hub: Path, cifar: Path, folder: Path) -> dict[str, str]:
+    """What is here where the documents say something else, in the order in which it is put there."""
+    folders = {"/data/imagenet": tree, "/data/cifar10": cifar, "/data/fall2009": unsplit, "/data/hub": hub}
+    return {"/data/imagenet-": f"{folder}/pack-", **{name: str(place) for name, place in folders.items()}}
 
 
 def test_commands_are_found() -> None:
@@ -102,7 +134,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
-def test_every_command_runs(page: Path, tree: Path, cifar: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_runs(page: Path, places: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ALEXNET_CACHE", str(folder / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -113,7 +145,6 @@ def test_every_command_runs(page: Path, tree: Path, cifar: Path, folder: Path, m
             continue
         if "--nnodes" in words:
             words = one_machine(words)
-        places = {"/data/imagenet-": f"{folder}/pack-", "/data/imagenet": str(tree), "/data/cifar10": str(cifar)}
         words = [reduce(lambda text, place: text.replace(place, places[place]), places, word) for word in words]
         if "torchvision" in words:
             continue  # its networks are as wide as the paper's: test_export.py

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planting import plant
 
 pytest.importorskip("nvidia.dali")
 pytest.importorskip("pyarrow")
@@ -186,8 +187,13 @@ def test_an_interrupted_pack_ends_with_the_same_bytes(hub: Path, tmp_path: Path)
         ([{"jpg": b"0", "cls": 1}], None, ("0", "1")),
         ([{"image": b"0", "label": "dog"}, {"image": b"1", "label": "ant"}], None, ("ant", "dog")),
         ([{"image": {"bytes": b"0", "path": "x_n00000001.JPEG"}, "label": 0}], ["cat", "dog"], ("cat", "dog")),
+        (
+            [{"image": {"bytes": b"%d" % i, "path": f"{i}_n00000001.JPEG"}, "label": i} for i in range(2)],
+            ["cat", "dog"],
+            ("cat", "dog"),
+        ),
     ],
-    ids=["a cifar", "from webdataset", "names as labels", "not all classes have a WordNet id"],
+    ids=["a cifar", "from webdataset", "names as labels", "not all classes have a WordNet id", "two have the same"],
 )
 def test_other_columns(tmp_path: Path, rows: list[Row], names: list[str] | None, classes: tuple[str, ...]) -> None:
     write(tmp_path / "train/0000.parquet", rows, names)
@@ -207,17 +213,14 @@ def test_where_files_are(tmp_path: Path, name: str, found: int) -> None:
     assert len(opened(tmp_path)) == found
 
 
-def test_a_split_by_names_is_that_of_the_same_images_in_folders(hub: Path, tmp_path: Path) -> None:
+def test_a_split_by_names_is_that_of_the_same_images_in_folders(hub: Path, tiny_tree: Path, tmp_path: Path) -> None:
     for path in (hub / "data").glob("[vt][ae][ls]*"):
         path.unlink()
-    half, dataset = Selection(val_fraction=0.5), opened(hub)
-    for i in range(len(dataset)):
-        path = tmp_path / "tree/train" / dataset.classes[dataset.labels[i]] / dataset.names[i]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(dataset.read(i).tobytes())
+    images, half = images_of(tiny_tree), Selection(val_fraction=0.5)
+    plant(tmp_path / "tree", {f"train/{WNIDS[i % 3]}/{WNIDS[i % 3]}_{i}.JPEG": image for i, image in enumerate(images)})
     ours, theirs = opened(hub, "val", selection=half), open_dataset(tmp_path / "tree", "val", selection=half)
     assert listed(ours) == listed(theirs)
-    assert 0 < len(ours) < len(dataset)
+    assert 0 < len(ours) < len(images)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from .shards import MAX_CLASSES
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp"), ("label", "labels", "cls", "class")
 FOLDERS = ("", "data", "default")  # below the data set's own: where the hub and its converter put the files
 WNID_LAST = re.compile(r"(.+)_(n\d{8})(\.\w+)")  # n01440764_10026_n01440764.JPEG
-KEPT_BYTES, KEPT_GROUPS = 1 << 28, 2  # row groups in memory: so many bytes, but at least two
+KEPT_BYTES, KEPT_GROUPS = 1 << 27, 2  # row groups in memory: so many bytes, but at least two
 
 
 def parquet_files(root: Path, split: Split) -> list[Path]:

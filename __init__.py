@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .pca.stats import RgbStats as RgbStats
     from .pipeline.dataset.images import Dataset as Dataset
     from .pipeline.dataset.open import open_dataset as open_dataset
+    from .pipeline.dataset.selection import Selection as Selection
     from .pipeline.decode.settings import Settings as Settings
     from .pipeline.errors import UserError as UserError
     from .pipeline.loader import Batch as Batch
@@ -42,6 +43,7 @@ PUBLIC = {  # what people take parts of, and the module that has it
     "Loader": "pipeline.loader",
     "RgbStats": "pca.stats",
     "RunOptions": "train.trainer",
+    "Selection": "pipeline.dataset.selection",
     "Settings": "pipeline.decode.settings",
     "Trainer": "train.trainer",
     "Treatment": "pipeline.treatment",

@@ -57,6 +57,7 @@ for batch in loader.batches(epoch=1):  # a run that was interrupted goes on
 """,
         {
             "open_dataset": "",
+            "Selection": "*",
             "Dataset": "root split classes labels __len__ num_classes fingerprint name subset",
             "Treatment": "* imagenet apply",
             "Loader": "* __len__ batches",

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -43,6 +44,8 @@ from .files import only_writer, whole_file, write_atomically
 VERSION = 1
 ORDER_SEED = 2012
 IMAGES_PER_SHARD = 4096  # 110 MB as JPEGs
+PLAIN = f"{ascii_letters}{digits}_-".encode()  # what the names of members keep of the images'
+NAME_BYTES = 60  # and how much of it
 OF_OLDER_PACKS = {"dct": False, "copy": False, "chroma": CHROMA}  # which their records do not tell
 
 
@@ -186,7 +189,7 @@ def _write_shard(
 def _key(dataset: Dataset, image: int) -> str:
     """The image's index in its data set, then its name in characters that every archive reader accepts."""
     stem = Path(dataset.names[image]).stem.encode("ascii", "replace").decode()
-    return f"{image:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:60]}"
+    return f"{image:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', stem)[:NAME_BYTES]}"
 
 
 def _words(dataset: Dataset) -> Mapping[str, str]:
@@ -198,8 +201,10 @@ def _words(dataset: Dataset) -> Mapping[str, str]:
 
 def _keep_names(dataset: Dataset, out: Path) -> None:
     """Keep the images' own names where those of the pack's members do not tell them, as of Japanese file names."""
-    keys, start = image_keys(dataset), PREFIX * (num_prefixes(dataset) + 1)
-    if lost := {i: keys[i] for i in range(len(dataset)) if keys[i] != _key(dataset, i)[start:]}:
+    keys, prefixes = image_keys(dataset), num_prefixes(dataset)
+    may_be_lost = keys.have_other_than(PLAIN) | (keys.stops - keys.starts > NAME_BYTES - PREFIX * prefixes)
+    images, start = np.flatnonzero(may_be_lost).tolist(), PREFIX * (prefixes + 1)
+    if lost := {i: keys[i] for i in images if keys[i] != _key(dataset, i)[start:]}:
         write_atomically(kept_names_path(out, dataset.split), json.dumps(lost).encode())
 
 

@@ -13,7 +13,8 @@ from runs import invoke
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.dataset.selection import EVERYTHING, Selection
 from alexnet.train import checkpoint as checkpoints
-from alexnet.train.checkpoint import latest, load, read_selection
+from alexnet.train.checkpoint import latest, load
+from alexnet.train.saved import load_saved, read_selection
 from alexnet.train.starts import read_starts
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -117,6 +118,14 @@ def test_checkpoints_of_whole_data_sets_are_what_they_were(run: Path, tmp_path: 
         entry = checkpoints._read(path)["metadata"]
         assert ("selection" in json.loads(str(entry))) == told
     assert load(whole).selection == read_selection(whole) == EVERYTHING
+
+
+def test_an_exported_network_remembers_it_too(run: Path, tree: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    file = tmp_path / "net.safetensors"
+    invoke("export", run, "--to", "safetensors", "--out", file)
+    assert load_saved(file).selection == read_selection(file) == load_saved(run).selection
+    assert json.loads(invoke("evaluate", file, tree, "--json", *SMALL).stdout)["num_images"] == 5
 
 
 def test_statistics_are_of_the_chosen_images(tree: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pyarrow.parquet
 from alexnet.pipeline.dataset import parquet as module
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.labels import class_words
-from alexnet.pipeline.dataset.open import open_dataset, open_splits
+from alexnet.pipeline.dataset.open import open_dataset, open_splits, open_to_pack
 from alexnet.pipeline.dataset.selection import Selection
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.errors import DatasetError, NoSplit, UserError
@@ -74,7 +74,7 @@ def hub(tiny_tree: Path, tmp_path: Path) -> Path:
 
 
 def opened(root: Path, split: str = "train", **how: Any) -> Dataset:
-    return open_dataset(root, split, to_pack=True, **how)  # type: ignore[arg-type]
+    return open_to_pack(root, split, **how)  # type: ignore[arg-type]
 
 
 def listed(dataset: Dataset) -> Counter[tuple[str, bytes]]:

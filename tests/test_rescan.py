@@ -68,8 +68,8 @@ def test_the_first_rank_alone_lists_anew(
         seen.append(rescan)
         raise DatasetError("enough")
 
-    for module in ("console.data_options", "pipeline.dataset.open"):
-        monkeypatch.setattr(f"alexnet.{module}.open_dataset", opened)
+    for name in ("console.data_options.open_dataset", "pipeline.dataset.open.open_to_pack"):
+        monkeypatch.setattr(f"alexnet.{name}", opened)
     monkeypatch.setattr("alexnet.console.commands.evaluate.find_networks", lambda *_: [])
     words = [{"DATA": str(tree), "RUN": str(tmp_path / "run")}.get(word, word) for word in command]
     for rank in range(1 if command[0] in ("bench-loader", "pack") else 2):

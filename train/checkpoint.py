@@ -139,7 +139,7 @@ def load(path: Path) -> Checkpoint:
         model={name: torch.from_numpy(entry) for name, entry in parts["model"].items()},
         momentum={name: torch.from_numpy(entry) for name, entry in parts["momentum"].items()},
         arrays=parts["array"],
-        selection=_selection(path, metadata),
+        selection=selection_in(path, metadata),
         **{name: metadata[name] for name in METADATA},
     )
 
@@ -188,22 +188,20 @@ def read_config(path: Path, metadata: Mapping[str, Any]) -> Config:
         raise CheckpointError(f"{path}: its configuration does not fit this version: {error}") from error
 
 
-def _selection(path: Path, metadata: Mapping[str, Any]) -> Selection:
+def selection_in(path: Path, metadata: Mapping[str, Any]) -> Selection:
+    """Return on which images of its data set a network was trained; files of whole data sets do not tell."""
     try:
         return Selection.from_record(metadata.get("selection", {}))
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: metadata selection: {error}") from error
 
 
-def read_selection(path: Path) -> Selection:
-    """Return on which images of its data set a network was trained, without loading it; all if the file is not ours."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says beside its arrays, which are not read; CheckpointError if it is damaged."""
     if not zipfile.is_zipfile(path):
-        return EVERYTHING
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _selection(path, _parse_metadata(path, archive["metadata"]))
-    except Exception:  # whatever is wrong with the file, loading the network says it
-        return EVERYTHING
+        raise CheckpointError(f"{path}: not an alexnet checkpoint")
+    with np.load(path, allow_pickle=False) as archive:
+        return _parse_metadata(path, archive["metadata"] if "metadata" in archive.files else None)
 
 
 def check_parameters(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:

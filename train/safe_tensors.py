@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import CheckpointError
 from ..pipeline.files import write_atomically
-from .checkpoint import Checkpoint, check_parameters, check_types, read_config
+from .checkpoint import Checkpoint, check_parameters, check_types, read_config, selection_in
 from .config import Config
 from .network.shapes import empty_parameters
 from .optional import optional
@@ -48,7 +48,7 @@ def facts_about(saved: Checkpoint) -> dict[str, Any]:
         "preset": saved.config.preset,
         "config": asdict(saved.config),
         **named,
-    }
+    } | ({} if saved.selection.is_everything else {"selection": saved.selection.record()})
 
 
 def save_safetensors(path: Path, saved: Checkpoint) -> None:
@@ -71,7 +71,16 @@ def load_safetensors(path: Path) -> Checkpoint:
     _check_treatment(path, config, treatment)
     check_parameters(f"{path}: model", empty_parameters(config, len(facts["classes"])), arrays)
     model = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return Checkpoint(config=config, model=model, arrays=treatment, **{name: facts[name] for name in FACTS})
+    named = {name: facts[name] for name in FACTS}
+    selection = selection_in(path, facts)
+    return Checkpoint(config=config, model=model, arrays=treatment, selection=selection, **named)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what the file says of its network; the tensors are not read."""
+    package = optional("safetensors", f"{path}", "export")
+    with package.safe_open(path, framework="np") as file:
+        return _parse(path, (file.metadata() or {}).get(KEY, ""))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..pipeline.dataset.selection import EVERYTHING, Selection
 from ..pipeline.errors import CheckpointError
 from . import checkpoint as checkpoints
 from . import published, safe_tensors
@@ -21,6 +22,15 @@ def network_file(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint or run folder {path}.")
     return checkpoints.newest_of(path)
+
+
+def read_selection(path: Path) -> Selection:
+    """Return on which images of its data set a network was trained, without loading it; all if the file is not ours."""
+    try:
+        facts = safe_tensors.read_facts if path.suffix == safe_tensors.ENDING else checkpoints.read_metadata
+        return checkpoints.selection_in(path, facts(path))
+    except Exception:  # whatever is wrong with the file, loading the network says it
+        return EVERYTHING
 
 
 def load_saved(path: Path | str) -> Checkpoint:

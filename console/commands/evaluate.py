@@ -11,7 +11,6 @@ from typing import Any, Literal
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.selection import EVERYTHING, Selection
 from ...pipeline.errors import UserError
-from ...train.checkpoint import read_selection
 from ...train.classifier import Classifier, find_networks, load_classifier
 from ...train.evaluate import ErrorCounts, ErrorRates, Evaluation, Network, Scored, evaluate, in_classes_of
 from ...train.outcomes import ClassErrors, Outcomes
@@ -19,6 +18,7 @@ from ...train.parallel.mesh import Mesh
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import parallelize
 from ...train.probabilities import ENDING, ProbabilityRecorder, SavedProbabilities, load_probabilities
+from ...train.saved import read_selection
 from ..command_options import EvaluateOptions
 from ..data_options import DataOptions
 from ..on_mesh import Ranks

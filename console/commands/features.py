@@ -10,11 +10,11 @@ import click
 
 from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.dataset.open import from_files
-from ...train.checkpoint import read_selection
 from ...train.classifier import find_networks, load_classifier
 from ...train.feature_folder import Description, Dtype, Pool
 from ...train.features import extract
 from ...train.parallel.ranks import join_ranks
+from ...train.saved import read_selection
 from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions

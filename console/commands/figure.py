@@ -12,7 +12,6 @@ import numpy as np
 from ...pipeline.dataset.open import from_files
 from ...pipeline.errors import UserError
 from ...pipeline.squares import squares
-from ...train.checkpoint import read_selection
 from ...train.classifier import find_networks, load_classifier
 from ...train.figures.activations import activations_of, draw_activations
 from ...train.figures.curves import Curves, draw_curves, read_curves
@@ -20,6 +19,7 @@ from ...train.figures.drawing import save_figure
 from ...train.figures.kernels import conv1_kernels, draw_kernels
 from ...train.figures.predictions import Panel, draw_predictions, predict_panel
 from ...train.network.model import AlexNet
+from ...train.saved import read_selection
 from ..data_options import DataOptions
 from ..options import LoadingOptions
 

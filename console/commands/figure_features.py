@@ -12,7 +12,6 @@ import torch
 from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.dataset.labels import class_words
 from ...pipeline.decode.settings import Settings
-from ...train.checkpoint import read_selection
 from ...train.classifier import Classifier, find_networks, load_classifier
 from ...train.feature_folder import Features
 from ...train.figures.drawing import class_labels, save_figure
@@ -21,6 +20,7 @@ from ...train.figures.neighbours import NEAREST, QUERIES, check_enough, draw_nei
 from ...train.figures.predictions import choose_images, find_images
 from ...train.kept_features import kept_features, rows_of
 from ...train.nearest import Neighbours
+from ...train.saved import read_selection
 from ..data_options import DataOptions
 from ..options import LoadingOptions
 from ..progress import bar

@@ -10,12 +10,12 @@ from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.selection import Selection
 from ...pipeline.errors import DatasetError
 from ...pipeline.files import write_atomically
-from ...train.checkpoint import read_selection
 from ...train.classifier import find_networks, load_classifier
 from ...train.parallel.mesh import Mesh
 from ...train.report.facts import Facts, read_run
 from ...train.report.report import build_report
 from ...train.report.sections import Sources
+from ...train.saved import read_selection
 from ..data_options import DataOptions
 from ..options import LoadingOptions
 from ..progress import bar

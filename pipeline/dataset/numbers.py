@@ -34,6 +34,15 @@ class Keys:
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
 
+    def have_other_than(self, usual: bytes) -> NDArray[np.bool_]:
+        """Return which keys, bool (n,), have bytes that are not among the usual ones."""
+        is_other = ~np.isin(np.arange(256), list(usual))
+        found, lengths = np.zeros(len(self.starts), np.bool_), self.stops - self.starts
+        for column in range(int(lengths.max())):
+            longer = np.flatnonzero(lengths > column)
+            found[longer] |= is_other[self.blob[self.starts[longer] + column]]
+        return found
+
     def __getitem__(self, i: int) -> str:
         return self.blob[self.starts[i] : self.stops[i]].tobytes().decode("utf-8", "surrogateescape")
 

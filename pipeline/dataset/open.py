@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from ..cache import can_keep
 from ..errors import DatasetError, NoSplit
@@ -65,15 +65,24 @@ def open_dataset(
     *,
     rescan: bool = False,
     selection: Selection = EVERYTHING,
-    to_pack: bool = False,
 ) -> Dataset:
     """Open one split, in any layout of `layouts.py`; large data sets are listed once and cached.
 
     The labels of a validation split are positions in the classes of the training split, if there is one. `rescan`
-    lists again, which is needed after a file was replaced in place; `selection` leaves out some of the images. Parquet
-    files are opened only `to_pack` them. Raise `NoSplit` if nothing of the split is there, `DatasetError` if something
-    is wrong with it.
+    lists again, which is needed after a file was replaced in place; `selection` leaves out some of the images. Raise
+    `NoSplit` if nothing of the split is there, `DatasetError` if something is wrong with it.
     """
+    return _open(data, split, rescan, selection, to_pack=False)
+
+
+def open_to_pack(
+    data: Path | None, split: Split, *, rescan: bool = False, selection: Selection = EVERYTHING
+) -> Dataset:
+    """Open one split as `open_dataset` does, or from parquet files, which are good for nothing but to be packed."""
+    return _open(data, split, rescan, selection, to_pack=True)
+
+
+def _open(data: Path | None, split: Split, rescan: bool, selection: Selection, *, to_pack: bool) -> Dataset:
     root = locate(data)
     if selection.val_fraction is not None and (own := _own_validation(root)):
         inner = "To hold out training images all the same, give a folder with no more than a link to the training split"
@@ -147,13 +156,12 @@ def open_splits(
     data: Path | None, splits: Sequence[Split], *, rescan: bool = False, selection: Selection = EVERYTHING
 ) -> list[Dataset]:
     """Open these splits to pack them; if none are given, open those that are there, and warn of a missing one."""
-    how: dict[str, Any] = {"rescan": rescan, "selection": selection, "to_pack": True}
     if splits:
-        return [open_dataset(data, split, **how) for split in splits]
+        return [open_to_pack(data, split, rescan=rescan, selection=selection) for split in splits]
     found, missing = list[Dataset](), list[NoSplit]()
     for split in get_args(Split):
         try:
-            found.append(open_dataset(data, split, **how))
+            found.append(open_to_pack(data, split, rescan=rescan, selection=selection))
         except NoSplit as error:
             missing.append(error)
     if not found:

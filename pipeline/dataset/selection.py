@@ -14,7 +14,7 @@ from ..errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Some of the images. A None leaves nothing out."""
+    """Some of the images of a data set; None leaves nothing out."""
 
     val_fraction: float | None = None  # share of the training images that is the validation set instead
     classes: tuple[str, ...] | None = None  # lines of a list; each is or begins with the name of a class

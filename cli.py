@@ -52,8 +52,8 @@ from .console.terminal import say, set_up, show_json
 def main(debug: bool) -> None:
     """The AlexNet of 2012, trained end to end at the speed of today's hardware.
 
-    DATA is a folder that holds train/<class>/*.JPEG and val/, the ILSVRC2012 tar archives, or WebDataset shards. It
-    defaults to $ALEXNET_DATA, then to /data/imagenet.
+    DATA is a folder that holds train/<class>/*.JPEG and val/, the ILSVRC2012 tar archives, or WebDataset shards, or the
+    URL of shards. It defaults to $ALEXNET_DATA, then to /data/imagenet.
     """
     set_up()
 

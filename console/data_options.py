@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from ..pipeline.dataset.class_list import read_class_list
 from ..pipeline.dataset.images import Dataset, Split
 from ..pipeline.dataset.open import open_dataset, selection_for
 from ..pipeline.dataset.selection import EVERYTHING, Selection
+from ..pipeline.remote.shard_cache import DEFAULT_SIZE, SIZE
 from .options import ANY_PATH, FILE, gathered, together, words_of
-from .types import FiniteRange
+from .types import FiniteRange, Size
 
 log = logging.getLogger("alexnet")
 
@@ -59,9 +61,27 @@ class DataOptions:
         return words_of({name: value for name, value in asdict(self).items() if name != "rescan"})
 
 
+def _bound_cache(ctx: click.Context, param: click.Parameter, size: int | None) -> None:
+    """Put `--cache-size` into the environment, where the processes that this one starts find it too."""
+    if size is None:
+        return
+    before = os.environ.get(SIZE)
+    os.environ[SIZE] = f"{size}B"
+    ctx.call_on_close(lambda: os.environ.pop(SIZE, None) if before is None else os.environ.update({SIZE: before}))
+
+
 split_options = (
     click.option(
         "--rescan", is_flag=True, help="List the images of DATA again after replacing a file; new files need no rescan."
+    ),
+    click.option(
+        "--cache-size",
+        type=Size(auto=False),
+        expose_value=False,
+        callback=_bound_cache,
+        metavar="SIZE",
+        show_default=f"${SIZE}, or {DEFAULT_SIZE}",
+        help="If DATA is a URL: disk space for fetched shards, such as 40GB.",
     ),
     click.option(
         "--val-fraction",

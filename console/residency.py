@@ -21,7 +21,7 @@ def check_resident(dataset: Dataset, device: torch.device) -> None:
     if device.type == "cuda" and dataset.stored == "dct":
         return
     here = "the CPU decodes, and the page cache holds what fits" if device.type != "cuda" else ""
-    here = here or f"{dataset.root} holds {STORED[dataset.stored]}"
+    here = here or f"{dataset.where} holds {STORED[dataset.stored]}"
     raise UserError(
         f"--resident needs a GPU and a pack of coefficients (`alexnet pack --dct`), but {here}: leave it out."
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_origin
+from typing import Any, Literal, get_origin
 
 import click
 
 from ..pipeline.files import can_write_into
+from ..pipeline.sizes import parse_size
 
 
 class NumberChoice(click.ParamType):
@@ -55,18 +55,20 @@ class FiniteRange(click.FloatRange):
 
 
 class Size(click.ParamType):
-    """An amount of memory, in bytes; or "auto"."""
+    """An amount of memory, in bytes; or "auto", where that is a choice."""
 
     name = "size"
-    units: ClassVar = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
+
+    def __init__(self, *, auto: bool = True) -> None:
+        self.auto = auto
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto" or isinstance(value, int):
+        if isinstance(value, int) or (self.auto and value == "auto"):
             return value
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([GM]I?B)", value.upper())
-        if found is None:
-            self.fail(f"{value!r} is not a size, such as 40GB, 500MB or auto.", param, ctx)
-        return int(float(found[1]) * self.units[found[2]])
+        if (size := parse_size(value)) is None:
+            examples = "40GB, 500MB or auto" if self.auto else "40GB or 500MB"
+            self.fail(f"{value!r} is not a size, such as {examples}.", param, ctx)
+        return size
 
 
 class Commas(click.ParamType):

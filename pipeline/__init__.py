@@ -2,9 +2,11 @@
 
 Reading order:
 
-1. `errors.py`, `files.py`, `cache.py`, `compiled.py`, `children.py`: used everywhere; look them up when you meet them.
-2. `dataset/`: which images there are, and where their bytes are.
-3. `plan.py`: the order of an epoch, and each image's random crop, flip and lighting.
+1. `errors.py`, `files.py`, `cache.py`, `sizes.py`, `compiled.py`, `children.py`: used everywhere; look them up when you
+   meet them.
+2. `dataset/`: which images there are, and where their bytes are; `remote/`: shards that are fetched first.
+3. `plan.py`: the order of an epoch, and each image's random crop, flip and lighting; `window.py`: orders for remote
+   shards that do not all fit on the disk.
 4. `geometry.py`: which rectangle of the source a crop is.
 5. `augment.py`: the whole treatment in plain numpy, the reference that everything faster is tested against.
 6. `decode/`: from bytes to pixels with DALI, surviving bad images.

@@ -70,7 +70,7 @@ def choose_encoding(dataset: Dataset, kind: Kind, quality: int | None, chroma: s
     """
     if kind == "copy":
         if dataset.stored != "encoded":
-            raise DatasetError(f"{dataset.root} is a pack without image files, of which --copy has nothing to copy.")
+            raise DatasetError(f"{dataset.where} is a pack without image files, of which --copy has nothing to copy.")
         return Encoding(kind, None, None)
     convert, record = None, dataset.root / RECORD
     found = json.loads(record.read_text()) if dataset.containers and record.is_file() else None
@@ -84,7 +84,7 @@ def choose_encoding(dataset: Dataset, kind: Kind, quality: int | None, chroma: s
     if quality not in (None, kept.quality) or chroma not in (None, kept.chroma):
         what = f"JPEGs of quality {kept.quality} and chroma {kept.chroma}"
         hint = "Leave out --quality and --chroma, or pack the originals."
-        raise DatasetError(f"{dataset.root} is a pack of {what}, whose coefficients are kept. {hint}")
+        raise DatasetError(f"{dataset.where} is a pack of {what}, whose coefficients are kept. {hint}")
     return kept
 
 
@@ -120,9 +120,12 @@ def _as_stored(
             log.warning("Bad image %s: %s", dataset.name(image), error)
             return str(error)
 
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH].tolist()
-        yield from zip(part, pool.map(one, part), strict=True)
+    with dataset.while_reading() as dataset:
+        reached = dataset.ahead(images)
+        for start in range(0, len(images), BATCH):
+            reached(start)
+            part = images[start : start + BATCH].tolist()
+            yield from zip(part, pool.map(one, part), strict=True)
 
 
 def _converted(dataset: Dataset, image: int, max_pixels: int, convert: Encoder) -> bytes:

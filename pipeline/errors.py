@@ -13,6 +13,10 @@ class NoSplit(DatasetError):
     """The data set has nothing of this split."""
 
 
+class RemoteError(DatasetError):
+    """Data behind a URL cannot be read: no fault of the image that was wanted."""
+
+
 class TooManyBadFiles(UserError):
     """More images are unusable than `max_bad` allows."""
 

@@ -28,6 +28,7 @@ from .errors import DatasetError, UserError
 from .geometry import num_offsets
 from .plan import draw_ahead, draw_epoch, share
 from .treatment import Treatment
+from .window import require_all_shards
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Loader:
     """Training batches of a data set, epoch after epoch. The incomplete last batch of an epoch is left out.
 
     `rank` of `num_ranks` takes its rows of every global batch of `batch_size`. `bad` collects unusable images, with
-    reasons: the next good one in the data set takes the place of each in the plan.
+    reasons: the next good one in the data set takes the place of each in the plan. DatasetError if the order mixes all
+    images, of remote shards of which the cache holds only a part.
     """
 
     dataset: Dataset
@@ -88,11 +90,14 @@ class Loader:
     images_per_crop: int = 1  # this many in a row share a crop and a flip: see `plan.draw_epoch`
     random_crop: bool = True
     random_flip: bool = True
+    window: int | None = None  # an epoch's order goes over shards and mixes within this many images; None: all
     rank: int = 0
     num_ranks: int = 1
 
     def __post_init__(self) -> None:
         require_batch(self.dataset, self.batch_size)
+        if self.window is None:
+            require_all_shards(self.dataset)
         if self.batch_size < self.num_ranks:
             raise UserError(
                 f"A batch of {self.batch_size} cannot be shared by {self.num_ranks} ranks: raise --batch-size."
@@ -174,10 +179,15 @@ class Loader:
             images_per_crop=self.images_per_crop,
             random_crop=self.random_crop,
             random_flip=self.random_flip,
+            shards=self.dataset.container,
+            window=self.window,
         )
         for epoch, plan in zip(epochs, draw_ahead(draw, epochs), strict=True):
-            for step in range(first_step if epoch == epochs[0] else 0, len(self)):
+            first = first_step if epoch == epochs[0] else 0
+            reached = self.dataset.ahead(plan.order[first * self.batch_size :])
+            for step in range(first, len(self)):
                 begin = step * self.batch_size
+                reached(begin - first * self.batch_size)
                 draws = plan[begin + rows.start : begin + rows.stop]
                 # no matrix product: its rounding of a row depends on the number of rows
                 shifts = (draws.lighting[:, None] * basis).sum(axis=2)

@@ -12,6 +12,7 @@ ones, and ends with the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -40,13 +41,14 @@ from .decode.settings import Settings
 from .encode import CHROMA, EXTENSIONS, Encoded, Encoding, Kind, choose_encoding, encode
 from .errors import DatasetError, TooManyBadFiles, UserError
 from .files import only_writer, whole_file, write_atomically
+from .window import require_all_shards
 
 VERSION = 1
 ORDER_SEED = 2012
 IMAGES_PER_SHARD = 4096  # 110 MB as JPEGs
 PLAIN = f"{ascii_letters}{digits}_-".encode()  # what the names of members keep of the images'
 NAME_BYTES = 60  # and how much of it
-OF_OLDER_PACKS = {"dct": False, "copy": False, "chroma": CHROMA}  # which their records do not tell
+OF_OLDER_PACKS = {"dct": False, "copy": False, "chroma": CHROMA, "shards": {}}  # which their records do not tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ class _Record:
         self._dataset, self._path = dataset, out / RECORD
         how = asdict(options) | {"quality": encoding.quality, "chroma": encoding.chroma, "decode": settings.decode}
         wanted = {"version": VERSION, **how, "classes": list(dataset.classes)}
-        found: dict[str, Any] = {"fingerprints": {}, "bad": {}}
+        found: dict[str, Any] = {"fingerprints": {}, "bad": {}, "shards": {}}
         if self._path.exists():
             found = OF_OLDER_PACKS | json.loads(self._path.read_text())
         if differing := [key for key in wanted if key in found and found[key] != wanted[key]]:
@@ -128,18 +130,22 @@ class _Record:
             raise DatasetError(f"{out} holds a pack of other {dataset.split} images. Use another folder.")
         if not self._path.exists() and next(out.glob("*.tar"), None):
             raise DatasetError(f"{out} holds archives that `alexnet pack` did not write. Use another folder.")
-        self._all: dict[str, Any] = {key: found[key] for key in ("fingerprints", "bad")} | wanted
+        self._all: dict[str, Any] = {key: found[key] for key in ("fingerprints", "bad", "shards")} | wanted
         self._all["prefixes"] = num_prefixes(dataset) + 1
         self.bad: dict[int, str] = {int(i): why for i, why in found["bad"].get(dataset.split, {}).items()}
         write_atomically(out / CLASS_FILE, class_lines(dataset.classes))
         if words := _words(dataset):
             write_atomically(out / "words.txt", "".join(f"{escape(c)}\t{w}\n" for c, w in words.items()).encode())
         _keep_names(dataset, out)
-        self.save({})
+        self.save()
 
-    def save(self, bad: dict[int, str]) -> None:
-        """Add bad images; called before the shard that lacks them appears, so that the record is never behind."""
+    def add(self, shard: str, digest: str, bad: dict[int, str]) -> None:
+        """Add a shard and the images it lacks; called before it appears, so that the record is never behind."""
         self.bad |= bad
+        self._all["shards"][shard] = f"blake2b:{digest}"
+        self.save()
+
+    def save(self) -> None:
         self._all["bad"][self._dataset.split] = {str(i): why for i, why in sorted(self.bad.items())}
         write_atomically(self._path, json.dumps(self._all, indent=1).encode())
 
@@ -152,6 +158,7 @@ def _plan(dataset: Dataset, out: Path, options: PackOptions) -> dict[Path, NDArr
     """Each shard and its images, in order."""
     order = np.arange(len(dataset))
     if dataset.split == "train":
+        require_all_shards(dataset)
         rng = np.random.default_rng(ORDER_SEED)
         order = dataset.shuffled(rng) if isinstance(dataset, ParquetDataset) else rng.permutation(len(dataset))
     size = options.images_per_shard
@@ -181,7 +188,8 @@ def _write_shard(
             done += 1
             progress(done)
         tar.close()
-        record.save(bad)
+        file.seek(0)
+        record.add(path.name, hashlib.file_digest(file, "blake2b").hexdigest(), bad)  # type: ignore[arg-type]
         write_atomically(path.with_suffix(".idx"), "\n".join([f"v1.2 {len(index)}", *index, ""]).encode())
     return done
 

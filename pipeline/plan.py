@@ -1,10 +1,11 @@
 """The plan of an epoch: the order of its images, and the random crop, flip and lighting of each.
 
 Everything random about an epoch follows from the seed and the epoch's number alone. Its order is a permutation,
-drawn as a whole; the crop, flip and lighting of a position are drawn when asked for, from a generator that counts
-positions. A batch is a slice of the plan, and a rank's share a slice of that, so the augmentation of an image depends
-neither on the number of threads, ranks and machines nor on where the run was interrupted. The loader's whole state is
-(seed, epoch, step), and fifteen million images take no more memory than their order.
+drawn as a whole: of all images, or within a window that moves over shards in random order. The crop, flip and lighting
+of a position are drawn when asked for, from a generator that counts positions. A batch is a slice of the plan, and a
+rank's share a slice of that, so the augmentation of an image depends neither on the number of threads, ranks and
+machines nor on where the run was interrupted. The loader's whole state is (seed, epoch, step), and fifteen million
+images take no more memory than their order.
 
 `loader.py` takes batches from it; `geometry.py` turns crops into rectangles of the source images.
 """
@@ -79,9 +80,13 @@ def draw_epoch(
     random_crop: bool = True,
     random_flip: bool = True,
     num_offsets: int = NUM_OFFSETS,
+    shards: NDArray[np.int32] | None = None,
+    window: int | None = None,
 ) -> Plan:
     """Draw the plan of one epoch.
 
+    With a `window`, the order goes through `shards`, which has the shard of each image, and mixes within `window`
+    images (`_mix_within`); without one it mixes all of them.
     `images_per_crop` consecutive positions share one crop and one flip: 32 in the authors' loader (`crop_chunk` in
     convdata.py), 1 is usual. Without `random_crop` every crop is the centre, (16, 16). Turning one kind of draw off
     leaves the others as they were. `num_offsets` differs for crops of other sizes (`geometry.num_offsets`), and for
@@ -90,10 +95,28 @@ def draw_epoch(
     if num_images < 1 or images_per_crop < 1:
         raise ValueError(f"A plan needs at least 1 image and 1 image per crop, not {num_images} and {images_per_crop}.")
     shuffling, augmenting = np.random.SeedSequence([seed, epoch]).spawn(2)
-    shuffled = np.arange(num_images, dtype=np.int32)
-    np.random.Generator(np.random.Philox(shuffling)).shuffle(shuffled)
+    rng = np.random.Generator(np.random.Philox(shuffling))
+    if window is None or shards is None:
+        order = np.arange(num_images, dtype=np.int32)
+        rng.shuffle(order)
+    else:
+        order = _mix_within(window, shards, rng)
     key = augmenting.generate_state(2, np.uint64)
-    return Plan(shuffled, key, images_per_crop, random_crop, random_flip, num_offsets)
+    return Plan(order, key, images_per_crop, random_crop, random_flip, num_offsets)
+
+
+def _mix_within(window: int, shards: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int32]:
+    """Return an order of the images (n,) that reads from few shards at a time.
+
+    The shards are laid end to end in random order, and each image goes anywhere between the start of its shard and
+    `window` positions after it, whatever its place in the shard; then they close ranks. So when the order comes to a
+    place, it has read from no shard that starts later, and has finished those that start more than `window` before.
+    """
+    counts = np.bincount(shards - shards.min())
+    sequence = rng.permutation(len(counts))
+    starts = np.empty(len(counts))
+    starts[sequence] = np.cumsum(counts[sequence]) - counts[sequence]
+    return np.argsort(starts[shards - shards.min()] + window * rng.random(len(shards)), kind="stable").astype(np.int32)
 
 
 def draw_ahead(draw: Callable[[int], Plan], epochs: Iterable[int]) -> Iterator[Plan]:

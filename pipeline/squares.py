@@ -79,9 +79,22 @@ def _in_order(
     settings: Settings,
     bad: dict[int, str] | None,
 ) -> ImageStream:
-    corner = np.zeros((batch_size, 2), np.int64)
-    parts = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
-    requests = (Request(part, corner[: len(part)]) for part in parts)
     return ImageStream(
-        dataset, requests, build, inputs, batch_size=batch_size, crop=crop, on_bad="drop", settings=settings, bad=bad
+        dataset,
+        _requests(dataset, indices, batch_size),
+        build,
+        inputs,
+        batch_size=batch_size,
+        crop=crop,
+        on_bad="drop",
+        settings=settings,
+        bad=bad,
     )
+
+
+def _requests(dataset: Dataset, indices: NDArray[np.int64], batch_size: int) -> Iterator[Request]:
+    corner, reached = np.zeros((batch_size, 2), np.int64), dataset.ahead(indices)
+    for start in range(0, len(indices), batch_size):
+        reached(start)
+        part = indices[start : start + batch_size]
+        yield Request(part, corner[: len(part)])

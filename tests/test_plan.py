@@ -213,3 +213,50 @@ def test_ranks_together_see_the_global_batch(num_ranks: int) -> None:
 def test_nothing_to_plan(n: int, run: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         drawn(n, 0, 0, images_per_crop=run)
+
+
+# -- within a window ---------------------------------------------------------------------------------------
+
+SHARDS = np.repeat(np.arange(12, dtype=np.int32), [5, 3, 8, 1, 5, 5, 9, 2, 5, 5, 7, 5])
+
+
+@pytest.mark.parametrize("window", [1, 7, 20, 60])
+def test_few_shards_are_in_use_at_a_time(window: int) -> None:
+    shard = SHARDS[draw_epoch(len(SHARDS), 3, 1, shards=SHARDS, window=window).order]
+    counts = np.bincount(SHARDS)
+    assert (np.bincount(shard) == counts).all()
+    first, last = ([place(np.flatnonzero(shard == s)) for s in range(12)] for place in (np.min, np.max))
+    for position in range(len(SHARDS)):
+        in_use = (np.array(first) <= position) & (position <= np.array(last))
+        assert counts[in_use].sum() <= window + 2 * counts.max()
+
+
+def test_an_order_within_a_window_follows_from_seed_and_epoch() -> None:
+    orders = {
+        (seed, epoch, window): tuple(draw_epoch(60, seed, epoch, shards=SHARDS, window=window)[:].order)
+        for seed, epoch, window in [(0, 0, 9), (1, 0, 9), (0, 1, 9), (0, 0, 10)]
+    }
+    assert len(set(orders.values())) == 4
+    assert orders[0, 0, 9] == tuple(draw_epoch(60, 0, 0, shards=SHARDS, window=9)[:].order)
+
+
+def test_the_window_changes_nothing_but_the_order() -> None:
+    whole, within = drawn(60, 4, 2), drawn(60, 4, 2, shards=SHARDS, window=9)
+    assert (whole.crops == within.crops).all()
+    assert (whole.lighting == within.lighting).all()
+    assert (drawn(60, 4, 2, shards=SHARDS).order == whole.order).all()
+
+
+def test_images_are_mixed_within_their_shard_and_window() -> None:
+    """Over many epochs each image of a shard is as likely to come early as the others, and neighbours part."""
+    shards = np.repeat(np.arange(10, dtype=np.int32), 10)
+    orders = np.stack([draw_epoch(100, 0, epoch, shards=shards, window=30)[:].order for epoch in range(400)])
+    places = np.argsort(orders, axis=1)
+    assert np.abs(places.mean(axis=0) - 49.5).max() < 6  # standard error: 1.4
+    assert np.abs(np.diff(places[:, :10], axis=1)).mean() > 7  # 10 for two places anywhere in a window of 30
+
+
+def test_a_window_over_a_single_container_mixes_all() -> None:
+    order = draw_epoch(200, 0, 0, shards=np.full(200, -1, np.int32), window=3)[:].order
+    assert sorted(order) == [*range(200)]
+    assert abs(np.corrcoef(order, np.arange(200))[0, 1]) < 0.25

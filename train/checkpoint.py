@@ -221,12 +221,12 @@ def check_trained_on(checkpoint: Checkpoint, dataset: Dataset) -> None:
     if tuple(checkpoint.classes) != dataset.classes:
         difference = first_difference(checkpoint.classes, dataset.classes)
         raise CheckpointError(
-            f"The checkpoint was trained on other classes than those of {dataset.root} ({difference}). "
+            f"The checkpoint was trained on other classes than those of {dataset.where} ({difference}). "
             "Give the data set it was trained on, or start a new run."
         )
     if checkpoint.dataset_fingerprint != dataset.fingerprint:
         raise CheckpointError(
-            f"The checkpoint was trained on another data set than {dataset.root} "
+            f"The checkpoint was trained on another data set than {dataset.where} "
             "(its images, their sizes or their classes differ). Give the one it was trained on, or "
             "start a new run."
         )

@@ -178,6 +178,13 @@ class Config:
     )
 
     # The optimisation.
+    window: int | None = setting(
+        None,
+        "an epoch goes through the shards in random order and mixes within this many images; none: mix all images, "
+        "unless --cache-size holds too few of remote ones: then as many as it allows",
+        "ours",
+        low=1,
+    )
     batch_size: int = setting(128, "images per step, all devices together", "paper s5; owt 256, [TV]", low=1)
     lr: float = setting(0.01, "initial learning rate of weights", "paper s5", low=1e-12)
     bias_lr_factor: float = setting(

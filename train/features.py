@@ -103,7 +103,7 @@ def _describe(
         pool=pool,
         views=len(views_of(views)),
         dtype=dtype,
-        images=str(dataset.root),
+        images=dataset.where,
         split=dataset.split,
         dataset=dataset.fingerprint,
         decode=f"{settings.decode}, {'gpu' if settings.on_gpu else 'cpu'}",

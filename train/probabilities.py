@@ -139,7 +139,7 @@ def load_probabilities(
     for one in found:
         if dataset is not None and one.fingerprint != dataset.fingerprint:
             names = [dataset.name(i) for i in range(len(dataset))]
-            raise UserError(_other_images(one, names, f"the {dataset.split} split of {dataset.root}"))
+            raise UserError(_other_images(one, names, f"the {dataset.split} split of {dataset.where}"))
         if one.fingerprint != found[0].fingerprint:
             raise UserError(_other_images(one, found[0].images, str(found[0].path)))
         if one.views != (wanted := views or found[0].views):

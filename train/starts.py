@@ -62,7 +62,7 @@ class Start:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             epoch=epoch,
             step=step,
-            data=str(train_set.root.absolute()),
+            data=train_set.where,
             dataset=train_set.fingerprint,
             num_train=len(train_set),
             num_val=len(val_set),

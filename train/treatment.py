@@ -57,12 +57,12 @@ def _load_given(path: Path, train_set: Dataset) -> RgbStats:
     stats = RgbStats.load(path)
     if stats.fingerprint != train_set.fingerprint:
         raise UserError(
-            f"{path} holds the statistics of another data set than {train_set.root}. Run `alexnet pca-stats "
-            f"{' '.join([str(train_set.root), *str(train_set.selection).split()])} --out {path}`, or leave --stats out."
+            f"{path} holds the statistics of another data set than {train_set.where}. Run `alexnet pca-stats "
+            f"{' '.join([train_set.where, *str(train_set.selection).split()])} --out {path}`, or leave --stats out."
         )
     if not stats.complete:
         raise UserError(
-            f"{path} holds the statistics of a part of {train_set.root}. Add the other parts with `alexnet "
+            f"{path} holds the statistics of a part of {train_set.where}. Add the other parts with `alexnet "
             "pca-stats --merge PART --merge PART --out FILE`, or leave --stats out."
         )
     return stats

@@ -100,7 +100,7 @@ class Ablation:
 
     @property
     def _data(self) -> str:
-        return str(self.train_set.root.absolute())
+        return self.train_set.where
 
     @property
     def stats_file(self) -> Path:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 
-from ...pipeline.bench.conditions import Bench
+from ...pipeline.bench.conditions import SAMPLE_BYTES, Bench
 from ...pipeline.bench.result import BenchResult, bench_loader
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.open import DEFAULT_DATA
 from ...pipeline.synthetic.generate import generated_dataset
+from ...pipeline.window import first_shards, window_of
 from ...train.bench import TrainBench, bench_train
 from ...train.config import Config
 from ...train.memory import RESERVE, available_bytes, check_memory
@@ -29,6 +31,7 @@ from ..residency import check_resident, say_resident
 from ..terminal import say
 
 NUM_GENERATED = 2000  # images
+REMOTE_BYTES = 2 * SAMPLE_BYTES  # of shards to fetch for a measurement, which reads as much at a time as half of that
 ROUNDS_TO_CHOOSE = 5  # fewer leave it to chance: three rounds all favour one setting one time in eight
 
 
@@ -56,6 +59,9 @@ def run_bench_loader(
         raise click.UsageError("--preset and --width describe the network that --step trains: add --step.")
     settings, device = loading.settings(), loading.chosen_device()
     dataset = open_or_generate(data, which)
+    if dataset.remote:
+        dataset = first_shards(dataset, REMOTE_BYTES)
+        say(f"Measuring on {len(dataset):,} of the images at {dataset.where}: those of its first shards.")
     if resident is not None:
         check_resident(dataset, torch.device(settings.device))
         resident = max(available_bytes(device) - RESERVE, 0) if resident == "auto" else resident
@@ -122,6 +128,7 @@ def run_bench_train(
     ranks = Ranks.plan(info, mesh_options, loading.device, config.separable)
     with info.main_first("data"):
         dataset = open_or_generate(data, which, is_main=info.rank == 0)
+    config = replace(config, window=window_of(dataset))
     check_split(config, dataset.num_classes, ranks.dims)
     if ranks.may_use_device:
         check_memory(config, dataset.num_classes, ranks.device, ranks.dims, ranks.num_on_device)

@@ -10,6 +10,7 @@ import click
 
 from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.dataset.open import from_files
+from ...pipeline.remote.urls import url_of
 from ...train.classifier import find_networks, load_classifier
 from ...train.feature_folder import Description, Dtype, Pool
 from ...train.features import extract
@@ -69,7 +70,7 @@ def _open_images(
     paths: Sequence[Path], split: Split | None, which: DataOptions, network: Path, *, is_main: bool
 ) -> Dataset:
     """A data set where there is one path, of a folder or of what could be one, or none; else image files."""
-    if len(paths) > 1 or (paths and not paths[0].is_dir() and paths[0].suffix):
+    if len(paths) > 1 or (paths and not paths[0].is_dir() and paths[0].suffix and not url_of(paths[0])):
         if split:
             raise click.UsageError("--split is of a data set: leave it out with image files.")
         if which.asked():

@@ -10,6 +10,7 @@ from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.selection import Selection
 from ...pipeline.errors import DatasetError
 from ...pipeline.files import write_atomically
+from ...pipeline.remote.urls import url_of
 from ...train.classifier import find_networks, load_classifier
 from ...train.parallel.mesh import Mesh
 from ...train.report.facts import Facts, read_run
@@ -66,7 +67,7 @@ def _find_data(
         if not facts.starts:
             return None, None, "the run does not say where its data set is: give DATA"
         data = Path(facts.starts[-1].data)
-        if not data.exists():
+        if not url_of(data) and not data.exists():
             return None, None, f"the run's data set is no longer at {data}: give DATA"
     val_set = which.open(data, "val", remembered=remembered)
     try:

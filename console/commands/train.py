@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from ...pipeline.dataset.images import Dataset, Split
 from ...pipeline.decode.bad_images import name_bad
 from ...pipeline.decode.resident import Resident
 from ...pipeline.decode.settings import Settings
+from ...pipeline.window import describe_fetching, window_of
 from ...train.checkpoint import check_trained_on
 from ...train.classifier import find_networks, load_classifier
 from ...train.config import Config
@@ -66,6 +68,8 @@ def run_train(
         train_set, val_set = (which.open(data, s, is_main=is_main, remembered=remembered) for s in get_args(Split))
     if saved:
         check_trained_on(saved, train_set)  # early: statistics of a large set take long
+    elif config.window is None:
+        config = replace(config, window=window_of(train_set, val_set))
     check_split(config, train_set.num_classes, ranks.dims)
     if ranks.may_use_device:
         check_memory(config, train_set.num_classes, ranks.device, ranks.dims, ranks.num_on_device)
@@ -125,10 +129,12 @@ def _announce(trainer: Trainer, resumed: bool) -> None:
     train_set, steps = trainer.train_set, trainer.epoch * len(trainer.loader) + trainer.step
     chosen = f"; {trainer.train_set.selection}" if str(trainer.train_set.selection) else ""
     say(
-        f"Training {trainer.config.preset} on {train_set.root} ({len(train_set):,} images, {train_set.num_classes} "
+        f"Training {trainer.config.preset} on {train_set.where} ({len(train_set):,} images, {train_set.num_classes} "
         f"classes; {len(trainer.val_set):,} to validate{chosen}) into {trainer.options.run_dir}"
         + (f", from step {steps} on" if resumed else "")
     )
+    if fetching := describe_fetching(train_set, trainer.config.window):
+        say(fetching)
     if trainer.pretrained:
         say(trainer.pretrained.report())
     if trainer.options.tensorboard:
@@ -146,7 +152,7 @@ def _fit(trainer: Trainer) -> int:
             last = trainer.fit()
             text = (
                 f"Done: top-1 error {last['top1_error']:.2%}, top-5 error {last['top5_error']:.2%} (1 view). Next: "
-                f"alexnet evaluate {trainer.options.run_dir} {trainer.train_set.root} --views {config.views}"
+                f"alexnet evaluate {trainer.options.run_dir} {trainer.train_set.where} --views {config.views}"
             )
         except Interrupted as stopped:
             text, code = str(stopped), 128 + stopped.signal_number

@@ -36,7 +36,7 @@ def fill(dataset: Dataset, readers: int) -> None:
             with suppress(OSError, ValueError):
                 dataset.read(i)
 
-    with ThreadPoolExecutor(readers, thread_name_prefix="alexnet-fill") as pool:
+    with ThreadPoolExecutor(readers, thread_name_prefix="alexnet-fill") as pool, dataset.while_reading() as dataset:
         list(pool.map(read, (range(k, len(dataset), readers) for k in range(readers))))
 
 

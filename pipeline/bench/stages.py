@@ -191,7 +191,7 @@ def describe_dataset(bench: Bench) -> dict[str, Any]:
             _, (height, width) = read_image(sample, int(i), bench.settings.max_pixels)
             pixels.append(height * width)
     return {
-        "root": str(dataset.root),
+        "root": dataset.where,
         "fingerprint": dataset.fingerprint,
         "num_images": len(dataset),
         "num_sampled": len(sample),

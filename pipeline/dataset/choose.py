@@ -54,7 +54,7 @@ def _of_classes(dataset: Dataset, lines: Sequence[str]) -> Dataset:
     wanted = np.zeros(dataset.num_classes, np.bool_)
     wanted[[place[name] for names in found for name in names]] = True
     if not (chosen := np.flatnonzero(wanted[dataset.labels])).size:
-        where = f"the {dataset.split} split of {dataset.root}"
+        where = f"the {dataset.split} split of {dataset.where}"
         raise DatasetError(f"--classes-file: {where} has no images of these classes. List others, or add some.")
     part = dataset.subset(chosen)
     labels = (np.cumsum(wanted, dtype=np.int32) - 1)[part.labels]
@@ -65,12 +65,12 @@ def _of_classes(dataset: Dataset, lines: Sequence[str]) -> Dataset:
 def _not_there(dataset: Dataset, lines: Sequence[str], unknown: Sequence[str]) -> str:
     which = first_few([line[:40] for line in unknown])
     if len(unknown) < len(lines):
-        count = f"{len(unknown)} of the {len(lines)} classes in --classes-file are not in {dataset.root}: {which}"
+        count = f"{len(unknown)} of the {len(lines)} classes in --classes-file are not in {dataset.where}: {which}"
         return f"{count}. Remove them from the list, or add their images."
     hint = "Write them as the class folders are called, one a line."
     if is_numbered(dataset.classes):
-        hint = how_to_name(dataset.root)
-    return f"--classes-file names no class of {dataset.root}: it has {which}, not {first_few(dataset.classes)}. {hint}"
+        hint = how_to_name(dataset.where)
+    return f"--classes-file names no class of {dataset.where}: it has {which}, not {first_few(dataset.classes)}. {hint}"
 
 
 def _check_sides(dataset: Dataset, numbers: NDArray[np.uint64], held_out: NDArray[np.bool_], fraction: float) -> None:
@@ -81,7 +81,9 @@ def _check_sides(dataset: Dataset, numbers: NDArray[np.uint64], held_out: NDArra
         if (empty := np.flatnonzero((count == 0) & (counts > 0))).size:
             first = empty[0]
             which = f"{dataset.classes[first]!r}, which has {counts[first]} in all"
-            left = f"--val-fraction {fraction:g} leaves {empty.size} of {dataset.num_classes} classes of {dataset.root}"
+            left = (
+                f"--val-fraction {fraction:g} leaves {empty.size} of {dataset.num_classes} classes of {dataset.where}"
+            )
             hint = _fractions_that_do(dataset, numbers)
             raise DatasetError(f"{left} without {side} images, such as {which}. {hint}")
 

@@ -120,14 +120,14 @@ def named(dataset: Dataset, file: Path | None) -> Dataset:
     if not is_numbered(dataset.classes):
         return relabelled(dataset, classes, str(file), "Add them to it.")
     if len(classes) < dataset.num_classes:
-        where = f"A sample in {dataset.root} has label {dataset.num_classes - 1}"
+        where = f"A sample in {dataset.where} has label {dataset.num_classes - 1}"
         raise DatasetError(f"{where}, but there are {len(classes)} classes in {file}. Add the others to it.")
     return replace(dataset, classes=tuple(classes), _descriptors={})
 
 
 def in_training_classes(dataset: Dataset, trained: Sequence[str]) -> Dataset:
     """Relabel a validation split with positions in the classes of the training split."""
-    remedy = how_to_name(dataset.root) if is_numbered(trained) else "Remove them, or add them to the training split."
+    remedy = how_to_name(dataset.where) if is_numbered(trained) else "Remove them, or add them to the training split."
     return relabelled(dataset, trained, "the training split", remedy)
 
 
@@ -155,15 +155,15 @@ def _places(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
 
 
 def _misfit(dataset: Dataset, classes: Sequence[str], unknown: Sequence[str], owner: str, remedy: str) -> str:
-    where, theirs = f"The {dataset.split} split of {dataset.root}", first_few(classes)
+    where, theirs = f"The {dataset.split} split of {dataset.where}", first_few(classes)
     if is_numbered(dataset.classes) and not is_numbered(classes):
-        remedy = how_to_name(dataset.root) if dataset.containers else "Rename its class folders."
+        remedy = how_to_name(dataset.where) if dataset.containers else "Rename its class folders."
         return f"{where} numbers its classes, but {owner} names them ({theirs}). {remedy}"
     return f"{where} has the classes {first_few(unknown)}, which {owner} does not have (it has {theirs}). {remedy}"
 
 
-def how_to_name(root: Path) -> str:
-    return f"Say what the numbers mean in {root / CLASS_FILE}: one name per line, in order of the numbers."
+def how_to_name(where: str) -> str:
+    return f"Say what the numbers mean in {where}/{CLASS_FILE}: one name per line, in order of the numbers."
 
 
 def first_few(names: Sequence[str]) -> str:

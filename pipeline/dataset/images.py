@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,9 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from .regular import open_regular, read_regular
 from .selection import EVERYTHING, Selection
+
+if TYPE_CHECKING:  # local data need none of it
+    from ..remote.shards import RemoteShards
 
 Split = Literal["train", "val"]
 # How images are stored: as files of any format; or, in packs, as pixels of 256-squares, uint8 (256, 256, 3), or as
@@ -64,7 +69,8 @@ class Dataset:
     """One split of a data set.
 
     `containers[container[i]]` is the archive that holds image i, or, where `container[i]` is -1, the image is
-    the file `root / names[i]` itself. Lengths are bytes of encoded image.
+    the file `root / names[i]` itself. Lengths are bytes of encoded image. If the archives are `remote`, they are read
+    through its cache, and `root` is a local folder with the small files beside them.
     """
 
     root: Path
@@ -78,6 +84,7 @@ class Dataset:
     containers: tuple[Path, ...] = ()
     stored: Stored = "encoded"
     selection: Selection = EVERYTHING  # which of the images there are
+    remote: RemoteShards | None = None
     _descriptors: dict[int, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -86,6 +93,11 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def where(self) -> str:
+        """The data set's folder or URL, for people and as DATA."""
+        return self.remote.url if self.remote else str(self.root)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -105,17 +117,37 @@ class Dataset:
     def read(self, i: int) -> NDArray[np.uint8]:
         """Return the encoded bytes of image i, uint8 (length,). Safe to call from many threads.
 
-        Raise OSError if the file is gone, `NotRegular` if it is something else, `DatasetError` if its size has changed.
+        Raise OSError if the file is gone, `NotRegular` if it is something else, `DatasetError` if its size has changed,
+        `RemoteError` if its shard cannot be fetched.
         """
         where, length = int(self.container[i]), int(self.lengths[i])
         if where < 0:
             data = read_regular(os.path.join(self.root, self.names[i]), listed_as_such=length > 0)  # noqa: PTH118 (hot)
+        elif self.remote is not None:
+            data = self.remote.read(where, length, int(self.offsets[i]))
         else:
             data = os.pread(self._descriptor(where), length, int(self.offsets[i]))
         if len(data) != length:
             hint = "start again with --rescan, which lists it again"
             raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed; {hint}")
         return np.frombuffer(data, np.uint8)
+
+    def until(self, stop: Event) -> Dataset:
+        """Return the same data set for readers that are to wait for no remote shard any longer once `stop` is set."""
+        return replace(self, remote=self.remote.until(stop), _descriptors={}) if self.remote else self
+
+    @contextmanager
+    def while_reading(self) -> Iterator[Dataset]:
+        """Provide the data set; at the end of the block, also by an error or Ctrl-C, no reader waits any longer."""
+        stop = Event()
+        try:
+            yield self.until(stop)
+        finally:
+            stop.set()
+
+    def ahead(self, indices: NDArray[np.integer]) -> Callable[[int], None]:
+        """Prepare to read these images in this order. Call the result with each position that reading has reached."""
+        return self.remote.ahead(self.container[indices]) if self.remote else lambda position: None
 
     def subset(self, indices: NDArray[np.int64]) -> Dataset:
         """Return a data set of these images alone, in this order."""

@@ -20,7 +20,7 @@ from ..errors import DatasetError
 from .images import Dataset, Split
 from .splits import ILSVRC_TARS
 
-RECORD = "pack.json"  # of a pack
+RECORD = "pack.json"  # of a pack: what it was made from and how, and the digest of each shard
 PREFIX = 9  # bytes that a pack puts before a name: eight digits, the image's place in its data set, and a hyphen
 OFFSET, PRIME, MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1  # of FNV-1a
 AT_ONCE = 1 << 17  # images, which stay in a core's cache

@@ -15,12 +15,14 @@ from typing import get_args
 
 from ..cache import can_keep
 from ..errors import DatasetError, NoSplit
+from ..remote.urls import url_of
 from .choose import choose_images
 from .classes import in_training_classes
 from .images import Dataset, Listing, Split
 from .index import index_path, keep_index, load_index, stamp_of
 from .layouts import Layout, find_layout
 from .regular import NotRegular, check_regular
+from .remote import describe_remote, open_remote
 from .selection import EVERYTHING, Selection
 
 log = logging.getLogger("alexnet")
@@ -30,13 +32,15 @@ CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed each time, in less th
 
 
 def locate(data: Path | None) -> Path:
-    """Return the folder DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
+    """Return the folder or URL (`url_of`) DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
     if data is not None:
         where, source = data, "given"
     elif os.environ.get("ALEXNET_DATA"):
         where, source = Path(os.environ["ALEXNET_DATA"]), "from $ALEXNET_DATA"
     else:
         where, source = DEFAULT_DATA, "the default"
+    if url_of(where):
+        return where
     if not where.exists():
         hint = "Pass the folder that holds train/ and val/, or set ALEXNET_DATA."
         raise DatasetError(f"No data set at {where} ({source}). {hint}")
@@ -66,7 +70,7 @@ def open_dataset(
     rescan: bool = False,
     selection: Selection = EVERYTHING,
 ) -> Dataset:
-    """Open one split, in any layout of `layouts.py`; large data sets are listed once and cached.
+    """Open one split, in any layout of `layouts.py` or behind a URL; large data sets are listed once and cached.
 
     The labels of a validation split are positions in the classes of the training split, if there is one. `rescan`
     lists again, which is needed after a file was replaced in place; `selection` leaves out some of the images. Raise
@@ -85,8 +89,10 @@ def open_to_pack(
 def _open(data: Path | None, split: Split, rescan: bool, selection: Selection, *, to_pack: bool) -> Dataset:
     root = locate(data)
     if selection.val_fraction is not None and (own := _own_validation(root)):
-        inner = "To hold out training images all the same, give a folder with no more than a link to the training split"
-        raise DatasetError(f"--val-fraction: {root} has validation images already ({own}). Leave it out. {inner}.")
+        folder, pattern = "a folder with no more than a link to the training split", "a pattern of the training shards"
+        hint = f"To hold out training images all the same, give {pattern if url_of(root) else folder}"
+        found = f"--val-fraction: {_named(root)} has validation images already ({own})"
+        raise DatasetError(f"{found}. Leave it out. {hint}.")
     dataset = _open_split(root, "train" if selection.val_fraction is not None else split, rescan, to_pack)
     return dataset if selection.is_everything else choose_images(dataset, selection, split)
 
@@ -96,32 +102,43 @@ def selection_for(data: Path | None, remembered: Selection) -> Selection:
     if remembered.val_fraction is None or not (own := _own_validation(root := locate(data))):
         return remembered
     held_out = f"the run held out --val-fraction {remembered.val_fraction:g} of its training images"
-    log.info("Validation images are those of %s (%s); %s.", root, own, held_out)
+    log.info("Validation images are those of %s (%s); %s.", _named(root), own, held_out)
     return replace(remembered, val_fraction=None)
+
+
+def _named(root: Path) -> str:
+    return url_of(root) or str(root)
 
 
 def _own_validation(root: Path) -> str:
     """Describe the validation split; empty if there is none."""
     try:
-        return find_layout(root, "val").describe
+        return describe_remote(url, "val") if (url := url_of(root)) else find_layout(root, "val").describe
     except NoSplit:
         return ""
 
 
 def _open_split(root: Path, split: Split, rescan: bool, to_pack: bool) -> Dataset:
-    layout = find_layout(root, split)
-    if layout.must_be_packed:
+    if url := url_of(root):
+        dataset = open_remote(url, split, rescan)
+    elif (layout := find_layout(root, split)).must_be_packed:
         if not to_pack:
             raise DatasetError(_pack_first(root, layout))
         return layout.list_images(rescan)
+    else:
+        dataset = _open_local(root, split, layout, rescan)
+    if split == "train" or (trained := _training_classes(root)) is None:
+        return dataset
+    return in_training_classes(dataset, trained)
+
+
+def _open_local(root: Path, split: Split, layout: Layout, rescan: bool) -> Dataset:
     dataset = _open_layout(root, split, layout, rescan)
     if layout.remark:
         log.info(layout.remark)
     if left_out := layout.describe_left_out():
         log.info("%s split of %s: %s", split, root, left_out)
-    if split == "train" or (trained := _training_classes(root)) is None:
-        return dataset
-    return in_training_classes(dataset, trained)
+    return dataset
 
 
 def _pack_first(root: Path, layout: Layout) -> str:
@@ -132,6 +149,8 @@ def _pack_first(root: Path, layout: Layout) -> str:
 
 def _training_classes(root: Path) -> Sequence[str] | None:
     try:
+        if url := url_of(root):
+            return open_remote(url, "train").classes
         layout = find_layout(root, "train")
     except NoSplit:  # a validation split alone
         return None

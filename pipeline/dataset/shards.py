@@ -12,7 +12,8 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -48,12 +49,24 @@ def open_shards(
     return dataset
 
 
-def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Counter[str]) -> Dataset:
-    """List the samples; the classes are the names or numbers in their labels."""
+def list_shards(
+    root: Path,
+    split: Split,
+    shards: Sequence[Path],
+    left_out: Counter[str],
+    opened: Callable[[int], AbstractContextManager[Path]] | None = None,
+) -> Dataset:
+    """List the samples; the classes are the names or numbers in their labels.
+
+    `opened`, given a shard's number, provides the file to read for it; by default that is the shard itself.
+    """
     listing, labels = Listing(), Labels()
     kinds = set[Stored]()
-    for number, shard in enumerate(shards):
-        with open(open_archive(shard), "rb") as file:  # noqa: PTH123 (a descriptor)
+    for number in range(len(shards)):
+        with (
+            opened(number) if opened else nullcontext(shards[number]) as shard,
+            open(open_archive(shard), "rb") as file,  # noqa: PTH123 (a descriptor)
+        ):
             for key, parts in _samples(shard):
                 if (extension := _image_of(shard, key, parts)) is None:
                     count_left_out(left_out, (f"{key}.{e}" for e in parts))
@@ -70,9 +83,14 @@ def list_shards(root: Path, split: Split, shards: Sequence[Path], left_out: Coun
     return listing.dataset(root, split, labels.classes(shards[0].parent), shards, stored)
 
 
-def shard_stamp(shards: Sequence[Path]) -> str:
-    """Return what the index of a pack is valid for: shards of these names and sizes, wherever they are moved."""
-    return json.dumps([VERSION, *([shard.name, archive_size(shard)] for shard in shards)])
+def shard_stamp(shards: Iterable[Path]) -> str:
+    """Return what the index of a pack is valid for: these shards, wherever they are moved."""
+    return stamp_of_sizes((shard.name, archive_size(shard)) for shard in shards)
+
+
+def stamp_of_sizes(shards: Iterable[tuple[str, int]]) -> str:
+    """Return the same from the names and sizes of the shards."""
+    return json.dumps([VERSION, *([name, size] for name, size in shards)])
 
 
 def _raw_header(file: io.BufferedReader, shard: Path, member: tarfile.TarInfo) -> int:

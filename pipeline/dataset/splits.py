@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from .images import Split
 from .names import SPLIT_NAMES, is_hidden, split_word
 
 ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+
+Item = TypeVar("Item")
 
 
 def kaggle_root(root: Path) -> Path:
@@ -34,9 +38,13 @@ def archives_of_split(root: Path, split: Split) -> list[Path]:
     """Return the original archive, or the shards named by the first of the split's words that names any."""
     if (original := root / ILSVRC_TARS[split]).is_file():
         return [original]
-    words = {tar: split_word(tar.stem) for tar in archives_in(root)}
+    return chosen_by_word({tar: split_word(tar.stem) for tar in archives_in(root)}, split)
+
+
+def chosen_by_word(words: Mapping[Item, str | None], split: Split) -> list[Item]:
+    """Return what has the first of the split's words that anything has."""
     wanted = next((word for word in SPLIT_NAMES[split] if word in words.values()), None)
-    return [tar for tar, word in words.items() if word and word == wanted]
+    return [item for item, word in words.items() if word and word == wanted]
 
 
 def nothing_found(root: Path, split: Split) -> str:

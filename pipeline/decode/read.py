@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ..dataset.images import Dataset
+from ..errors import RemoteError
 from ..geometry import SHORT_SIDE
 from .bad_images import BadImage
 from .containers import PNG, Picture, read_bmp, read_png, read_webp
@@ -28,6 +29,8 @@ def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[n
     """
     try:
         data = dataset.read(index)
+    except RemoteError:  # another image in its place would hide that the network is down
+        raise
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -47,9 +47,13 @@ class Resident:
         self._ends, self._begins, self._lengths = ends[:count], (ends - room)[:count], dataset.lengths[:count]
         self._sound = np.zeros(count, bool)
         self._data = _allocate(int(ends[count - 1]) if count else 0, device)
-        done = 0
-        with ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read") as pool:
+        done, reached = 0, dataset.ahead(np.arange(count))
+        with (
+            ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read") as pool,
+            dataset.while_reading() as dataset,
+        ):
             while done < count:
+                reached(done)
                 until = max(int(np.searchsorted(ends[:count], self._begins[done] + PART, side="right")), done + 1)
                 self._fill(dataset, np.arange(done, until), settings, pool)
                 done = until

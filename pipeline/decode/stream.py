@@ -91,7 +91,8 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         resident: Resident | None = None,
     ) -> None:
         self.bad: dict[int, str] = {} if bad is None else bad
-        self._dataset, self._settings, self._batch_size = dataset, settings, batch_size
+        self._stop = threading.Event()
+        self._dataset, self._settings, self._batch_size = dataset.until(self._stop), settings, batch_size
         self._build, self._names, self._crop = build, inputs, crop
         self._replace = on_bad == "replace"
         self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="alexnet-read")
@@ -101,7 +102,6 @@ class ImageStream(Iterator[tuple[Any, Feed]]):
         self._done: deque[tuple[Any, Feed]] = deque()
         self._refused: set[tuple[int, int, int]] = set()  # (image, top, left) that DALI could not decode
         self._ended = False
-        self._stop = threading.Event()
         self._recording = threading.Lock()
         self.stored = dataset.stored
         self._resident = resident

@@ -59,7 +59,7 @@ def check_enough(train: Dataset, val: Dataset) -> None:
     """UserError if there are too few images for the figure."""
     for dataset, least in ((train, NEAREST), (val, QUERIES)):
         if len(dataset) < least:
-            raise UserError(f"{dataset.root} has {len(dataset)} {dataset.split} images, but the figure needs {least}.")
+            raise UserError(f"{dataset.where} has {len(dataset)} {dataset.split} images, but the figure needs {least}.")
 
 
 def find_neighbourhoods(

@@ -79,7 +79,7 @@ def find_images(dataset: Dataset, names: Sequence[str]) -> NDArray[np.int64]:
         if len(positions) != 1:
             problem = f"has {len(positions)} images" if positions else "has no image"
             hint = f" Name one by its whole path, such as {dataset.name(positions[0])}." if positions else ""
-            raise UserError(f"The {dataset.split} split of {dataset.root} {problem} {name}.{hint}")
+            raise UserError(f"The {dataset.split} split of {dataset.where} {problem} {name}.{hint}")
     return np.array([found[name][0] for name in names], np.int64)
 
 
@@ -126,7 +126,7 @@ def _drawn(dataset: Dataset, seed: int, settings: Settings) -> tuple[NDArray[np.
     while True:
         usable = np.setdiff1d(np.arange(len(dataset)), np.array([*bad], np.int64))
         if len(usable) < NUM_IMAGES:
-            found = f"{dataset.root} has {len(usable)} {dataset.split} images that can be used"
+            found = f"{dataset.where} has {len(usable)} {dataset.split} images that can be used"
             raise UserError(f"{found}, but the figure shows {NUM_IMAGES}. Name some with --images.")
         chosen = usable[choose_images(dataset.labels[usable], NUM_IMAGES, seed)]
         pixels, met = _read(dataset, chosen, settings)

@@ -65,6 +65,7 @@ def build_loader(
         images_per_crop=config.augment_run,
         random_crop=config.random_crop,
         random_flip=config.random_flip,
+        window=config.window,
         rank=mesh.world.index,
         num_ranks=mesh.world.size,
     )

@@ -117,7 +117,7 @@ def activations(sources: Sources) -> Shown:
             name, pixels = dataset.name(int(batch.indices[0])), batch.pixels[0]
             break
     if pixels is None:
-        raise UserError(f"no validation image of {dataset.root} can be used")
+        raise UserError(f"no validation image of {dataset.where} can be used")
     found = activations_of(sources.classifier, pixels.to(sources.mesh.device))
     best = ", ".join(f"{label} {share:.0%}" for label, share in found.classes)
     alt = f"The strongest maps of each layer for one image, the units of fc6 and fc7, and the best classes: {best}."

@@ -8,6 +8,7 @@ import re
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
 from functools import reduce
 from itertools import cycle
 from pathlib import Path
@@ -19,6 +20,7 @@ import warm
 from click.testing import CliRunner
 from drawn_cifar import write_binary
 from pyarrow import parquet
+from servers import serving
 
 from alexnet.cli import main
 
@@ -122,10 +124,18 @@ def folder(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def places(tree: Path, unsplit: Path, hub: Path, cifar: Path, folder: Path) -> dict[str, str]:
+def bucket(folder: Path) -> Iterator[str]:
+    """The URL of what stands for a bucket: a server of the folder."""
+    with serving(folder) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def places(tree: Path, unsplit: Path, hub: Path, cifar: Path, folder: Path, bucket: str) -> dict[str, str]:
     """What is here where the documents say something else, in the order in which it is put there."""
     folders = {"/data/imagenet": tree, "/data/cifar10": cifar, "/data/fall2009": unsplit, "/data/hub": hub}
-    return {"/data/imagenet-": f"{folder}/pack-", **{name: str(place) for name, place in folders.items()}}
+    packs = {"/data/imagenet-": f"{folder}/pack-", "s3://bucket/imagenet-": f"{bucket}/pack-"}
+    return {**packs, **{name: str(place) for name, place in folders.items()}}
 
 
 def test_commands_are_found() -> None:

@@ -13,25 +13,14 @@ from typing import Any
 import click
 
 from . import __version__
-from .console.command_options import (
-    codes_options,
-    config_options,
-    describe_options,
-    evaluate_options,
-    export_options,
-    features_options,
-    pack_options,
-    preset_option,
-    report_options,
-    stats_options,
-    train_options,
-)
+from .console.command_options import evaluate_options, pack_options, report_options, stats_options
 from .console.data_options import data_argument, data_options, val_options
 from .console.errors import Commands
 from .console.experiment_group import ablate, figure1
 from .console.figure_group import figure
 from .console.imports import quick_imports
 from .console.machine_group import bench_loader, bench_train, doctor
+from .console.network_group import codes, export, features
 from .console.options import (
     ANY_PATH,
     FOLDER,
@@ -43,7 +32,8 @@ from .console.options import (
     threads_option,
     views_option,
 )
-from .console.terminal import say, set_up, show_json
+from .console.terminal import set_up, show_json
+from .console.train_options import config_options, describe_options, preset_option, train_options
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -183,52 +173,6 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="CKPT [DATA | IMAGE...]")
-@features_options
-@views_option
-@data_options
-@mesh_options
-@loading_options
-@json_option
-def features(paths: tuple[Path, ...], out: Path, as_json: bool, **asked: Any) -> None:
-    """The activations of a layer for every image of a split, or for image files, as an array that numpy can map.
-
-    They are taken before dropout, and averaged over the views. OUT/index.jsonl has a line for each row of
-    OUT/features.npy: name, label, class. Images that cannot be read are left out and listed in OUT/features.json.
-    After an interruption the same command goes on where it was.
-
-    Example: alexnet features runs/first /data/imagenet --layer fc7 --split val --out fc7
-    """
-    with quick_imports():
-        from .console.commands.features import run_features
-        from .console.tables import print_features
-
-    if found := run_features(paths, out=out, **asked):  # the first rank prints
-        show_json(json.dumps({"out": str(out)} | asdict(found))) if as_json else print_features(out, found)
-
-
-@main.command()
-@click.argument("folder", type=FOLDER, metavar="FEATURES")
-@codes_options
-@json_option
-def codes(folder: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Compress features to short binary codes, as the paper suggests, and measure how well they find neighbours.
-
-    FEATURES is a folder from `alexnet features`. An auto-encoder is trained on it; OUT gets codes.npy, a row for each
-    row of features, encoder.npz and codes.json. Recall@10 is the share of the 10 exact nearest neighbours that are
-    among the 10 (and 100) nearest by Hamming distance, for queries that took no part in the training.
-
-    Example: alexnet codes fc7 --bits 128 --out fc7-codes
-    """
-    with quick_imports():
-        from .console.commands.codes import run_codes
-        from .console.tables import print_codes
-
-    report = run_codes(folder, out, **asked)
-    show_json(json.dumps({"out": str(out)} | asdict(report))) if as_json else print_codes(out, report)
-
-
-@main.command()
 @click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
 @click.argument("images", nargs=-1, required=True, type=ANY_PATH, metavar="IMAGE...")
 @views_option
@@ -268,28 +212,8 @@ def report(run: Path, data: Path | None, **asked: Any) -> None:
     run_report(run, data, **asked)
 
 
-@main.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
-@export_options
-@json_option
-def export(checkpoint: Path, out: Path | None, as_json: bool, **asked: Any) -> None:
-    """Write a trained network for other programs, as torchvision's weights, safetensors or ONNX.
-
-    torchvision's alexnet can hold a network of preset owt; the other formats hold any network, both towers.
-    `evaluate`, `predict` and every other command that takes a CKPT read torchvision's weights and safetensors back.
-
-    Example: alexnet export runs/first --to onnx --out first.onnx
-    """
-    with quick_imports():
-        from .console.commands.export import describe, run_export
-
-    done = run_export(checkpoint, out, **asked)
-    show_json(json.dumps(asdict(done), default=str)) if as_json else say(describe(done))
-
-
-main.add_command(figure)
-main.add_command(figure1)
-main.add_command(ablate)
+for command in (features, codes, export, figure, figure1, ablate):
+    main.add_command(command)
 
 
 # -- the machine -------------------------------------------------------------------------------------------

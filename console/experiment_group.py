@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from .command_options import config_options, preset_option
 from .data_options import data_argument
 from .experiment_options import ablate_options, figure1_options
 from .imports import quick_imports
 from .options import ANY_PATH, LoadingOptions, json_option, loading_options, mesh_options
 from .terminal import show_json
+from .train_options import config_options, preset_option
 
 
 @click.command()

@@ -11,8 +11,8 @@ import click
 
 from ..train.ablation.variations import BASE, VARIATIONS
 from ..train.config import Config
-from .command_options import type_of
 from .options import FOLDER, execution_option, gathered, together
+from .train_options import type_of
 from .types import Commas, FiniteRange
 
 

@@ -37,11 +37,8 @@ HEADER = {
     "channel_order": "RGB",
     "eigenvector_sign": SIGN_RULE,
 }
-DISTRIBUTIONS = (
-    *("alexnet", "numpy"),
-    *("nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12", "nvidia-nvjpeg-cu12"),
-    *("nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg"),
-)
+FOR_CUDA_12 = ("nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12", "nvidia-nvjpeg-cu12")
+DISTRIBUTIONS = ("alexnet", "numpy", *FOR_CUDA_12, "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg")
 
 
 @dataclass(frozen=True, order=True)

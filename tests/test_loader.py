@@ -21,7 +21,7 @@ from graphs import reference_square
 from alexnet.pipeline import augment
 from alexnet.pipeline.dataset.images import Dataset
 from alexnet.pipeline.dataset.open import open_dataset
-from alexnet.pipeline.decode import crops, resample, tensors
+from alexnet.pipeline.decode import crops, resample
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.errors import DatasetError, TooManyBadFiles
 from alexnet.pipeline.loader import Batch, BatchSource, Loader, SyntheticLoader
@@ -220,51 +220,6 @@ def test_batches_stay_whole_while_the_gpu_is_behind(dataset: Dataset) -> None:
         seen.append(batch.images.clone())
         del batch
     assert all(torch.equal(late.cpu(), early) for late, early in zip(seen, expected, strict=True))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("half", [False, True])
-def test_what_the_cpu_decodes_for_a_gpu_has_the_same_bits(dataset: Dataset, half: bool) -> None:
-    expected = [batch.images.to(torch.float16 if half else torch.float32) for batch in make_loader(dataset)]
-    seen = []
-    for batch in make_loader(dataset, settings=Settings(threads=2, readers=2, upload_to=0), half=half):
-        assert batch.images.is_cuda
-        assert batch.labels.is_cuda
-        torch.cuda._sleep(100_000_000)
-        seen.append(batch.images.clone())
-        del batch
-    assert all(torch.equal(late.cpu(), early) for late, early in zip(seen, expected, strict=True))
-
-
-def test_what_the_cpu_decodes_for_a_gpu_is_sent_there(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From page-locked memory, which stays as it is while it is copied; copies stand in for those of a GPU."""
-    locked, begun = set[int](), list[np.ndarray[Any, Any]]()
-
-    class Copies:
-        def __init__(self, device: torch.device) -> None:
-            assert device == torch.device("cuda:0")
-
-        def __call__(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
-            assert array.ctypes.data in locked
-            assert not any(np.shares_memory(array, other) for other in begun)
-            begun[:] = [*begun[-1:], array]
-            return torch.tensor(array)
-
-        def close(self) -> None:
-            begun.clear()
-
-    def lock(memory: crops.Memory, size: int) -> np.ndarray[Any, Any]:
-        assert memory._page_locked
-        block = np.empty(size, memory._dtype)
-        locked.add(block.ctypes.data)
-        return block
-
-    expected = run(make_loader(dataset))
-    monkeypatch.setattr(tensors, "Upload", Copies)
-    monkeypatch.setattr(crops.Memory, "_new", lock)
-    assert_same(run(make_loader(dataset, settings=Settings(threads=2, readers=2, upload_to=0))), expected)
-    assert len(locked) < len(expected)
-    assert not begun
 
 
 def test_lighting_may_end_with_an_epoch_and_takes_its_divisor_with_it(dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -170,7 +171,8 @@ def test_odd_classes_and_files_through_a_whole_command(tmp_path: Path) -> None:
     model = AlexNet(config, len(classes))
     path = tmp_path / "network.npz"
     zeros = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
-    save(path, Checkpoint(config=config, classes=classes, epoch=0, step=0, model=zeros))
+    treatment = {"mean": np.zeros(3, np.float32), "divisor": np.ones(3, np.float32)}
+    save(path, Checkpoint(config=config, classes=classes, epoch=0, step=0, model=zeros, arrays=treatment))
     files = [tmp_path / name for name in FILES]
     for file in files[1:]:
         file.parent.mkdir(exist_ok=True)

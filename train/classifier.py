@@ -21,7 +21,7 @@ from torch import Tensor
 from ..pipeline.dataset.classes import first_difference
 from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.settings import Settings
-from ..pipeline.errors import UserError
+from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.geometry import CROP, SHORT_SIDE, centred
 from ..pipeline.squares import squares
 from ..pipeline.treatment import Treatment
@@ -68,7 +68,9 @@ def load_classifier(path: Path | str, device: torch.device = CPU) -> Classifier:
 
 
 def treatment_of(saved: Checkpoint) -> Treatment:
-    """Return the treatment of images that a network was trained on."""
+    """Return the treatment of images that a network was trained on; CheckpointError if it does not say."""
+    if missing := {"mean", "divisor"} - saved.arrays.keys():
+        raise CheckpointError(f"The checkpoint lacks the {min(missing)} of its training images: take another one.")
     return Treatment(mean=saved.arrays["mean"], divisor=saved.arrays["divisor"], crop=saved.config.crop)
 
 

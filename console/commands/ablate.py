@@ -39,7 +39,6 @@ from ...train.report.facts import departures
 from ...train.setting import as_text
 from ...train.starts import read_starts
 from ...train.treatment import needs_stats, stats_for_training
-from ..command_options import ELSEWHERE
 from ..data_options import DataOptions
 from ..errors import ARGUMENTS
 from ..experiment_options import AblateOptions
@@ -47,6 +46,7 @@ from ..on_mesh import Ranks, without_rescan
 from ..options import LoadingOptions, MeshOptions, words_of
 from ..processes import Job, Processes
 from ..terminal import say
+from ..train_options import ELSEWHERE
 from .stats import compute_statistics
 
 EVALUATION, LOG = "evaluation.json", "log.txt"  # in a run's folder, beside what `train` writes there

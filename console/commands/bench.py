@@ -22,13 +22,13 @@ from ...train.parallel.mesh import Mesh
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.step import TrainStep
-from ..command_options import Room
 from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
 from ..progress import bar, bars
 from ..residency import check_resident, say_resident
 from ..terminal import say
+from ..train_options import Room
 
 NUM_GENERATED = 2000  # images
 REMOTE_BYTES = 2 * SAMPLE_BYTES  # of shards to fetch for a measurement, which reads as much at a time as half of that

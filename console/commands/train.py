@@ -33,7 +33,6 @@ from ...train.resume import choose_run_dir, find_checkpoint, resolve_config, res
 from ...train.tensorboard import FOLDER, require_tensorboard
 from ...train.trainer import Interrupted, RunOptions, Trainer
 from ...train.treatment import stats_for_training
-from ..command_options import Room, TrainOptions
 from ..data_options import DataOptions
 from ..on_mesh import Ranks
 from ..options import LoadingOptions, MeshOptions
@@ -41,6 +40,7 @@ from ..progress import TrainingDisplay
 from ..residency import check_resident, hold
 from ..signals import stop_on_signals
 from ..terminal import say
+from ..train_options import Room, TrainOptions
 from .stats import compute_statistics
 
 

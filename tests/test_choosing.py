@@ -147,7 +147,7 @@ def test_a_half_is_packed_as_a_data_set_of_its_own(tree: Path, tmp_path: Path) -
 
 def test_ablate_trains_on_the_chosen_images(tree: Path, tmp_path: Path) -> None:
     options = ("--val-fraction", 0.5, "--per-class", 2, "--seeds", 1, "--only", "no-dropout")
-    words = ("--scaling", "imagenet", "--lighting", "off", *TINY)
+    words = ("--scaling", "imagenet", "--lighting", "off", "--views", 1, *TINY)
     invoke("ablate", tree, "--out", tmp_path / "a", *options, *words)
     (start,) = read_starts(tmp_path / "a/base/seed-0")
     assert (start.num_train, start.selection) == (6, "--val-fraction 0.5 --per-class 2")

@@ -42,7 +42,7 @@ def run_demo(folder: Path, threads: int) -> None:
         f"train {packed} --stats {stats} --run {run} {TRAINING}",
         f"evaluate {run} {packed} --views 1",
         f"evaluate {run} {packed} --views 10",
-        f"bench-loader {data} --seconds 1",
+        f"bench-loader {data} --seconds 0.5 --rounds 3",
         f"report {run} {packed} --out {page}",
     ):
         _run(f"{command} --threads {threads}")

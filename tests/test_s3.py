@@ -117,6 +117,7 @@ def test_an_upload_in_one_part_is_compared_with_its_md5(wire: Wire, packed: Path
     [
         ("s3://absent/pack", "s3://absent/pack cannot be read: there is no such bucket. Check the address."),
         ("s3://images/other", "s3://images/other cannot be read: nothing is there. Check the address."),
+        ("s3://images/a-bucket", "s3://images/a-bucket cannot be read: nothing is there. Check the address."),
         ("s3://images", "There are no shards at s3://images; found: some/. Packs and"),
         ("s3://images/some/pack/train-{7..9}.tar", "train-7.tar cannot be read: nothing is there"),
         ("s3://In_Valid!/x", "s3://In_Valid!/x cannot be read: "),

@@ -65,7 +65,7 @@ def explained(error: BaseException, url: str) -> BaseException:
     if names & CERTIFICATE:
         return RemoteError(f"The certificate of {url} is not to be trusted ({_words(error)}).")
     if status in (404, 410) or (isinstance(error, FileNotFoundError) and not _is_local(error)):
-        what = "there is no such bucket" if "bucket" in str(error) else "nothing is there"
+        what = "there is no such bucket" if "bucket does not exist" in str(error) else "nothing is there"
         return Refused(f"{url} cannot be read: {what}. Check the address.")
     if status in (401, 403) or "NoCredentialsError" in names or isinstance(error, PermissionError):
         who = "no credentials were found" if "NoCredentialsError" in names else "access is denied"

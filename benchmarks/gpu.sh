@@ -72,6 +72,8 @@ loader() {
       table "loader-original-$decode-load$load.json"
     done
   done
+  within 60 "$python" benchmarks/nvjpeg.py "$data" --out "$out/nvjpeg.json"
+  table nvjpeg.json
   measure 90 loader-dct-gpu-resident bench-loader "$work/dct" $how --resident
   within 60 "$python" benchmarks/dct_kernels.py "$work/dct" --out "$out/dct-kernels.json"
   table "loader-dct-gpu-resident.json"

@@ -1,4 +1,4 @@
-"""nvJPEG's batched decoding through torchvision, decoding whole images and nothing else: what DALI's engine is beside.
+"""nvJPEG's batches through torchvision, decoding whole images and nothing else: a yardstick for DALI on a GPU.
 
     python benchmarks/nvjpeg.py DATA --batch-size 256 --out nvjpeg.json
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import warm
 from click.testing import CliRunner
 from runs import ALEXNET, interrupted_at, invoke, outcome, trainer
@@ -18,6 +19,7 @@ from runs import ALEXNET, interrupted_at, invoke, outcome, trainer
 from alexnet.cli import main
 from alexnet.console import processes
 from alexnet.console.processes import Job, Processes
+from alexnet.pca.stats import RgbStats
 from alexnet.pipeline.files import only_writer
 from alexnet.train.figures.curves import read_curves
 from alexnet.train.history import read_records
@@ -88,6 +90,32 @@ def test_an_experiment_from_the_first_run_to_the_table(colour_tree: Path, tmp_pa
     assert [job.name for job in jobs] == ["base, seed 1"] * 2
     assert [row["num_planned"] for row in again["rows"]] == [2, 1, 1, 2]
     assert again["complete"] is True
+
+
+def test_on_a_gpu_all_is_done_by_other_processes(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics too: what this process allocated there would be missing to the runs, and an exclusive GPU closed."""
+    commands = list[list[str]]()
+
+    def run(command: list[str], **how: Any) -> Any:
+        commands.append(command[3:])
+        result = CliRunner().invoke(main, [*command[3:], "--device", "cpu"])
+        return subprocess.CompletedProcess(command, result.exit_code)
+
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))  # with no statistics
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", None)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(Processes, "work_off", lambda *given: 3)
+    arguments = ["ablate", str(colour_tree), "--out", str(tmp_path), *BUDGET[:-2], "--only", "tanh", "--decode", "fast"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 3, result.output
+    ((name, data, *words),) = commands
+    assert (name, data) == ("pca-stats", str(colour_tree))
+    assert {"--decode", "fast", "--threads", "1"} <= {*words}
+    assert RgbStats.load(tmp_path / "stats.json").complete
 
 
 def test_a_failure_ends_it_in_one_line_and_the_same_command_goes_on(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,9 +96,16 @@ class Ablation:
     def _evaluation(self, run: Run) -> list[str]:
         return ["evaluate", str(run.folder), self._data, "--views", str(run.config.views), "--json", *self._how()]
 
+    def statistics(self, config: Config) -> list[str]:
+        """The command that computes the statistics for such a run."""
+        pixels = words_of({"decode": config.decode, "max_pixels": config.max_pixels})
+        return ["pca-stats", self._data, *self.which.words(), "--out", str(self.stats_file), *pixels, *self._loading()]
+
     def _how(self) -> list[str]:
-        loading = {name: value for name, value in asdict(self.loading).items() if name not in ELSEWHERE}
-        return words_of(loading | asdict(self.mesh_options))
+        return [*self._loading(), *words_of(asdict(self.mesh_options))]
+
+    def _loading(self) -> list[str]:
+        return words_of({name: value for name, value in asdict(self.loading).items() if name not in ELSEWHERE})
 
     @property
     def _data(self) -> str:
@@ -216,7 +225,8 @@ def _check(ablation: Ablation, names: Iterable[str], jobs: int) -> None:
             require_batch(ablation.train_set, config.batch_size)
             ranks = Ranks.plan(join_ranks(), ablation.mesh_options, ablation.loading.device, config.towers)
             check_split(config, num_classes, ranks.dims)
-            check_memory(config, num_classes, ranks.device, ranks.dims, jobs * ranks.num_on_device)
+            if ranks.device.type == "cpu":  # on GPUs the runs check it
+                check_memory(config, num_classes, ranks.device, ranks.dims, jobs * ranks.num_on_device)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 
@@ -235,6 +245,11 @@ def _prepare_statistics(ablation: Ablation) -> None:
         return
 
     def compute() -> RgbStats | None:
+        if ablation.loading.chosen_device().type != "cpu":  # what this process allocates there, it keeps from the runs
+            command = [sys.executable, "-m", "alexnet.cli", *ablation.statistics(needing[0])]
+            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+                raise UserError(f"The statistics could not be computed: {shlex.join(['alexnet', *command[3:]])}")
+            return RgbStats.load(path)
         settings = needing[0].pin_decoding(ablation.loading.settings())
         return compute_statistics(ablation.train_set, "centre", settings, join_ranks())
 

@@ -2,8 +2,8 @@
 
 Reading order:
 
-1. `errors.py`, `files.py`, `cache.py`, `sizes.py`, `compiled.py`, `children.py`: used everywhere; look them up when you
-   meet them.
+1. `errors.py`, `files.py`, `cache.py`, `sizes.py`, `compiled.py`, `children.py`, `optional.py`: used everywhere; look
+   them up when you meet them.
 2. `dataset/`: which images there are, and where their bytes are; `remote/`: shards that are fetched first.
 3. `plan.py`: the order of an epoch, and each image's random crop, flip and lighting; `window.py`: orders for remote
    shards that do not all fit on the disk.

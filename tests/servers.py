@@ -11,11 +11,12 @@ import time
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+Server = TypeVar("Server", bound=socketserver.BaseServer)
 Fault = Literal["reset", "truncated", "garbage", "busy", "denied", "slow", "stuck"]
 
 
@@ -108,8 +109,9 @@ def _reset(connection: socket.socket) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[FileServer]:
-    with FileServer(folder) as server:
+def running(server: Server) -> Iterator[Server]:
+    """Let a server answer, in a thread, until the block ends."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -117,6 +119,10 @@ def serving(folder: Path) -> Iterator[FileServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def serving(folder: Path) -> AbstractContextManager[FileServer]:
+    return running(FileServer(folder))
 
 
 class Wire(socketserver.ThreadingTCPServer):
@@ -157,13 +163,5 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         pass
 
 
-@contextmanager
-def wired(port: int) -> Iterator[Wire]:
-    with Wire(port) as wire:
-        thread = threading.Thread(target=wire.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield wire
-        finally:
-            wire.shutdown()
-            thread.join()
+def wired(port: int) -> AbstractContextManager[Wire]:
+    return running(Wire(port))

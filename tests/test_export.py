@@ -10,10 +10,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks import SMALL
+from networks import SMALL, TheirAlexNet
 from runs import invoke
 from safetensors import safe_open
-from torch import Tensor, nn
 
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.decode.settings import Settings
@@ -63,41 +62,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # -- torchvision ------------------------------------------------------------------------------------------------
-
-
-class TheirAlexNet(nn.Module):
-    """torchvision.models.alexnet, from its definition."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 64, 11, 4, 2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-        )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        self.classifier = nn.Sequential(
-            nn.Dropout(),
-            nn.Linear(9216, 4096),
-            nn.ReLU(),
-            nn.Dropout(),
-            nn.Linear(4096, 4096),
-            nn.ReLU(),
-            nn.Linear(4096, num_classes),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
 @pytest.mark.parametrize("dropout", ["inverted", "mask"])

@@ -313,5 +313,5 @@ def test_a_damaged_shard_is_named_by_its_address(server: FileServer) -> None:
 
 def test_a_missing_package_says_what_to_install(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(RemoteError, match=r"needs the package fsspec, .*: pip install --editable '.\[remote\]'"):
+    with pytest.raises(RemoteError, match=r"needs the package fsspec \(.*: pip install --editable '.\[remote\]'"):
         opened(server)

@@ -6,7 +6,7 @@ source), `network/` (the network and its faster layers). One step: `treatment.py
 One run: `meter.py` (a window of steps), `health.py` (does it learn?), `starts.py`, `tensorboard.py` and `history.py`
 (the run folder), `checkpoint.py` (the file), `trainer.py` (the loop). Around a run: `memory.py` (does the batch fit?),
 `resume.py` (which checkpoint?), `published.py`, `safe_tensors.py` and `saved.py` (other files of a network, any file),
-`optional.py` (packages that may be missing), `classifier.py` (a trained network), `export/` (for other programs),
+`classifier.py` (a trained network), `export/` (for other programs),
 `pretrained.py` (what a new run takes from one), `probabilities.py` (saved, to be averaged later), `evaluate.py` (exact
 errors), `outcomes.py` (errors by class), `features.py` and `feature_folder.py` (a layer's activations for every image),
 `kept_features.py` (those that figures start from), `row_blocks.py` and `nearest.py` (the nearest rows, exactly),

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import CheckpointError
 from ..pipeline.files import write_atomically
+from ..pipeline.optional import optional
 from .checkpoint import Checkpoint, check_parameters, check_types, read_config, selection_in
 from .config import Config
 from .network.shapes import empty_parameters
-from .optional import optional
 
 ENDING = ".safetensors"
 KEY, FORMAT, VERSION = "alexnet", "alexnet-network", 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import UserError
+from ..pipeline.optional import how_to_install
 
 FOLDER = "tensorboard"
 POSITION = ("epoch", "step", "num_epochs", "steps_per_epoch", "seconds_left")  # of a record, not of the network
@@ -22,9 +23,8 @@ def require_tensorboard() -> type[Any]:
     """The class that writes its files; UserError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        remedy = "Install it from the source folder: pip install --editable '.[tensorboard]'"
-        raise UserError(f"--tensorboard needs the package tensorboard ({error}). {remedy}") from error
+    except ImportError as error:  # torch's module is there, but not what it needs
+        raise UserError(how_to_install("--tensorboard", "tensorboard", "tensorboard", error)) from error
     return SummaryWriter
 
 

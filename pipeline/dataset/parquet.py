@@ -21,7 +21,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DatasetError, NoSplit, UserError
+from ..errors import DatasetError, NoSplit
+from ..optional import optional
 from .classes import sorted_classes
 from .images import Dataset, Listing, Split
 from .names import SPLIT_NAMES, is_hidden, split_word
@@ -46,13 +47,9 @@ def parquet_files(root: Path, split: Split) -> list[Path]:
 
 def require_pyarrow() -> Any:
     """The module that reads the files; UserError where the package is missing."""
-    try:
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ImportError as error:
-        remedy = "Install it from the source folder: pip install --editable '.[parquet]'"
-        raise UserError(f"Parquet files need the package pyarrow ({error}). {remedy}") from error
-    return pyarrow
+    for part in ("compute", "parquet"):
+        optional(f"pyarrow.{part}", "Reading parquet", "parquet")
+    return optional("pyarrow", "Reading parquet", "parquet")
 
 
 class RowGroups:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from ..errors import RemoteError
+from ..optional import how_to_install
 from .errors import Lost, Refused, explained, reason_to_retry
 
 log = logging.getLogger("alexnet")
@@ -142,8 +143,7 @@ def _file_system(url: str) -> Any:
         return fsspec.filesystem(scheme, **_options(scheme))
     except ImportError as error:
         missing = "fsspec" if error.name == "fsspec" else PACKAGES[scheme]
-        hint = "Install it from the source folder: pip install --editable '.[remote]'"
-        raise RemoteError(f"{url} needs the package {missing}, which is not there. {hint}") from error
+        raise RemoteError(how_to_install(url, missing, "remote", error)) from error
 
 
 def _options(scheme: str) -> dict[str, Any]:

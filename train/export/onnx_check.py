@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...pipeline.errors import UserError
 from ...pipeline.geometry import SHORT_SIDE, centred
+from ...pipeline.optional import optional
 from ...pipeline.treatment import Treatment
 from ..network.model import AlexNet
-from ..optional import optional
 from .onnx_graph import IMAGES, LOGITS, Given
 
 NUM_IMAGES, BATCH = 100, 40  # the last batch is a smaller one

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ...pipeline.errors import UserError
+from ...pipeline.optional import optional
 from ...pipeline.treatment import Treatment
 from ..config import CONVS
 from ..network.lrn import LocalResponseNorm
 from ..network.model import AlexNet
 from ..network.shapes import CONV_GEOMETRY
-from ..optional import optional
 
 Given = Literal["uint8", "float"]
 OPSET, IR_VERSION = 17, 8  # of 2022: runtimes of that age and later read it

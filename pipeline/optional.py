@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from ..pipeline.errors import UserError
+from .errors import UserError
 
 
 def optional(module: str, purpose: str, extra: str) -> ModuleType:
@@ -13,8 +13,11 @@ def optional(module: str, purpose: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise UserError(
-            f"{purpose} needs the package {package} ({error}). Install it from the source folder: "
-            f"pip install --editable '.[{extra}]'"
-        ) from error
+        raise UserError(how_to_install(purpose, module.partition(".")[0], extra, error)) from error
+
+
+def how_to_install(purpose: str, package: str, extra: str, error: ImportError) -> str:
+    return (
+        f"{purpose} needs the package {package} ({error}). Install it from the source folder: "
+        f"pip install --editable '.[{extra}]'"
+    )

@@ -170,7 +170,6 @@ def test_a_small_cache_holds_a_window(
 
 def test_a_window_fetches_each_shard_once_an_epoch(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_cache(monkeypatch, opened(server), AHEAD + 3)
-    monkeypatch.setattr("alexnet.pipeline.remote.shard_cache.SECONDS_BETWEEN_TOUCHES", 0.0)
     remote = opened(server)
     batches(remote, num_epochs=1, window=window_of(remote))
     assert set(fetches(server).values()) == {1}

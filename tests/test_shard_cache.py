@@ -19,6 +19,7 @@ from servers import FileServer, serving
 pytest.importorskip("aiohttp")
 
 from alexnet.pipeline.errors import RemoteError, UserError
+from alexnet.pipeline.plan import draw_epoch
 from alexnet.pipeline.remote import shard_cache as module
 from alexnet.pipeline.remote.shard_cache import ShardCache, shard_cache
 from alexnet.pipeline.remote.shards import AHEAD, RemoteShards
@@ -105,6 +106,39 @@ def test_processes_share_it(tmp_path: Path, server: FileServer) -> None:
     assert fetches(server) == [1] * NUM
 
 
+def test_a_shard_that_another_waits_for_counts_once(
+    tmp_path: Path, server: FileServer, files: list[RemoteFile]
+) -> None:
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    read(cache, files[0])
+    read(cache, files[1])
+    waiting = cache.path(files[0]).with_name(f"0.{SIZE}.part")
+    with waiting.open("ab") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        assert cache.num_bytes() == 2 * SIZE
+        read(cache, files[2])
+    assert all(cache.path(file).exists() for file in files[:3])
+
+
+def test_a_part_that_came_meanwhile_is_not_taken_for_a_stale_one(
+    tmp_path: Path, files: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path / "cache", SIZE)
+    whole = cache.path(files[0])
+    part = whole.with_name(f"0.{SIZE}.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+
+    def lock(file: object, how: int) -> None:
+        if how & fcntl.LOCK_NB:  # whoever fetched it was faster, and somebody else begins
+            part.rename(whole)
+            part.write_bytes(b"new")
+
+    monkeypatch.setattr("fcntl.flock", lock)
+    cache._remove_stale_parts()
+    assert part.read_bytes() == b"new"
+
+
 def test_processes_that_evict_each_others_shards_read_what_is_theirs(tmp_path: Path, server: FileServer) -> None:
     urls = [f"{server.url}/{i}" for i in range(NUM)]
     start = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache"), str(2 * SIZE)]
@@ -164,6 +198,31 @@ def test_shards_come_in_the_order_of_their_turns(tmp_path: Path, server: FileSer
     reached(4)  # 3 has begun
     wait_for(server, [int(i in (5, 3, 7, 0, 1, 2)) for i in range(NUM)])
     assert AHEAD == 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_had_its_last_turn_goes_first(
+    tmp_path: Path, server: FileServer, files: list[RemoteFile], seed: int
+) -> None:
+    """An order within a window reads seldom from shards that it still needs; the cache holds no more than it must."""
+    window, images = 2, np.repeat(np.arange(NUM, dtype=np.int32), 10)
+    order = images[draw_epoch(len(images), seed, 0, shards=images, window=10 * window).order]
+    shards = RemoteShards(server.url, tuple(files), ShardCache(tmp_path / "cache", (window + 1 + AHEAD) * SIZE))
+    reached = shards.ahead(order)
+    for position, shard in enumerate(order.tolist()):
+        reached(position)
+        assert shards.read(shard, SIZE, 0) == bytes([shard]) * SIZE
+    assert fetches(server) == [1] * NUM
+
+
+def test_who_opens_a_released_shard_keeps_it(tmp_path: Path, server: FileServer, files: list[RemoteFile]) -> None:
+    cache = ShardCache(tmp_path / "cache", 2 * SIZE)
+    for i in (0, 1):
+        read(cache, files[i])
+        cache.release(files[i])
+    for i in (1, 2, 1):
+        read(cache, files[i])
+    assert fetches(server)[:3] == [1, 1, 1]
 
 
 def test_all_shards_are_fetched_if_there_is_room(tmp_path: Path, server: FileServer, files: list[RemoteFile]) -> None:

@@ -2,6 +2,7 @@
 
     <folder>/<digest of URL, size and tag>/<name>               a whole, verified shard
     <folder>/<digest of URL, size and tag>/<name>.<size>.part   one on its way, locked by the process that fetches it
+    <folder>/.lock                                              held while shards are counted, evicted or get their name
 
 A shard is read through a descriptor, and what is open can be read to its end even if it is evicted meanwhile: whoever
 has opened a shard needs no lock. A whole shard was synced before it got its name.
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from .store import RemoteFile, fetch
 FOLDER, SIZE = "ALEXNET_SHARDS", "ALEXNET_CACHE_SIZE"  # environment variables
 DEFAULT_SIZE = "100GB"
 SECONDS_BETWEEN_TOUCHES = 5.0
+RELEASED = 0.0  # the time of last use, for a shard that nobody needs any longer
 PART = re.compile(r".*\.(\d+)\.part")
 
 
@@ -66,8 +68,9 @@ class ShardCache:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        if os.fstat(descriptor).st_size == file.size:
-            self._touch(path)
+        found = os.fstat(descriptor)
+        if found.st_size == file.size:
+            self._touch(path, at_once=found.st_mtime == RELEASED)
             return descriptor
         os.close(descriptor)  # something else has damaged it
         path.unlink(missing_ok=True)
@@ -85,14 +88,20 @@ class ShardCache:
                 self._make_room()
                 fetch(file, part)
                 _sync(part)
-                part.replace(path)
+                with self._exclusively():
+                    part.replace(path)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
 
+    def release(self, file: RemoteFile) -> None:
+        """Let the shard go before all others, for its last reader has had it. Any that opens it later keeps it."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path(file), (RELEASED, RELEASED))
+
     def num_bytes(self) -> int:
         """The size of all that is here, whole or on its way."""
-        return sum(size for _, size, _ in self._entries())
+        return sum(_sizes(self._entries()).values())
 
     def check_room(self, num_bytes: int, where: str) -> None:
         """Raise UserError if the disk has no room for what the cache may hold of `num_bytes` of shards."""
@@ -108,19 +117,26 @@ class ShardCache:
 
         The parts count with their final sizes: that of the caller, too, which has room afterwards.
         """
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._exclusively():
             self._remove_stale_parts()
             entries = sorted(self._entries())
-            total = sum(size for _, size, _ in entries)
-            for _, size, path in entries:
+            sizes = _sizes(entries)
+            total = sum(sizes.values())
+            for _, _, path in entries:
                 if total <= self.limit:
                     break
                 if not PART.fullmatch(path.name):
                     path.unlink(missing_ok=True)
-                    total -= size
+                    total -= sizes[path.parent]
                     with suppress(OSError):  # a part may be in it by now
                         path.parent.rmdir()
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Keep all other processes and threads from counting and evicting shards, and from giving them their names."""
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """Yield (time of last use, size, path) of what is here."""
@@ -135,15 +151,21 @@ class ShardCache:
         for path in self.folder.glob("*/*.part"):
             with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as part:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+                if _is_named(part.fileno(), path):  # else it is whole by now, and another may have the name
+                    path.unlink()
 
-    def _touch(self, path: Path) -> None:
+    def _touch(self, path: Path, *, at_once: bool) -> None:
         """Note that the shard is in use; every few seconds is enough."""
         now = time.monotonic()
-        if now - self._touched.get(path, -SECONDS_BETWEEN_TOUCHES) >= SECONDS_BETWEEN_TOUCHES:
+        if at_once or now - self._touched.get(path, -SECONDS_BETWEEN_TOUCHES) >= SECONDS_BETWEEN_TOUCHES:
             self._touched[path] = now
             with suppress(FileNotFoundError):
                 os.utime(path)
+
+
+def _sizes(entries: Iterable[tuple[float, int, Path]]) -> dict[Path, int]:
+    """Return the size of each shard by its folder: whoever waits for one may find it whole beside a part of its own."""
+    return {path.parent: size for _, size, path in entries}
 
 
 @contextmanager

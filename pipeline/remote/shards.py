@@ -94,19 +94,27 @@ class RemoteShards:
     def ahead(self, order: NDArray[np.integer]) -> Callable[[int], None]:
         """Prepare to read from these shards, one for each position, in this order.
 
-        Call the result with each position reached. If the cache holds all of these shards, all are fetched; otherwise
-        no more than `AHEAD` of those that have not had their turn.
+        Call the result with each position that reading has reached. If the cache holds all of these shards, all are
+        fetched; otherwise no more than `AHEAD` of those that have not had their turn, and those that had their last
+        make room first.
         """
         shards, first = np.unique(order, return_index=True)
-        by_turn = np.argsort(first)
-        shards, first = shards[by_turn], first[by_turn]
-        fits, asked = int(self.sizes[shards].sum()) <= self.cache.limit, 0
+        last = len(order) - np.unique(order[::-1], return_index=True)[1]
+        by_turn, by_end = np.argsort(first), np.argsort(last)
+        begins, ends = first[by_turn], last[by_end]
+        coming, going = shards[by_turn].tolist(), shards[by_end].tolist()
+        fits, asked, released = int(self.sizes[shards].sum()) <= self.cache.limit, 0, 0
 
         def reached(position: int) -> None:
-            nonlocal asked
-            begun = int(np.searchsorted(first, position, side="right"))
-            until = len(shards) if fits else min(begun + AHEAD, len(shards))
-            self._fetch_soon(shards[asked:until].tolist())
+            nonlocal asked, released
+            if not fits:
+                over = int(np.searchsorted(ends, position, side="right"))
+                for shard in going[released:over]:
+                    self.cache.release(self.files[shard])
+                released = max(released, over)
+            begun = int(np.searchsorted(begins, position, side="right"))
+            until = len(coming) if fits else min(begun + AHEAD, len(coming))
+            self._fetch_soon(coming[asked:until])
             asked = max(asked, until)
 
         return reached

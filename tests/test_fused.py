@@ -16,8 +16,14 @@ from torch import Tensor, nn
 from alexnet.train.config import Config
 from alexnet.train.gradient import build_gradient
 from alexnet.train.network import lrn_cpu
-from alexnet.train.network.fast_layers import FusedResponseNorm, SpaceToDepthConv, space_to_depth, use_fast_layers
-from alexnet.train.network.lrn import LocalResponseNorm, response_norm
+from alexnet.train.network.fast_layers import (
+    FusedResponseNorm,
+    FusedSpatialNorm,
+    SpaceToDepthConv,
+    space_to_depth,
+    use_fast_layers,
+)
+from alexnet.train.network.lrn import LocalResponseNorm, SpatialResponseNorm, response_norm
 from alexnet.train.network.model import AlexNet, initialise
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -124,7 +130,7 @@ def test_a_kernel_with_wrong_results_is_not_used(
     seed=st.integers(0, 9),
     images=st.integers(1, 3),
     tower=st.integers(1, 40),
-    groups=st.integers(1, 3),
+    groups=st.sampled_from([None, 1, 2, 3]),
     plane=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     size=st.sampled_from([1, 3, 5, 9]),
     beta=st.sampled_from([0.75, 0.5, 1.0]),
@@ -138,16 +144,17 @@ def test_on_cpus_it_is_the_reference_in_float64(
     seed: int,
     images: int,
     tower: int,
-    groups: int,
+    groups: int | None,
     plane: tuple[int, int],
     size: int,
     beta: float,
     scale: float,
     last: bool,
 ) -> None:
-    """In either memory format, with an alpha that lets the sums dominate; a network's zeros among the inputs."""
+    """Over channels and, without groups, over places; in either memory format, with an alpha that lets the sums
+    dominate; a network's zeros among the inputs."""
     generator = torch.Generator().manual_seed(seed)
-    x, g = (scale * torch.randn(images, groups * tower, *plane, generator=generator) for _ in range(2))
+    x, g = (scale * torch.randn(images, (groups or 1) * tower, *plane, generator=generator) for _ in range(2))
     x = x.relu().contiguous(memory_format=CHANNELS_LAST) if last else x
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
     constants = groups, size, 0.02, beta, 2.0
@@ -161,14 +168,15 @@ def test_on_cpus_it_is_the_reference_in_float64(
     torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=2e-6 * terms)
 
 
-def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("groups", [2, None])
+def test_threads_change_no_bit(groups: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(3, 24, 55, 55).contiguous(memory_format=CHANNELS_LAST)
     assert x.numel() > lrn_cpu.SMALL
     found = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         leaf = x.clone().requires_grad_()
-        y = lrn_cpu.response_norm(leaf, 2, 5, 1e-4, 0.75, 2.0)
+        y = lrn_cpu.response_norm(leaf, groups, 5, 1e-4, 0.75, 2.0)
         found.append([y, *torch.autograd.grad(y, leaf, x)])
     assert all(map(torch.equal, *found))
 
@@ -177,11 +185,12 @@ def test_cpus_take_the_compiled_form_in_float32_only() -> None:
     model = AlexNet(Config.from_preset("original", width=1 / 16), 10)
     build_gradient(model, 1, torch.device("cpu"), 1, None)
     assert type(model.norm1) is type(model.norm2) is FusedResponseNorm
+    assert type(model.spatial2) is FusedSpatialNorm
     assert type(model.conv1) is nn.Conv2d
     x = 50 * torch.randn(1, 6, 3, 3, dtype=torch.float64)
-    plain = LocalResponseNorm(model.config)
-    assert torch.equal(model.norm1(x), plain(x))
-    torch.testing.assert_close(model.norm1(x.float()).double(), plain(x), rtol=1e-5, atol=0)
+    for fused, plain in ((model.norm1, LocalResponseNorm(model.config)), (model.spatial2, SpatialResponseNorm())):
+        assert torch.equal(fused(x), plain(x))
+        torch.testing.assert_close(fused(x.float()).double(), plain(x), rtol=1e-5, atol=0)
 
 
 CHECKS = """

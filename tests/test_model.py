@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet.train.config import Config
 from alexnet.train.network import lrn
-from alexnet.train.network.lrn import LocalResponseNorm, response_norm, spatial_norm
+from alexnet.train.network.lrn import LocalResponseNorm, SpatialResponseNorm, response_norm
 from alexnet.train.network.model import AlexNet, Dropout, initialise
 from alexnet.train.network.size import describe
 from alexnet.train.presets import PRESETS
@@ -98,7 +98,7 @@ def test_norm_keeps_towers_apart() -> None:
     assert (norm(x) - F.local_response_norm(x, 5, 5e-4, 0.75, 2.0)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("function", [lambda x: response_norm(x, 2, 5, 1e-4, 0.75, 2.0), spatial_norm])
+@pytest.mark.parametrize("function", [lambda x: response_norm(x, 2, 5, 1e-4, 0.75, 2.0), SpatialResponseNorm()])
 def test_a_norm_keeps_its_inputs_precision(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where roots come in float32, as they do under a GPU's autocast."""
     power = lrn.inverse_power
@@ -114,7 +114,8 @@ def test_a_norm_keeps_its_inputs_precision(function: Any, monkeypatch: pytest.Mo
 def test_spatial_norm() -> None:
     x = 100 * torch.randn(1, 2, 7, 6, dtype=torch.float64)
     squares = F.pad(x**2, (2, 2, 2, 2)).unfold(2, 5, 1).unfold(3, 5, 1).sum((-1, -2))
-    torch.testing.assert_close(spatial_norm(x), x / (1 + 0.001 / 25 * squares) ** 0.75)
+    torch.testing.assert_close(SpatialResponseNorm()(x), x / (1 + 0.001 / 25 * squares) ** 0.75)
+    assert torch.autograd.gradcheck(SpatialResponseNorm(), x.requires_grad_())
 
 
 # -- towers -------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class _Graph:
         return self._by_tower(name, x, norm.groups, lambda tower, x, own: self._node("LRN", own, x, **numbers))
 
     def _spatial_norm(self, name: str, x: str) -> str:
-        """`network.lrn.spatial_norm`."""
+        """`network.lrn.SpatialResponseNorm`."""
         squares = self._node("Mul", f"{name}.squares", x, x)
         window = {"kernel_shape": [5, 5], "pads": [2] * 4, "count_include_pad": 1}
         mean = self._node("AveragePool", f"{name}.mean", squares, **window)

@@ -1,4 +1,4 @@
-"""The network, as code for one device, and faster versions of two of its layers.
+"""The network, as code for one device, and faster versions of some of its layers.
 
 Reading order: `shapes.py` (each layer's parameters), `lrn.py` (response normalisation in plain torch), `model.py` (the
 network), `size.py` (shape and cost of each layer), `precision.py` (what a device computes in), `fast_layers.py` (faster

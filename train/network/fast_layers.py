@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .lrn import LocalResponseNorm
+from ..config import Config
+from .lrn import LocalResponseNorm, SpatialResponseNorm
 from .model import AlexNet
 
 log = logging.getLogger("alexnet")
@@ -56,6 +57,10 @@ def space_to_depth(x: Tensor, size: int) -> Tensor:
 class FusedResponseNorm(LocalResponseNorm):
     """`LocalResponseNorm` in one kernel each way: `lrn_triton.py` on GPUs, `lrn_cpu.py` for float32 on CPUs."""
 
+    def __init__(self, config: Config, groups: int) -> None:
+        super().__init__(config)
+        self.groups = groups
+
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype != torch.float32:
             return super().forward(x)
@@ -63,27 +68,41 @@ class FusedResponseNorm(LocalResponseNorm):
         return kernel.response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
 
 
+class FusedSpatialNorm(SpatialResponseNorm):
+    """`SpatialResponseNorm` in one kernel each way for float32 on CPUs, by `lrn_cpu.py`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            return super().forward(x)
+        kernel: Any = import_module(".lrn_cpu", __package__)
+        return kernel.response_norm(x, None, self.size, self.alpha, self.beta, self.k)
+
+
 def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -> None:
     """Swap in the layers asked for, in place; warn about a kernel that does not work here, and leave it out."""
     if conv1:
         model.add_module("conv1", SpaceToDepthConv(model.conv1))
-    if norms and model.config.lrn:
-        convs = {"norm1": "conv1", "norm2": "conv2"}
-        layers = {norm: getattr(model, conv) for norm, conv in convs.items() if hasattr(model, conv)}
-        problems = [_use_fused_norm(model, norm, len(conv.weight)) for norm, conv in layers.items()]
+    if norms:
+        problems = [_use_fused_norm(model, name) for name in ("norm1", "norm2", "spatial2")]
         if problem := next(filter(None, problems), None):
             log.warning("Response normalisation falls back to torch's operations, several times slower: %s", problem)
 
 
-def _use_fused_norm(model: AlexNet, name: str, channels: int) -> str | None:
-    """Try one fused norm and swap it in; return the reason if that fails, else None.
+def _use_fused_norm(model: AlexNet, name: str) -> str | None:
+    """Try the fused form of a norm, if it has one, and swap it in; return the reason if that fails, else None.
 
     Much can be missing: Triton compiles for the device that it finds, with the machine's C compiler.
     """
-    plain, fused = getattr(model, name), FusedResponseNorm(model.config)
-    fused.groups = plain.groups
+    plain, device = getattr(model, name), model.conv1.weight.device
+    if isinstance(plain, LocalResponseNorm):
+        fused: FusedResponseNorm | FusedSpatialNorm = FusedResponseNorm(model.config, plain.groups)
+    elif isinstance(plain, SpatialResponseNorm) and device.type == "cpu":
+        fused = FusedSpatialNorm()
+    else:
+        return None
+    channels = len((model.conv1 if name == "norm1" else model.conv2).weight)
     try:
-        wrong = not _agree(plain, fused, channels, model.conv1.weight.device)
+        wrong = not _agree(plain, fused, channels, device)
     except Exception as error:  # compilers raise anything
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if wrong:

@@ -1,6 +1,6 @@
 """Response normalisation (paper s3.3) in plain torch, the reference for `lrn_cpu.py` and `lrn_triton.py`.
 
-`model.py` builds its norm1 and norm2 from it; `fast_layers.py` replaces them where a kernel works.
+`model.py` builds its norm1, norm2 and spatial2 from it; `fast_layers.py` replaces them where a kernel works.
 """
 
 from __future__ import annotations
@@ -32,8 +32,24 @@ class LocalResponseNorm(nn.Module):
         return response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
 
 
-def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Apply `LocalResponseNorm`, as a function, to any floating-point (B, C, H, W)."""
+class SpatialResponseNorm(nn.Module):
+    """Divide each unit of (B, C, H, W) by (1 + 0.001 x mean of squares over 5x5 places of its channel) ** 0.75.
+
+    Beyond the edge are zeros. The second norm of layer 2 in the authors' code ([O] layers-145.cfg rnorm2); its constant
+    1 is inferred.
+    """
+
+    size, alpha, beta, k = 5, 0.001 / 25, 0.75, 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return response_norm(x, None, self.size, self.alpha, self.beta, self.k)
+
+
+def response_norm(x: Tensor, groups: int | None, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """Normalise any floating-point (B, C, H, W) over `size` channels of each tower; without groups, over size x size.
+
+    It is `LocalResponseNorm` or `SpatialResponseNorm` as a function.
+    """
     return _ResponseNorm.apply(x, groups, size, alpha, beta, k)
 
 
@@ -45,7 +61,7 @@ class _ResponseNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, groups: int | None, size: int, alpha: float, beta: float, k: float) -> Tensor:
         s = _window_sum(x * x, groups, size, alpha).add_(k)
         r = inverse_power(s, beta).to(x.dtype)  # autocast takes roots in float32
         ctx.save_for_backward(x, s, r)
@@ -62,11 +78,14 @@ class _ResponseNorm(torch.autograd.Function):
         return dx, None, None, None, None, None
 
 
-def _window_sum(x: Tensor, groups: int, size: int, scale: float) -> Tensor:
+def _window_sum(x: Tensor, groups: int | None, size: int, scale: float) -> Tensor:
     """Return `scale` x the sum of (B, C, H, W) over `size` neighbouring channels, within each of `groups` towers.
 
-    Adding shifted copies is as fast in either memory format as a product with a band matrix, and more exact.
+    Adding shifted copies is as fast in either memory format as a product with a band matrix, and more exact. Without
+    groups the sum is over size x size places of a channel.
     """
+    if groups is None:
+        return F.avg_pool2d(x, size, 1, size // 2).mul_(scale * size * size)
     total = x * scale
     x_towers, total_towers = (t.unflatten(1, (groups, -1)) for t in (x, total))  # views (B, groups, C', H, W)
     for shift in range(1, min(size // 2, x_towers.shape[2] - 1) + 1):
@@ -81,11 +100,3 @@ def inverse_power(x: Tensor, beta: float) -> Tensor:
         return x.pow(-beta)
     root = x.rsqrt()
     return root * root.sqrt()
-
-
-def spatial_norm(x: Tensor) -> Tensor:
-    """Divide by (1 + 0.001 x mean of squares over 5x5) ** 0.75 inside each channel; zeros beyond the edge.
-
-    The second norm of layer 2 in the authors' code ([O] layers-145.cfg rnorm2); its constant 1 is inferred.
-    """
-    return x * inverse_power(1 + 0.001 * F.avg_pool2d(x * x, 5, 1, 2), 0.75).to(x.dtype)

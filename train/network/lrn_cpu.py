@@ -1,4 +1,4 @@
-"""Local response normalisation on CPUs, in one pass each way by `lrn_cpu.c`.
+"""Response normalisation on CPUs, in one pass each way by `lrn_cpu.c`.
 
 `fast_layers.py` chooses it. Tests compare it with `lrn.py`, the same in plain torch, which takes four times as long: a
 quarter of a whole training step.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ SMALL = 1 << 16  # numbers; one thread is done with so few before another could 
 BYTES = 4  # of a float32
 
 
-def response_norm(x: Tensor, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def response_norm(x: Tensor, groups: int | None, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """Apply `lrn.response_norm` to float32 (B, C, H, W); the result is channels_last."""
     return _ResponseNorm.apply(x, groups, size, alpha, beta, k)
 
@@ -42,23 +43,27 @@ class _ResponseNorm(torch.autograd.Function):
         return _run(x, g, *ctx.constants), None, None, None, None, None
 
 
-def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def _run(x: Tensor, g: Tensor | None, groups: int | None, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """Return the output for `x` or, given the output's gradient `g`, the gradient of `x`. Threads share the work."""
     x = x.contiguous(memory_format=torch.channels_last)
     g = None if g is None else g.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
-    tower = x.shape[1] // groups  # channels
-    num_segments = x.numel() // tower  # the channels of one tower at one pixel
+    _, channels, height, width = x.shape
+    if groups is None:
+        function, part = _library().spatial_norm, [height, width, channels]  # an image
+    else:
+        function, part = _library().response_norm, [channels // groups]  # a tower's channels at one pixel
+    part_size = prod(part)
     num_threads = torch.get_num_threads() if x.numel() > SMALL else 1
 
     def run(thread: int) -> None:
-        part = share(num_segments, thread, num_threads)
+        parts = share(x.numel() // part_size, thread, num_threads)
 
         def address(tensor: Tensor | None) -> int | None:
-            return None if tensor is None else tensor.data_ptr() + part.start * tower * BYTES
+            return None if tensor is None else tensor.data_ptr() + parts.start * part_size * BYTES
 
-        count, half = part.stop - part.start, size // 2
-        if _library()(count, tower, half, alpha, beta, k, address(x), address(g), address(out)):
+        count = parts.stop - parts.start
+        if function(count, *part, size // 2, alpha, beta, k, address(x), address(g), address(out)):
             raise MemoryError("There is no memory left for response normalisation.")
 
     if num_threads == 1:
@@ -71,6 +76,7 @@ def _run(x: Tensor, g: Tensor | None, groups: int, size: int, alpha: float, beta
 
 @cache
 def _library() -> Any:
-    function = load(Path(__file__).with_name("lrn_cpu.c")).response_norm
-    function.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_float] * 3, *[ctypes.c_void_p] * 3]
-    return function
+    library = load(Path(__file__).with_name("lrn_cpu.c"))
+    for function, num_sizes in ((library.response_norm, 3), (library.spatial_norm, 5)):
+        function.argtypes = [*[ctypes.c_int64] * num_sizes, *[ctypes.c_float] * 3, *[ctypes.c_void_p] * 3]
+    return library

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from ..checkpoint import Checkpoint, restore
 from ..config import CONVS, LAYERS, Config
 from ..saved import load_saved
-from .lrn import LocalResponseNorm, spatial_norm
+from .lrn import LocalResponseNorm, SpatialResponseNorm
 from .shapes import CONV_GEOMETRY, layer_shapes
 
 
 class AlexNet(nn.Module):
-    """The network, one module for each of `config.layers`; norm1, norm2, dropout6 and dropout7 hold no parameters.
+    """The network, one module for each of `config.layers`; those for norms and dropout hold no parameters.
 
     A layer holds both towers, tower 0 in the first half of its outputs. Weights are torch's defaults until `initialise`
     or a checkpoint sets them.
@@ -47,8 +47,10 @@ class AlexNet(nn.Module):
             else:
                 layer = GroupedLinear(inputs, outputs, groups)
             self.add_module(name, layer)
+        second = config.lrn and "conv2" in config.layers
         self.norm1 = LocalResponseNorm(config) if config.lrn else nn.Identity()
-        self.norm2 = LocalResponseNorm(config) if config.lrn and "conv2" in config.layers else nn.Identity()
+        self.norm2 = LocalResponseNorm(config) if second else nn.Identity()
+        self.spatial2 = SpatialResponseNorm() if second and config.spatial_norm else nn.Identity()
         self.dropout6 = Dropout(config.dropout, config.dropout_style != "mask")
         self.dropout7 = Dropout(config.dropout, config.dropout_style != "mask")
 
@@ -99,7 +101,7 @@ class AlexNet(nn.Module):
                 x = self.norm2(x)
                 yield "norm2", x
             if config.lrn and config.spatial_norm:
-                x = spatial_norm(x)
+                x = self.spatial2(x)
                 yield "spatial2", x
         x = self.pool(x)
         yield "pool2", x

@@ -31,6 +31,7 @@ from ..pipeline.files import whole_file
 from .config import Config
 from .network.shapes import empty_parameters
 from .optimizer import momentum_by_name
+from .unreadable import not_ours
 
 FORMAT, VERSION = "alexnet-checkpoint", 1
 METADATA = {  # fields of `Checkpoint` in the file's JSON, beside the configuration
@@ -148,10 +149,10 @@ def _read(path: Path) -> dict[str, NDArray]:
     """Return every entry of the file, with its checksum verified."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    with path.open("rb") as file:
-        begins_as_zip = file.read(2) == b"PK"
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: {'cut short' if begins_as_zip else 'not an alexnet checkpoint'}")
+        with path.open("rb") as file:
+            begins_as_zip = file.read(2) == b"PK"
+        raise CheckpointError(f"{path}: cut short: copy it again") if begins_as_zip else not_ours(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -166,7 +167,7 @@ def _parse_metadata(path: Path, entry: NDArray | None) -> dict[str, Any]:
             raise KeyError("format")
         version = int(metadata["version"])
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: not an alexnet checkpoint") from error
+        raise not_ours(path) from error
     if version > VERSION:
         raise CheckpointError(f"{path}: format {version} is newer than this program's, {VERSION}: update alexnet")
     check_types(path, metadata, METADATA)
@@ -199,7 +200,7 @@ def selection_in(path: Path, metadata: Mapping[str, Any]) -> Selection:
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says beside its arrays, which are not read; CheckpointError if it is damaged."""
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: not an alexnet checkpoint")
+        raise not_ours(path)
     with np.load(path, allow_pickle=False) as archive:
         return _parse_metadata(path, archive["metadata"] if "metadata" in archive.files else None)
 

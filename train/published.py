@@ -79,7 +79,7 @@ def from_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     expected = _names()
     if odd := sorted(expected.keys() ^ state_dict.keys()):
         problem = "missing" if odd[0] in expected else "unknown"
-        raise UserError(f"not torchvision's alexnet: {odd[0]} is {problem}")
+        raise UserError(f"not torchvision's alexnet: {odd[0]} is {problem}. No other network is read from a .pth")
     return {ours: state_dict[theirs] for theirs, ours in expected.items()}
 
 

@@ -292,6 +292,24 @@ def test_a_split_without_labels(hub: Path) -> None:
     assert [dataset.split for dataset in open_splits(hub, ())] == ["train"]
 
 
+@pytest.mark.parametrize("label", [{"label": -1}, {"label": None}, {}], ids=["-1", "null", "none"])
+def test_a_test_set_is_no_validation_set(hub: Path, label: Row) -> None:
+    """So that a share of the training images can be, and these are packed whatever the test set lacks."""
+    data = hub / "data"
+    for name in ("validation-00000-of-00001", "test-00000-of-00001"):
+        (data / f"{name}.parquet").unlink()
+    rows = [{"image": row["image"], **label} for row in rows_like_the_hubs([b"x", b"y"], "validation")]
+    write(data / "test/0.parquet", rows)
+    with pytest.raises(NoSplit, match=r"The rows of .*test/0\.parquet have no labels"):
+        open_dataset(hub, "val")
+    train, val = (opened(hub, split, selection=Selection(val_fraction=0.5)) for split in ("train", "val"))
+    assert min(len(train), len(val)) > 0
+    assert len(train) + len(val) == len(opened(hub))
+    write(data / "test/0.parquet", [{**rows[0], "label": 0}, *rows])
+    with pytest.raises(DatasetError, match="has validation images already"):
+        opened(hub, "train", selection=Selection(val_fraction=0.5))
+
+
 def test_names_without_a_split(tmp_path: Path) -> None:
     write(tmp_path / "0000.parquet", [{"image": b"x", "label": 0}])
     assert refusal(tmp_path).endswith("Begin the names of parquet files with their split: train-00000.parquet.")

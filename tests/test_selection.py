@@ -19,7 +19,7 @@ from alexnet.pipeline.dataset.images import Dataset, Listing
 from alexnet.pipeline.dataset.numbers import image_keys, image_numbers
 from alexnet.pipeline.dataset.open import open_dataset, open_splits, selection_for
 from alexnet.pipeline.dataset.selection import EVERYTHING, Selection
-from alexnet.pipeline.errors import DatasetError, UserError
+from alexnet.pipeline.errors import DatasetError, NoSplit, UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -125,6 +125,7 @@ def test_few_images_are_among_more_and_have_the_highest_numbers(
 
 
 def test_a_class_with_fewer_images_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="alexnet")
     dataset = folders(["a/1", "a/2", "a/3", "b/1"])
     assert len(choose_images(dataset, Selection(per_class=2), "train")) == 3
     assert "1 of 2 classes have fewer training images than --per-class 2: 'b' has 1." in caplog.text
@@ -163,6 +164,19 @@ def test_a_class_without_images_on_one_side_is_an_error_that_says_which_fraction
 def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"--val-fraction|--per-class"):
         Selection(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_img_test_v10102019.tar", "x-test-0.tar", "test/0.tar"])
+def test_an_archive_of_a_test_set_is_no_validation_set(tmp_path: Path, name: str) -> None:
+    """But one with labels is."""
+    root, half = plant_named(tmp_path, "train/a/0.JPEG", "train/a/1.JPEG"), Selection(val_fraction=0.5, split_seed=1)
+    plant(root, {name: archives.make_tar({"test/1.JPEG": b"x", "test/2.JPEG": b"x"})})
+    assert [len(open_dataset(root, split, selection=half)) for split in ("train", "val")] == [1, 1]
+    with pytest.raises(NoSplit, match=rf"The images in {root / name} have no labels\. Set some aside with --val-fra"):
+        open_dataset(root, "val")
+    plant(root, {name: archives.make_tar({"1.jpg": b"x", "1.cls": b"0"})})
+    with pytest.raises(DatasetError, match="has validation images already"):
+        open_dataset(root, "train", selection=half)
 
 
 # -- layouts -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -43,6 +44,22 @@ def parquet_files(root: Path, split: Split) -> list[Path]:
             if found := [p for p in (*named, *(base / word).glob("*.parquet")) if not is_hidden(p.name)]:
                 return sorted(found)
     return []
+
+
+def have_labels(files: Sequence[Path]) -> bool:
+    """Return whether any row has one: those of a competition's test set have none, or -1."""
+    arrow = require_pyarrow()
+    for file in files:
+        with _reading(file), arrow.parquet.ParquetFile(file) as opened:
+            label = next((name for name in LABEL_COLUMNS if name in opened.schema_arrow.names), None)
+            found = opened.read(columns=[label])[label].to_pylist() if label else []
+        if any(value not in (None, -1) for value in found):
+            return True
+    return False
+
+
+def no_labels(files: Sequence[Path]) -> NoSplit:
+    return NoSplit(f"The rows of {files[0]} have no labels. They may be those of a competition's test set.")
 
 
 def require_pyarrow() -> Any:
@@ -124,7 +141,12 @@ def open_parquet(root: Path, split: Split) -> ParquetDataset:
 
     They are ImageNet's WordNet ids if the names of the images end in them, else as the files name or number them.
     """
-    rows = {each: [_read_rows(file) for file in parquet_files(root, each)] for each in get_args(Split)}
+    of_split = {each: parquet_files(root, each) for each in get_args(Split)}
+    rows = {
+        each: [_read_rows(file) for file in files]
+        for each, files in of_split.items()
+        if each in (split, "train") or have_labels(files)
+    }
     every = [one for those in rows.values() for one in those]
     _check_same_classes(every)
     classes = _class_names(every)
@@ -142,7 +164,7 @@ def open_parquet(root: Path, split: Split) -> ParquetDataset:
     files, named = [one.file for one in rows[split]], wnids or classes
     listed = listing.dataset(root, split, named, files)
     if not listed.lengths.any():
-        raise NoSplit(f"The rows of {files[0]} have no labels. They may be those of a competition's test set.")
+        raise no_labels(files)
     words = dict(zip(wnids, classes, strict=True)) if every[0].class_names and wnids else {}
     return ParquetDataset(**_fields(listed), groups=np.array(groups, np.int32), words=words)
 
@@ -154,26 +176,32 @@ def _fields(dataset: Dataset) -> dict[str, Any]:
 def _read_rows(file: Path) -> _Rows:
     """Read all columns but the images."""
     arrow = require_pyarrow()
-    try:
-        check_regular(file)
-        with arrow.parquet.ParquetFile(file) as opened:
-            image, inner, label = _columns(file, opened.schema_arrow)
-            has_paths = inner and opened.schema_arrow.field(image).type.get_field_index("path") >= 0
-            table = opened.read(columns=[label, *([f"{image}.path"] if has_paths else [])])
-            groups = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
-            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-            class_names = _named_in(opened.schema_arrow.metadata, label)
-    except NotRegular as error:
-        raise DatasetError(f"{file} is {error}. Put the file itself there.") from error
-    except (arrow.ArrowException, OSError) as error:
-        with file.open("rb") as start:
-            pointer = start.read(30).startswith(b"version https://git-lfs")
-        hint = "It is a Git LFS pointer: `git lfs pull` fetches it." if pointer else "Copy it again."
-        raise DatasetError(f"{file} cannot be read as parquet ({_line(error)}). {hint}") from error
+    with _reading(file), arrow.parquet.ParquetFile(file) as opened:
+        image, inner, label = _columns(file, opened.schema_arrow)
+        has_paths = inner and opened.schema_arrow.field(image).type.get_field_index("path") >= 0
+        table = opened.read(columns=[label, *([f"{image}.path"] if has_paths else [])])
+        groups = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
+        sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+        class_names = _named_in(opened.schema_arrow.metadata, label)
     labels = [-1 if value is None else value for value in table[label].to_pylist()]
     paths = arrow.compute.struct_field(table[image], "path").to_pylist() if has_paths else [None] * len(labels)
     names = [path or f"{file.stem}-{row:06d}" for row, path in enumerate(paths)]
     return _Rows(file, labels, names, class_names, sizes)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Raise DatasetError, before the body or from it, if the file cannot be read."""
+    try:
+        check_regular(file)
+        yield
+    except NotRegular as error:
+        raise DatasetError(f"{file} is {error}. Put the file itself there.") from error
+    except (require_pyarrow().ArrowException, OSError) as error:
+        with file.open("rb") as start:
+            pointer = start.read(30).startswith(b"version https://git-lfs")
+        hint = "It is a Git LFS pointer: `git lfs pull` fetches it." if pointer else "Copy it again."
+        raise DatasetError(f"{file} cannot be read as parquet ({_line(error)}). {hint}") from error
 
 
 def _columns(file: Path, schema: Any) -> tuple[str, str, str]:

@@ -27,6 +27,7 @@ from .images import Dataset, Listing, Split, Stored
 from .index import VERSION, keep_index, load_index
 from .names import IMAGE_EXTENSIONS, count_left_out, is_hidden, is_image
 
+LABELS = ("cls", "json")  # extensions of a sample's label
 MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsense label could ask for a billion
 RAW_SHAPE = (256, 256, 3)
 PACKED: dict[str, Stored] = {"npy": "raw", "dct": "dct"}  # by extension
@@ -81,6 +82,12 @@ def list_shards(
         raise DatasetError(f"The shards in {shards[0].parent} hold both {' and '.join(names)}. Keep them apart.")
     stored: Stored = kinds.pop() if kinds else "encoded"
     return listing.dataset(root, split, labels.classes(shards[0].parent), shards, stored)
+
+
+def has_label(shard: Path) -> bool:
+    """Return whether the first sample has a label; True if there is no sample."""
+    first = next(_samples(shard), None)
+    return first is None or not first[1].keys().isdisjoint(LABELS)
 
 
 def shard_stamp(shards: Iterable[Path]) -> str:
@@ -149,7 +156,7 @@ def _shard_label(file: io.BufferedReader, shard: Path, key: str, parts: dict[str
         return text_of(file.read(min(member.size, 1 << 20)))
 
     hint = "Each sample needs <key>.cls with a number, or <key>.json with `label`."
-    if (source := next((extension for extension in ("cls", "json") if extension in parts), None)) is None:
+    if (source := next((extension for extension in LABELS if extension in parts), None)) is None:
         hint = f"{hint} Unpack plain images into class folders."
         raise DatasetError(f"The sample {key} in {shard} has no label, only {', '.join(parts)}. {hint}")
     try:

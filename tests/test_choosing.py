@@ -94,6 +94,24 @@ def test_another_data_set_is_evaluated_on_its_own_validation_images(run: Path, c
     assert json.loads(done.stdout)["num_images"] == 6  # of the two classes
 
 
+def test_saved_probabilities_remember_it(run: Path, tree: Path, tmp_path: Path) -> None:
+    one, again, other = (tmp_path / f"{name}.npy" for name in ("one", "again", "other"))
+    expected = json.loads(invoke("evaluate", run, tree, "--json", "--save-probabilities", one, *SMALL).stdout)
+    invoke("evaluate", one, "--save-probabilities", again)
+    for path in (one, again):
+        found = invoke("evaluate", path, tree, "--json", *SMALL)
+        assert "Images are chosen as for the run: --val-fraction 0.5" in found.stderr
+        assert json.loads(found.stdout)["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    invoke("evaluate", run, tree, "--val-fraction", 0.6, "--save-probabilities", other, *SMALL)
+    for words in ((one, other), (one, other, tree), (one, run, tree, "--val-fraction", 0.6)):
+        assert ".npy is about another data set" in invoke("evaluate", *words, code=1).stderr
+    older = json.loads(one.with_suffix(".json").read_text())
+    del older["selection"]
+    one.with_suffix(".json").write_text(json.dumps(older))
+    report = json.loads(invoke("evaluate", one, run, tree, "--json", *SMALL).stdout)
+    assert report["num_images"] == expected["num_images"]
+
+
 def test_networks_that_were_validated_on_different_images(run: Path, tree: Path, tmp_path: Path) -> None:
     invoke("train", tree, "--run", tmp_path / "other", "--val-fraction", 0.4, *TINY)
     words = ("evaluate", run, tmp_path / "other", tree, *SMALL)

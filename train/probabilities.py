@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..pipeline.dataset.images import Dataset, Listing
+from ..pipeline.dataset.selection import EVERYTHING, Selection
 from ..pipeline.errors import UserError
 from ..pipeline.files import naming, whole_file, write_atomically
 from ..pipeline.plan import share
+from .checkpoint import selection_in
 from .parallel.mesh import Mesh
 
 ENDING = ".npy"
@@ -107,6 +109,7 @@ class SavedProbabilities:
     views: int
     bad: Mapping[int, str]  # images without probabilities, with reasons
     fingerprint: str  # of the data set
+    selection: Selection  # which of its images they are; files of whole data sets do not tell
     published: ClassVar[bool] = False
 
     @property
@@ -125,7 +128,7 @@ class SavedProbabilities:
         listing = Listing()
         for name, label in zip(self.images, self.labels, strict=True):
             listing.add(name, label, 0)
-        return listing.dataset(self.path, "val", self.classes)
+        return replace(listing.dataset(self.path, "val", self.classes), selection=self.selection)
 
 
 def load_probabilities(
@@ -183,7 +186,17 @@ def _load(path: Path) -> SavedProbabilities:
         views=about["views"],
         bad={i: about["bad"][name] for i, name in enumerate(about["images"]) if name in about["bad"]},
         fingerprint=about["dataset_fingerprint"],
+        selection=selection_in(beside, about),
     )
+
+
+def read_selection(path: Path) -> Selection:
+    """Return of which images of their data set a file's probabilities are; all if it is not one."""
+    try:
+        beside = path.with_suffix(".json")
+        return selection_in(beside, _read_metadata(beside))
+    except Exception:  # whatever is wrong with the file, loading it says so
+        return EVERYTHING
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

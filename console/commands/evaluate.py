@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.selection import EVERYTHING, Selection
 from ...pipeline.errors import UserError
+from ...train import probabilities
 from ...train.classifier import Classifier, find_networks, load_classifier
 from ...train.evaluate import ErrorCounts, ErrorRates, Evaluation, Network, Scored, evaluate, in_classes_of
 from ...train.outcomes import ClassErrors, Outcomes
@@ -68,12 +69,14 @@ def run_evaluate(
     """Measure the errors; None on all ranks but the first. Saved probabilities alone need no data set."""
     info = join_ranks()
     checkpoints = [path for path in paths if path.suffix != ENDING]
+    kept = [path for path in paths if path.suffix == ENDING]
     ranks = Ranks.plan(info, mesh_options, loading.device if checkpoints else "cpu")
     files, opened = find_networks(checkpoints, info), None
     if checkpoints or data:
         with info.main_first("data"):
-            opened = which.open(data, "val", is_main=info.rank == 0, remembered=_remembered(files, which))
-    saved = load_probabilities([p for p in paths if p.suffix == ENDING], opened, views if checkpoints else None)
+            remembered = _remembered(files, which) if files else probabilities.read_selection(kept[0])
+            opened = which.open(data, "val", is_main=info.rank == 0, remembered=remembered)
+    saved = load_probabilities(kept, opened, views if checkpoints else None)
     dataset = saved[0].dataset() if opened is None else opened
     with ranks.mesh() as mesh, mesh.watched(lambda: "the evaluation"):
         run = [load_classifier(path, mesh.device) for path in files]
@@ -165,5 +168,6 @@ class _Details:
                 "bad": average.bad,
                 "images": [self._dataset.name(i) for i in range(len(self._dataset))],
                 "labels": self._dataset.labels.tolist(),
+                "selection": self._dataset.selection.record(),
             }
             self._recorder.write(self._options.save_probabilities, metadata)

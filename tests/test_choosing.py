@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from planting import plant_named
-from runs import invoke
+from runs import alexnet, invoke
 
 from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.dataset.selection import EVERYTHING, Selection
@@ -110,6 +110,17 @@ def test_saved_probabilities_remember_it(run: Path, tree: Path, tmp_path: Path) 
     one.with_suffix(".json").write_text(json.dumps(older))
     report = json.loads(invoke("evaluate", one, run, tree, "--json", *SMALL).stdout)
     assert report["num_images"] == expected["num_images"]
+
+
+def test_ranks_do_not_repeat_what_was_said_of_the_images(colour_tree: Path, tmp_path: Path) -> None:
+    """Neither the first, which the command starts after it has said it, nor the others."""
+    tree = shutil.copytree(colour_tree, tmp_path / "tree")
+    (tree / "train/red/notes.txt").write_text("none")
+    ranks = ("--mesh", "2x1", "--devices", "cpu,cpu")
+    done = alexnet("train", tree, "--run", tmp_path / "run", "--per-class", 99, *TINY, *ranks)
+    assert done.returncode == 0, done.stderr
+    for said in ("Left out 1 file: 1 .txt", "All of them are taken", "Training paper on"):
+        assert done.stderr.count(said) == 1, said
 
 
 def test_networks_that_were_validated_on_different_images(run: Path, tree: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _highest(dataset: Dataset, numbers: NDArray[np.uint64], chosen: NDArray[np.b
     rank = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
     if (fewer := np.flatnonzero(counts < few)).size:
         which = f"{fewer.size} of {dataset.num_classes} classes have fewer training images than --per-class {few}"
-        log.warning("%s: %r has %d. All of them are taken.", which, dataset.classes[fewer[0]], counts[fewer[0]])
+        log.info("%s: %r has %d. All of them are taken.", which, dataset.classes[fewer[0]], counts[fewer[0]])
     kept = np.zeros(len(dataset), np.bool_)
     kept[images[rank < few]] = True
     return kept

@@ -119,8 +119,8 @@ def join_ranks() -> RankInfo:
     except (DistError, TimeoutError) as error:
         raise RankLost(_explain_absence(found, error)) from error
     _this_rank = RankInfo(rank, size, found.local_rank, found.local_size, restarts, store)
-    if rank > 0:
-        log.setLevel(logging.WARNING)  # the first rank reports on the data set for all
+    if rank > 0 or LAUNCHER in os.environ:
+        log.setLevel(logging.WARNING)  # the first rank reports on the data set for all, or whoever started it did
     return _this_rank
 
 

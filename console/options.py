@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..pipeline.decode.settings import HW_DECODER_LOAD, MAX_PIXELS, READERS, Decode, Settings
-from .types import FiniteRange, NumberChoice
+from .types import FiniteRange, LocalPath, NumberChoice
 
 if TYPE_CHECKING:  # the command line answers `--help` without torch
     import torch
 
 CORES = len(os.sched_getaffinity(0))
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = LocalPath(dir_okay=False, path_type=Path)
+FOLDER = LocalPath(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
 Decorator = Callable[[Any], Any]

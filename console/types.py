@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_origin
@@ -88,7 +89,16 @@ class Commas(click.ParamType):
             self.fail(f"{value!r} is not a list of {self.item.__name__}, such as 1,2,3.", param, ctx)
 
 
-class Output(click.Path):
+class LocalPath(click.Path):
+    """A path that is no URL: `s3://bucket/run` would become a folder `s3:` here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if re.match(r"[a-z][a-z0-9+.-]*://", os.fsdecode(value)):
+            self.fail(f"{value!r} is a URL, which only DATA may be. Give a local path.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Output(LocalPath):
     """A file to write. It is refused before the work, not after it, if its folder is not writable."""
 
     def __init__(self, *endings: str) -> None:

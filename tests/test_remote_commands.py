@@ -89,6 +89,25 @@ def test_other_commands(server: FileServer, packed: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["pack", "DATA", "s3://bucket/pack"],
+        ["train", "DATA", "--run", "gs://bucket/run"],
+        ["pca-stats", "DATA", "--out", "https://host/stats.json"],
+        ["pca-stats", "DATA", "--classes-file", "s3://bucket/list.txt"],
+    ],
+)
+def test_only_data_may_be_a_url(
+    packed: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*(str(packed) if word == "DATA" else word for word in words))
+    assert result.exit_code == 2
+    assert f"{words[-1]!r} is a URL, which only DATA may be. Give a local path." in result.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["URL/nothing"], 1, "URL/nothing cannot be read: nothing is there. Check the address."),

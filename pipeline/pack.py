@@ -97,6 +97,8 @@ def pack(
     Raise `DatasetError` if `out` holds something else, `TooManyBadFiles` beyond `settings.max_bad`.
     """
     with only_writer(out, DatasetError(f"Another process is packing into {out}. Wait for it, or use another folder.")):
+        for left in out.glob(f".{dataset.split}-*.tmp"):
+            left.unlink()  # by a pass that was killed
         encoding = choose_encoding(dataset, options.kind, options.quality, options.chroma)
         record = _Record(dataset, out, options, encoding, settings)
         shards = _plan(dataset, out, options)

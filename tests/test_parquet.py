@@ -170,6 +170,7 @@ def test_an_interrupted_pack_ends_with_the_same_bytes(hub: Path, tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         pack(opened(hub), tmp_path / "cut", COPY, LENIENT, power_cut)
+    (tmp_path / "cut/.train-000001.tar.99.tmp").write_bytes(b"what a kill leaves")
     for out in ("cut", "whole"):
         pack(opened(hub), tmp_path / out, COPY, LENIENT)
     ours, expected = ({p.name: p.read_bytes() for p in (tmp_path / out).iterdir()} for out in ("cut", "whole"))
@@ -290,6 +291,19 @@ def test_a_split_without_labels(hub: Path) -> None:
     with pytest.raises(NoSplit, match=r"The rows of .*test-00000-of-00001\.parquet have no labels"):
         opened(hub, "val")
     assert [dataset.split for dataset in open_splits(hub, ())] == ["train"]
+
+
+@pytest.mark.parametrize("folder", ["", "data/"])
+def test_a_list_beside_the_files_names_numbered_classes(tmp_path: Path, folder: str) -> None:
+    for split, label in (("train", 1), ("val", 2)):
+        write(tmp_path / f"data/{split}-0.parquet", [{"image": b"x", "label": label}], None)
+    (tmp_path / f"{folder}classes.txt").write_text("cat\ndog\nfox\n")
+    for split in ("train", "val"):
+        assert opened(tmp_path, split).classes == ("cat", "dog", "fox")
+    dogs = opened(tmp_path, selection=Selection(classes=("dog",)))
+    assert (dogs.classes, listed(dogs)) == (("dog",), Counter({("dog", b"x"): 1}))
+    (tmp_path / f"{folder}classes.txt").write_text("cat\n")
+    assert "there are 1 classes in" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("label", [{"label": -1}, {"label": None}, {}], ids=["-1", "null", "none"])

@@ -14,7 +14,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, get_args
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, NoSplit
 from ..optional import optional
-from .classes import sorted_classes
+from .classes import CLASS_FILE, is_numbered, named, sorted_classes
 from .images import Dataset, Listing, Split
 from .names import SPLIT_NAMES, is_hidden, split_word
 from .regular import NotRegular, check_regular
@@ -139,7 +139,8 @@ class _Rows:
 def open_parquet(root: Path, split: Split) -> ParquetDataset:
     """List the rows of a split; both splits have the same classes.
 
-    They are ImageNet's WordNet ids if the names of the images end in them, else as the files name or number them.
+    They are ImageNet's WordNet ids if the names of the images end in them, else as the files name them, or a
+    `classes.txt` beside files that only number them.
     """
     of_split = {each: parquet_files(root, each) for each in get_args(Split)}
     rows = {
@@ -161,12 +162,16 @@ def open_parquet(root: Path, split: Split) -> ParquetDataset:
             stem = WNID_LAST.sub(r"\1\3", name) if wnids else name
             listing.add(stem, index if known else 0, size * known, container=number, offset=row)
             groups.append(group)
-    files, named = [one.file for one in rows[split]], wnids or classes
-    listed = listing.dataset(root, split, named, files)
+    files = [one.file for one in rows[split]]
+    listed = listing.dataset(root, split, wnids or classes, files)
     if not listed.lengths.any():
         raise no_labels(files)
     words = dict(zip(wnids, classes, strict=True)) if every[0].class_names and wnids else {}
-    return ParquetDataset(**_fields(listed), groups=np.array(groups, np.int32), words=words)
+    dataset = ParquetDataset(**_fields(listed), groups=np.array(groups, np.int32), words=words)
+    beside = next((path for path in (files[0].parent / CLASS_FILE, root / CLASS_FILE) if path.is_file()), None)
+    if beside and is_numbered(dataset.classes):
+        return replace(dataset, classes=named(dataset, beside).classes)
+    return dataset
 
 
 def _fields(dataset: Dataset) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class DataOptions:
         Only the first of several ranks lists again.
         """
         selection = self.selection(data, remembered)
+        if is_main and split == "val" and _takes_more(selection, remembered):
+            which = f"The run held out {replace(remembered, classes=None)}"
+            log.warning("%s: of the same images, %s takes some that it was trained on.", which, selection)
         if is_main and split == "val" and not selection.is_everything and not self.asked():
             log.info("Images are chosen as for the run: %s", selection)
         return open_dataset(data, split, rescan=self.rescan and is_main, selection=selection)
@@ -59,6 +62,13 @@ class DataOptions:
     def words(self) -> list[str]:
         """Return what one would type for the same images."""
         return words_of({name: value for name, value in asdict(self).items() if name != "rescan"})
+
+
+def _takes_more(selection: Selection, remembered: Selection) -> bool:
+    """Return whether images are to be held out that the run did not."""
+    if selection.val_fraction is None or remembered.val_fraction is None:
+        return False
+    return selection.val_fraction > remembered.val_fraction or selection.split_seed != remembered.split_seed
 
 
 def _bound_cache(ctx: click.Context, param: click.Parameter, size: int | None) -> None:

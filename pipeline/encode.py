@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .dataset.images import Dataset
-from .dataset.numbers import RECORD
+from .dataset.record import RECORD
 from .decode.bad_images import BadImage
 from .decode.dct import check_dct
 from .decode.read import read_image

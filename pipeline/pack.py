@@ -32,8 +32,9 @@ from .dataset.classes import CLASS_FILE, class_lines, escape
 from .dataset.images import Dataset, Listing
 from .dataset.index import save_index
 from .dataset.labels import class_words
-from .dataset.numbers import PREFIX, RECORD, image_keys, kept_names_path, num_prefixes
+from .dataset.numbers import PREFIX, image_keys, kept_names_path, num_prefixes
 from .dataset.parquet import ParquetDataset
+from .dataset.record import RECORD
 from .dataset.shards import PACKED, RAW_SHAPE, shard_stamp
 from .decode.bad_images import describe_bad
 from .decode.formats import extension_of

@@ -88,6 +88,22 @@ def test_what_is_asked_for_comes_before_what_is_remembered(run: Path, tree: Path
     assert names_in(tmp_path / "red") == [name for name in expected(tree, "val") if "/red/" in name]
 
 
+@pytest.mark.parametrize(
+    ("asked", "warned"),
+    [
+        (("--val-fraction", 0.6), True),
+        (("--val-fraction", 0.5, "--split-seed", 2), True),
+        (("--val-fraction", 0.4), False),
+    ],
+)
+def test_images_that_were_trained_on_are_not_held_out_without_a_word(
+    run: Path, tree: Path, asked: tuple[object, ...], warned: bool
+) -> None:
+    asked = (*asked, "--split-seed", 1) if "--split-seed" not in asked else asked
+    said = invoke("evaluate", run, tree, *asked, "--json", *SMALL).stderr
+    assert ("The run held out --val-fraction 0.5 --split-seed 1: of the same images" in said) == warned
+
+
 def test_another_data_set_is_evaluated_on_its_own_validation_images(run: Path, colour_tree: Path) -> None:
     done = invoke("evaluate", run, colour_tree, "--json", *SMALL)
     assert "(class folders in val/); the run held out --val-fraction 0.5 of its training images" in done.stderr

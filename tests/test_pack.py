@@ -333,6 +333,18 @@ def test_a_shard_of_another_size_is_not_read_by_the_old_index(tiny_tree: Path, t
         open_dataset(tmp_path / "out", "train")
 
 
+def test_a_pack_that_lacks_a_shard_is_not_taken_for_a_whole_one(tiny_tree: Path, tmp_path: Path) -> None:
+    dataset, _ = packed(tiny_tree, tmp_path, replace(JPEG, images_per_shard=2))
+    whole, second = len(dataset), dataset.containers[1]
+    second.unlink()
+    with pytest.raises(
+        DatasetError, match=rf"lacks 1 of the \d+ train shards that its pack.json names, such as {second.name}"
+    ):
+        open_dataset(tmp_path, "train")
+    (tmp_path / "pack.json").unlink()
+    assert len(open_dataset(tmp_path, "train")) == whole - 2
+
+
 def test_arrays_of_another_shape_are_refused(tmp_path: Path) -> None:
     np.save(buffer := io.BytesIO(), np.zeros((64, 64, 3), np.uint8))
     (tmp_path / "train-0.tar").write_bytes(make_tar({"a.npy": buffer.getvalue(), "a.cls": b"0"}))

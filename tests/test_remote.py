@@ -98,6 +98,16 @@ def test_a_manifest_replaces_a_listing(server: FileServer, packed: Path) -> None
     assert contents(opened(server)) == contents(open_dataset(packed, "train"))
 
 
+def test_a_pack_that_lacks_a_shard_is_not_taken_for_a_whole_one(server: FileServer) -> None:
+    (server.folder / FIRST).unlink()
+    message = (
+        rf"{server.url}/pack lacks 1 of the {NUM_SHARDS} train shards that its pack.json names, such as train-000000"
+    )
+    with pytest.raises(DatasetError, match=message):
+        opened(server)
+    assert len(opened(server, "pack/train-00000{3..5}.tar")) == 6  # as asked for
+
+
 def test_splits_in_folders_and_names_of_classes(server: FileServer, packed: Path) -> None:
     folder = server.folder / "pack"
     without_index(folder)

@@ -163,7 +163,7 @@ def _shard_layout(root: Path, split: Split, shards: list[Path]) -> Layout:
         which = f"{len(unclear)} archives have words of both splits in their names, {unclear[0]} among them"
         remark = f"{which}; the last word counts: {split_word(unclear[0])}."
     return Layout(
-        f"{len(shards)} shards",
+        f"{len(shards)} shard{'s' * (len(shards) > 1)}",
         lambda rescan: open_shards(root, split, shards, names, left_out, rescan),
         lambda: _stamp([*shards, *([names] if names else [])]),
         left_out=left_out,

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from .images import Dataset, Split
+from .record import read_record
 from .splits import ILSVRC_TARS
 
-RECORD = "pack.json"  # of a pack: what it was made from and how, and the digest of each shard
 PREFIX = 9  # bytes that a pack puts before a name: eight digits, the image's place in its data set, and a hyphen
 OFFSET, PRIME, MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1  # of FNV-1a
 AT_ONCE = 1 << 17  # images, which stay in a core's cache
@@ -129,10 +129,8 @@ def _before_class(dataset: Dataset) -> int | None:
 
 def num_prefixes(dataset: Dataset) -> int:
     """How often the names have been through `pack`, which each time puts an image's place before its name."""
-    record = dataset.root / RECORD
-    if not dataset.containers or not record.is_file():
-        return 0
-    return int(_json(record).get("prefixes", 1))
+    record = read_record(dataset.root) if dataset.containers else {}
+    return int(record.get("prefixes", 1)) if record else 0
 
 
 def _json(path: Path) -> dict[str, Any]:

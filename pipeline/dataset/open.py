@@ -31,10 +31,10 @@ DEFAULT_DATA = Path("/data/imagenet")
 CACHE_FROM_IMAGES = 20_000  # smaller data sets are listed each time, in less than half a second
 
 
-def locate(data: Path | None) -> Path:
+def locate(data: Path | str | None) -> Path:
     """Return the folder or URL (`url_of`) DATA as given, else $ALEXNET_DATA, else /data/imagenet."""
     if data is not None:
-        where, source = data, "given"
+        where, source = Path(data), "given"
     elif os.environ.get("ALEXNET_DATA"):
         where, source = Path(os.environ["ALEXNET_DATA"]), "from $ALEXNET_DATA"
     else:
@@ -64,7 +64,7 @@ def from_files(paths: Sequence[Path]) -> Dataset:
 
 
 def open_dataset(
-    data: Path | None,
+    data: Path | str | None,
     split: Split,
     *,
     rescan: bool = False,
@@ -86,7 +86,7 @@ def open_to_pack(
     return _open(data, split, rescan, selection, to_pack=True)
 
 
-def _open(data: Path | None, split: Split, rescan: bool, selection: Selection, *, to_pack: bool) -> Dataset:
+def _open(data: Path | str | None, split: Split, rescan: bool, selection: Selection, *, to_pack: bool) -> Dataset:
     root = locate(data)
     if selection.val_fraction is not None and (own := _own_validation(root)):
         folder, pattern = "a folder with no more than a link to the training split", "a pattern of the training shards"

@@ -36,7 +36,8 @@ from .images import Dataset, Split
 from .index import index_path, keep_index, load_index, stamp_of
 from .labels import WORD_FILES
 from .names import SPLIT_NAMES, describe_left_out, split_word
-from .numbers import RECORD, kept_names_path
+from .numbers import kept_names_path
+from .record import RECORD, check_all_there, read_record, shard_digests
 from .shards import list_shards, stamp_of_sizes
 from .splits import ILSVRC_TARS, chosen_by_word
 
@@ -72,7 +73,8 @@ def open_remote(url: str, split: Split, rescan: bool = False) -> Dataset:
 
 def describe_remote(url: str, split: Split) -> str:
     """Say what there is of a split; raise `NoSplit` if nothing is."""
-    return f"{len(RemoteFolder.find(url).shards(split))} shards"
+    count = len(RemoteFolder.find(url).shards(split))
+    return f"{count} shard{'s' * (count > 1)}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ class RemoteFolder:
     def shards(self, split: Split) -> tuple[RemoteFile, ...]:
         """Return the shards of a split, those in its folder or else those with its word in their names, in order."""
         if split not in self._examined:
-            digests, files = self.manifest(), examine(self.tars[tar] for tar in self._chosen(split))
+            digests, chosen = self.manifest(), self._chosen(split)
+            if not is_pattern(self.url):
+                check_all_there(digests, split, chosen, self.url)
+            files = examine(self.tars[tar] for tar in chosen)
             known = (replace(file, checksum=digests.get(file.name) or file.checksum) for file in files)
             self._examined[split] = tuple(known)
         return self._examined[split]
@@ -162,12 +167,7 @@ class RemoteFolder:
 
     def manifest(self) -> dict[str, str]:
         """Return the shards that a pack's record names, with their digests; none if there is no such record."""
-        path = self.beside() / RECORD
-        try:
-            shards = json.loads(path.read_bytes()).get("shards", {}) if path.exists() else {}
-            return {str(name): str(digest) for name, digest in shards.items() if "/" not in name}
-        except (ValueError, AttributeError) as error:
-            raise DatasetError(f"{self.url}/{RECORD} is damaged ({error}). Upload the pack again.") from error
+        return shard_digests(read_record(self.beside(), self.url))
 
 
 _listings: dict[str, RemoteFolder] = {}  # by URL

@@ -26,6 +26,7 @@ from .classes import Labels, is_numbered, named, text_of
 from .images import Dataset, Listing, Split, Stored
 from .index import VERSION, keep_index, load_index
 from .names import IMAGE_EXTENSIONS, count_left_out, is_hidden, is_image
+from .record import check_all_there, read_record, shard_digests
 
 LABELS = ("cls", "json")  # extensions of a sample's label
 MAX_CLASSES = 100_000  # ImageNet has 21,841 in all; a nonsense label could ask for a billion
@@ -40,6 +41,8 @@ def open_shards(
 
     `class_file` names numbered classes; `left_out` counts, by extension, the files of samples without an image.
     """
+    folder = shards[0].parent
+    check_all_there(shard_digests(read_record(folder)), split, (shard.name for shard in shards), folder)
     index, stamp = root / f"{split}.index", shard_stamp(shards)
     if not rescan and (packed := load_index(index, stamp, split)) is not None:
         packed = replace(packed, root=root, containers=tuple(shards), _descriptors={})

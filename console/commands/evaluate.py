@@ -74,7 +74,7 @@ def run_evaluate(
     files, opened = find_networks(checkpoints, info), None
     if checkpoints or data:
         with info.main_first("data"):
-            remembered = _remembered(files, which) if files else probabilities.read_selection(kept[0])
+            remembered = _remembered(files, which) if files or not kept else probabilities.read_selection(kept[0])
             opened = which.open(data, "val", is_main=info.rank == 0, remembered=remembered)
     saved = load_probabilities(kept, opened, views if checkpoints else None)
     dataset = saved[0].dataset() if opened is None else opened

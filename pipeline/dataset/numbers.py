@@ -129,8 +129,8 @@ def _before_class(dataset: Dataset) -> int | None:
 
 def num_prefixes(dataset: Dataset) -> int:
     """How often the names have been through `pack`, which each time puts an image's place before its name."""
-    record = read_record(dataset.root) if dataset.containers else {}
-    return int(record.get("prefixes", 1)) if record else 0
+    record = read_record(dataset.root) if dataset.containers else None
+    return 0 if record is None else int(record.get("prefixes", 1))
 
 
 def _json(path: Path) -> dict[str, Any]:

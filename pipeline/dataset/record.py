@@ -16,11 +16,11 @@ from .images import Split
 RECORD = "pack.json"
 
 
-def read_record(folder: Path, where: str | Path = "") -> dict[str, Any]:
-    """Return the record in a folder, empty if there is none; DatasetError, which names it or `where`, if damaged."""
+def read_record(folder: Path, where: str = "") -> dict[str, Any] | None:
+    """Return the record in a folder, or None; DatasetError, which names the folder or `where`, if it is damaged."""
     path = folder / RECORD
     if not path.is_file():
-        return {}
+        return None
     try:
         return dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
@@ -28,9 +28,9 @@ def read_record(folder: Path, where: str | Path = "") -> dict[str, Any]:
         raise DatasetError(f"{where or folder}/{RECORD} is damaged ({error}). {hint}.") from error
 
 
-def shard_digests(record: dict[str, Any]) -> dict[str, str]:
+def shard_digests(record: dict[str, Any] | None) -> dict[str, str]:
     """Return the shards that a record names, each with its digest; records of older packs name none."""
-    found = record.get("shards")
+    found = record and record.get("shards")
     named = found.items() if isinstance(found, dict) else ()
     return {str(name): str(digest) for name, digest in named if "/" not in name}
 

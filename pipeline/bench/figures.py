@@ -184,12 +184,13 @@ def _names(axes: Axes, entries: Sequence[Entry]) -> None:
 
 
 def _title(axes: Axes, text: str, note: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=12 * NOTE_LINES + 10)
-    lines = textwrap.wrap(note, NOTE_WIDTH, max_lines=NOTE_LINES, placeholder=" ...")
+    lines = textwrap.wrap(note, NOTE_WIDTH)
+    height = 12 * max(len(lines), NOTE_LINES)  # points; short notes keep the titles of figures side by side level
+    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=height + 10)
     axes.annotate(
         "\n".join(lines),
         (0, 1),
-        (0, 12 * NOTE_LINES + 4),
+        (0, height + 4),
         xycoords="axes fraction",
         fontsize=8.5,
         textcoords="offset points",

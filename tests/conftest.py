@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -239,3 +239,20 @@ def time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Say bytes of odd file names as `\\udcff`: a report with such a character would end the process that sends it."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_encodable(key): _encodable(held) for key, held in value.items()}
+        case list() | tuple():
+            return type(value)(map(_encodable, value))
+    return value

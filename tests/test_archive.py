@@ -70,6 +70,8 @@ GOOD = (stored("a.jpg", b"<0>"), stored("a.cls", b"0"))
         (shard(*GOOD, header("b.jpg", -1), *GOOD), "b.jpg has -1 bytes"),
         (shard(header("a.jpg", 2**62), *GOOD), "a.jpg ends beyond the archive"),
         (shard(header("a.jpg", 8 * BLOCK), *GOOD), "a.jpg ends beyond the archive"),
+        (shard(*GOOD, header("x", 2**44, b"A")), "x ends beyond the archive"),  # more than a file system can seek to
+        (shard(*GOOD, header("x", 2**62, tarfile.CONTTYPE)), "x ends beyond the archive"),
         (shard(header("x", 2**40, tarfile.GNUTYPE_LONGNAME), *GOOD), "a header of 1099511627776 bytes"),
         (shard(header("x", -4096, tarfile.GNUTYPE_LONGLINK), *GOOD), "a header of -4096 bytes"),
         (shard(header("x", 2**40, tarfile.XHDTYPE), *GOOD), "a header of 1099511627776 bytes"),

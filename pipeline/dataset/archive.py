@@ -68,10 +68,11 @@ def _checked(tar: tarfile.TarFile, before: int, end: int) -> Iterator[tarfile.Ta
         if tar.offset <= before or member.size < 0:
             raise tarfile.ReadError(f"{member.name} has {member.size} bytes")
         before = tar.offset
-        if not member.isfile():
+        is_file = member.isfile()
+        if before > end or (is_file and member.offset_data + member.size > end):  # unknown kinds are skipped by size
+            raise tarfile.ReadError(f"{member.name} ends beyond the archive")
+        if not is_file:
             continue
         if member.issparse():
             raise tarfile.ReadError(f"{member.name} is stored as a sparse file")
-        if member.offset_data + member.size > end:
-            raise tarfile.ReadError(f"{member.name} ends beyond the archive")
         yield member

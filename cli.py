@@ -24,6 +24,7 @@ from .console.network_group import codes, export, features
 from .console.options import (
     ANY_PATH,
     FOLDER,
+    LOCAL_PATH,
     LoadingOptions,
     batch_option,
     json_option,
@@ -173,8 +174,8 @@ def evaluate(paths: tuple[Path, ...], as_json: bool, **rest: Any) -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
-@click.argument("images", nargs=-1, required=True, type=ANY_PATH, metavar="IMAGE...")
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
+@click.argument("images", nargs=-1, required=True, type=LOCAL_PATH, metavar="IMAGE...")
 @views_option
 @loading_options
 @json_option

@@ -11,7 +11,7 @@ import click
 from .data_options import data_argument
 from .experiment_options import ablate_options, figure1_options
 from .imports import quick_imports
-from .options import ANY_PATH, LoadingOptions, json_option, loading_options, mesh_options
+from .options import LOCAL_PATH, LoadingOptions, json_option, loading_options, mesh_options
 from .terminal import show_json
 from .train_options import config_options, preset_option
 
@@ -46,7 +46,7 @@ def ablate(ctx: click.Context, as_json: bool, overrides: dict[str, Any], loading
 
 
 @click.command()
-@click.argument("cifar", type=ANY_PATH, metavar="CIFAR")
+@click.argument("cifar", type=LOCAL_PATH, metavar="CIFAR")
 @figure1_options
 @json_option
 def figure1(cifar: Path, out: Path, as_json: bool, **asked: Any) -> None:

@@ -12,7 +12,7 @@ import click
 from .command_options import embedding_options, figure_out_option, neighbours_options
 from .data_options import data_argument
 from .imports import quick_imports
-from .options import ANY_PATH, LoadingOptions, json_option, loading_options, views_option
+from .options import LOCAL_PATH, LoadingOptions, json_option, loading_options, views_option
 from .terminal import say, show_json
 from .types import Commas
 
@@ -26,7 +26,7 @@ def figure() -> None:
 
 
 @figure.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
 @figure_out_option
 @click.option("--per-kernel", is_flag=True, help="Stretch each kernel to the full range, so that weak ones show too.")
 @json_option
@@ -51,8 +51,8 @@ def kernels(checkpoint: Path, out: Path, per_kernel: bool, as_json: bool) -> Non
 
 
 @figure.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
-@click.argument("image", type=ANY_PATH)
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
+@click.argument("image", type=LOCAL_PATH)
 @figure_out_option
 @click.option(
     "--layers",
@@ -77,7 +77,7 @@ def activations(checkpoint: Path, image: Path, out: Path, layers: tuple[str, ...
 
 
 @figure.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
 @data_argument
 @figure_out_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws the images.")
@@ -106,7 +106,7 @@ def predictions(checkpoint: Path, data: Path | None, out: Path, as_json: bool, *
 
 
 @figure.command()
-@click.argument("runs", nargs=-1, required=True, type=ANY_PATH, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=LOCAL_PATH, metavar="RUN...")
 @figure_out_option
 @json_option
 def curves(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
@@ -126,7 +126,7 @@ def curves(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 
 @figure.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
 @data_argument
 @neighbours_options
 @loading_options
@@ -149,7 +149,7 @@ def neighbours(checkpoint: Path, data: Path | None, out: Path, as_json: bool, **
 
 
 @figure.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
 @data_argument
 @embedding_options
 @loading_options

@@ -12,7 +12,7 @@ import click
 from .command_options import codes_options, export_options, features_options
 from .data_options import data_options
 from .imports import quick_imports
-from .options import ANY_PATH, FOLDER, json_option, loading_options, mesh_options, views_option
+from .options import ANY_PATH, FOLDER, LOCAL_PATH, json_option, loading_options, mesh_options, views_option
 from .terminal import say, show_json
 
 
@@ -63,7 +63,7 @@ def codes(folder: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
 
 @click.command()
-@click.argument("checkpoint", type=ANY_PATH, metavar="CKPT")
+@click.argument("checkpoint", type=LOCAL_PATH, metavar="CKPT")
 @export_options
 @json_option
 def export(checkpoint: Path, out: Path | None, as_json: bool, **asked: Any) -> None:

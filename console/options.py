@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # the command line answers `--help` without torch
 CORES = len(os.sched_getaffinity(0))
 FILE = LocalPath(dir_okay=False, path_type=Path)
 FOLDER = LocalPath(file_okay=False, path_type=Path)
-ANY_PATH = click.Path(path_type=Path)
+LOCAL_PATH = LocalPath(path_type=Path)
+ANY_PATH = click.Path(path_type=Path)  # of DATA, which may be a URL
 
 Decorator = Callable[[Any], Any]
 

@@ -13,7 +13,7 @@ import click
 from ..train.config import Config
 from ..train.presets import PRESETS
 from ..train.setting import as_text
-from .options import ANY_PATH, FILE, FOLDER, execution_option, gathered, together
+from .options import FILE, FOLDER, LOCAL_PATH, execution_option, gathered, together
 from .types import Commas, NumberChoice, Size
 
 Room = int | Literal["auto"]  # bytes of a GPU's memory for images; auto: what training leaves
@@ -107,7 +107,7 @@ train_options = gathered(
     ),
     click.option(
         "--init-from",
-        type=ANY_PATH,
+        type=LOCAL_PATH,
         metavar="CKPT",
         help="Begin with the layers that fit of a trained network: a checkpoint, a run folder, safetensors or "
         "torchvision's .pth.",

@@ -127,8 +127,9 @@ class _Record:
         if self._path.exists():
             found = OF_OLDER_PACKS | json.loads(self._path.read_text())
         if differing := [key for key in wanted if key in found and found[key] != wanted[key]]:
+            begun = ", ".join(_difference(key, found[key], wanted[key]) for key in differing)
             hint = "Use the options it was begun with, or another folder."
-            raise DatasetError(f"{out} holds a pack with another {' and '.join(differing)}. {hint}")
+            raise DatasetError(f"{out} holds a pack that was begun otherwise: {begun}. {hint}")
         if found["fingerprints"].setdefault(dataset.split, dataset.fingerprint) != dataset.fingerprint:
             raise DatasetError(f"{out} holds a pack of other {dataset.split} images. Use another folder.")
         if not self._path.exists() and next(out.glob("*.tar"), None):
@@ -155,6 +156,16 @@ class _Record:
     def check(self, max_bad: float) -> None:
         if len(self.bad) > max_bad * len(self._dataset):
             raise TooManyBadFiles(describe_bad(self._dataset, self.bad, max_bad))
+
+
+def _difference(option: str, begun: object, now: object) -> str:
+    """Say with what a pack was begun."""
+    if isinstance(begun, bool):
+        return f"{'with' if begun else 'without'} --{option}"
+    if isinstance(begun, list):
+        return f"with other {option}"
+    name = option if option == "version" else f"--{option.replace('_', '-')}"
+    return f"with {name} {begun}, not {now}"
 
 
 def _plan(dataset: Dataset, out: Path, options: PackOptions) -> dict[Path, NDArray[np.int64]]:

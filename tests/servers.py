@@ -31,6 +31,7 @@ class FileServer(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Files)
         self.folder, self.lists = folder, True
+        self.page = b""  # the answer to everything, if there is one
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.asked: Counter[str] = Counter()
         self.stuck = threading.Event()  # set it to let the answers go on that are
@@ -56,7 +57,9 @@ class _Files(BaseHTTPRequestHandler):
         waiting = self.server.faults[name]
         fault = waiting.popleft() if self.command == "GET" and waiting else None
         path = self.server.folder / name
-        if fault in ("busy", "denied"):
+        if self.server.page:
+            self._answer(200, self.server.page, {"Content-Type": "text/html; charset=utf-8"})
+        elif fault in ("busy", "denied"):
             self._answer(503 if fault == "busy" else 403, b"not now", {})
         elif path.is_dir() and self.server.lists:
             entries = (f"{p.name}/" if p.is_dir() else p.name for p in sorted(path.iterdir()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,6 +169,7 @@ def written(labels: Sequence[tuple[bytes, int]], form: int, extended: Sequence[t
 def test_believable_damage_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: int
 ) -> None:
+    signal.alarm(60)  # for each example
     tar = bytearray(written(list(LABELS.items()), form, data.draw(st.lists(records, max_size=2))))
     blocks = [at for at in range(0, len(tar), BLOCK) if tar[at + 257 : at + 262] == b"ustar"]
     for at in data.draw(st.lists(st.sampled_from(blocks), max_size=3)):

@@ -222,9 +222,9 @@ def test_bad_files_are_left_out_and_listed(tiny_tree: Path, tmp_path: Path) -> N
 
 def test_a_pack_is_continued_only_as_it_was_begun(tiny_tree: Path, tmp_path: Path) -> None:
     dataset, _ = packed(tiny_tree, tmp_path, JPEG)
-    with pytest.raises(DatasetError, match="another quality"):
+    with pytest.raises(DatasetError, match=r"begun otherwise: with --quality 90, not 80\. Use"):
         packed(tiny_tree, tmp_path, replace(JPEG, quality=80))
-    with pytest.raises(DatasetError, match="another raw"):
+    with pytest.raises(DatasetError, match="begun otherwise: without --raw"):
         packed(tiny_tree, tmp_path, RAW)
     with pytest.raises(DatasetError, match="other train images"):
         pack(dataset, tmp_path, JPEG, LENIENT)

@@ -7,12 +7,13 @@ import os
 import pickle
 import shutil
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from remotes import batches, be_impatient, limit_cache, loader, write_pack
+from remotes import PER_SHARD, batches, be_impatient, limit_cache, loader, write_pack
 from servers import Fault, FileServer, serving
 
 pytest.importorskip("nvidia.dali")
@@ -303,6 +304,29 @@ def test_wrong_addresses(server: FileServer, where: str, said: str) -> None:
     with pytest.raises(DatasetError) as caught:
         open_dataset(Path(where.replace("{url}", server.url)), "train")
     assert said in str(caught.value)
+
+
+def test_a_test_set_without_labels_is_no_validation_set(server: FileServer, packed: Path) -> None:
+    """Whether there are labels is read from its first shard, unless an index is there."""
+    split, url = server.folder / "split", Path(f"{server.url}/split")
+    split.mkdir()
+    for shard in packed.glob("train-*.tar"):
+        shutil.copy(shard, split)
+    with tarfile.open(split / "x-test-0.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(NoSplit, match=r"x-test-0.tar have no labels. Set some aside with --val-fraction"):
+        open_dataset(url, "val")
+    assert 0 < len(open_dataset(url, "val", selection=Selection(val_fraction=0.5))) < 18
+    shutil.copy(packed / "val-000000.tar", split / "x-test-0.tar")
+    assert len(open_dataset(url, "val", rescan=True)) == PER_SHARD
+
+
+def test_a_server_that_answers_everything_with_a_page(server: FileServer) -> None:
+    server.page = b"<html>Please log in"
+    with pytest.raises(DatasetError, match=r"There are no shards at .*; found: nothing, or no page that lists it"):
+        opened(server)
+    with pytest.raises(RemoteError, match=r"train-000000.tar cannot be read: the server answers with a web page"):
+        opened(server, FIRST)
 
 
 def test_a_missing_split_and_the_original_archives(server: FileServer) -> None:

@@ -108,6 +108,29 @@ def test_only_data_may_be_a_url(
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "HOST/run", "DATA"], "Error: HOST/run is a URL, which only DATA may be. Fetch the network"),
+        (
+            ["features", "HOST/run", "DATA", "--layer", "fc7", "--out", "fc7"],
+            "Error: HOST/run is a URL, which only DATA",
+        ),
+        (["predict", "HOST/run", "image.jpg"], "'HOST/run' is a URL, which only DATA may be. Give a local path."),
+        (["train", "DATA", "--init-from", "HOST/run"], "'HOST/run' is a URL, which only DATA may be."),
+        (["train", "DATA", "--resume", "HOST/run"], "HOST/run is a URL, which only DATA may be."),
+    ],
+)
+def test_networks_are_local(
+    packed: Path, words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "https://host/runs"
+    result = run(*(str(packed) if word == "DATA" else word.replace("HOST", url) for word in words))
+    assert said.replace("HOST", url) in result.stderr
+    assert result.stderr.count("is a URL") == 1
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["URL/nothing"], 1, "URL/nothing cannot be read: nothing is there. Check the address."),

@@ -154,10 +154,11 @@ def test_a_class_without_images_on_one_side_is_an_error_that_says_which_fraction
     assert low < start <= end < high
     for share in (start, end):
         chosen(folders(keys), share)
-    with pytest.raises(
-        DatasetError, match=r"'b', which has 1 in all\. Try another --split-seed, or leave small classes"
-    ):
+    with pytest.raises(DatasetError, match=r"'b', which has 1 in all\. Each class needs two images or more: leave"):
         chosen(folders(["a/1", "a/2", "b/1"]), 0.5)
+    of_a, of_b = (sorted((f"{name}/{i}" for i in range(9)), key=number_of) for name in "ab")
+    with pytest.raises(DatasetError, match="Try another --split-seed, or leave small classes"):
+        chosen(folders(of_a[:2] + of_b[-2:]), 0.5)
 
 
 @pytest.mark.parametrize("wrong", [{"val_fraction": 0.0}, {"val_fraction": 1.0}, {"per_class": 0}])

@@ -14,6 +14,7 @@ from typing import Any
 from ..pipeline.dataset.selection import EVERYTHING, Selection
 from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.files import can_write_into
+from ..pipeline.remote.urls import url_of
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
@@ -64,6 +65,8 @@ def _checkpoint_path(resume: str | None, run_dir: Path, restarts: int) -> Path |
         if checkpoints.saved_checkpoints(run_dir):
             raise UserError(f"{run_dir} holds a run already. Add --resume to continue it, or choose another --run.")
         return None
+    if resume != NEWEST and (url := url_of(resume)):
+        raise CheckpointError(f"--resume: {url} is a URL, which only DATA may be. Nothing was started.")
     path = run_dir if resume == NEWEST else Path(resume)
     if not path.exists():
         raise CheckpointError(f"--resume: there is no {path}. Nothing was started.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..pipeline.dataset.selection import EVERYTHING, Selection
 from ..pipeline.errors import CheckpointError
+from ..pipeline.remote.urls import url_of
 from . import checkpoint as checkpoints
 from . import published, safe_tensors
 from .checkpoint import Checkpoint
@@ -20,6 +21,8 @@ EXPORTED = (safe_tensors.ENDING, *published.ENDINGS)  # end the names of files t
 def network_file(path: Path) -> Path:
     """Return the file itself, or the newest whole checkpoint of a run folder."""
     if not path.exists():
+        if url := url_of(path):
+            raise CheckpointError(f"{url} is a URL, which only DATA may be. Fetch the network, and give a local path.")
         raise CheckpointError(f"There is no checkpoint or run folder {path}.")
     return checkpoints.newest_of(path)
 

@@ -90,12 +90,14 @@ def _check_sides(dataset: Dataset, numbers: NDArray[np.uint64], held_out: NDArra
 
 def _fractions_that_do(dataset: Dataset, numbers: NDArray[np.uint64]) -> str:
     """Say which fractions leave no class empty."""
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    if (counts == 1).any():
+        return "Each class needs two images or more: leave smaller ones out with --classes-file."
     lowest = np.full(dataset.num_classes, 2**64 - 1, np.uint64)
     highest = np.zeros(dataset.num_classes, np.uint64)
     np.minimum.at(lowest, dataset.labels, numbers)
     np.maximum.at(highest, dataset.labels, numbers)
-    there = np.bincount(dataset.labels, minlength=dataset.num_classes) > 0
-    low, high = (float(share) / 2**64 for share in (lowest[there].max(), highest[there].min()))
+    low, high = (float(share) / 2**64 for share in (lowest[counts > 0].max(), highest[counts > 0].min()))
     low, high = ceil(low * 100 + 0.01) / 100, floor(high * 100 - 0.01) / 100
     if low <= high:
         return f"From {low:g} to {high:g} it leaves none empty; or try another --split-seed."

@@ -23,7 +23,6 @@ from .images import Dataset, Listing, Split
 from .labels import label_files, val_labels
 from .names import (
     IMAGE_EXTENSIONS,
-    SPLIT_NAMES,
     count_left_out,
     describe_left_out,
     is_hidden,
@@ -33,10 +32,18 @@ from .names import (
 )
 from .parquet import have_labels, no_labels, open_parquet, parquet_files
 from .shards import has_label, open_shards
-from .splits import ILSVRC_TARS, archives_in, archives_of_split, how_to_get, kaggle_root, nothing_found, split_folder
+from .splits import (
+    ILSVRC_TARS,
+    TEST,
+    archives_in,
+    archives_of_split,
+    how_to_get,
+    is_of_test,
+    kaggle_root,
+    nothing_found,
+    split_folder,
+)
 from .walk import Walk
-
-TEST = SPLIT_NAMES["val"][-1]
 
 log = logging.getLogger("alexnet")
 
@@ -70,7 +77,7 @@ def find_layout(root: Path, split: Split) -> Layout:
         folder, inside = None, []  # an archive named val, validation or valid wins over test/
     tars = inside + beside
     if not tars and (files := parquet_files(root, split)) and not (folder and _hold_images([folder])):
-        if _is_of_test(files[0], split) and not have_labels(files):
+        if is_of_test(files[0], split) and not have_labels(files):
             raise no_labels(files)
         return _parquet_layout(root, split, files)
     if folder and (not tars or _hold_images(_class_folders(folder) if split == "train" else [folder])):
@@ -78,7 +85,7 @@ def find_layout(root: Path, split: Split) -> Layout:
     if original := next((tar for tar in tars if tar.name == ILSVRC_TARS[split]), None):
         return _ilsvrc_layout(root, split, original)
     if shards := inside or beside:
-        if _is_of_test(shards[0], split) and not has_label(shards[0]):
+        if is_of_test(shards[0], split) and not has_label(shards[0]):
             raise NoSplit(f"The images in {shards[0]} have no labels. {how_to_get(root, split)}".strip())
         return _shard_layout(root, split, shards)
     raise NoSplit(nothing_found(root, split))
@@ -118,11 +125,6 @@ def _folder_layout(root: Path, split: Split, folder: Path, inside: list[Path], b
 def _is_test(folder: Path) -> bool:
     """Return whether this is test/, which may hold the images of a competition, without labels."""
     return folder.name.lower() == TEST
-
-
-def _is_of_test(file: Path, split: Split) -> bool:
-    """Return whether an archive or parquet file is there to validate on only because it, or its folder, is a test's."""
-    return split == "val" and TEST in (split_word(file.stem), file.parent.name.lower())
 
 
 def _ignored_archives(folder: Path, archives: list[Path], classes: Sequence[Path]) -> str:

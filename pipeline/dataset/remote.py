@@ -38,8 +38,8 @@ from .labels import WORD_FILES
 from .names import SPLIT_NAMES, describe_left_out, split_word
 from .numbers import kept_names_path
 from .record import RECORD, check_all_there, read_record, shard_digests
-from .shards import list_shards, stamp_of_sizes
-from .splits import ILSVRC_TARS, chosen_by_word
+from .shards import has_label, list_shards, stamp_of_sizes
+from .splits import ILSVRC_TARS, chosen_by_word, is_of_test
 
 log = logging.getLogger("alexnet")
 
@@ -132,9 +132,21 @@ class RemoteFolder:
             if not is_pattern(self.url):
                 check_all_there(digests, split, chosen, self.url)
             files = examine(self.tars[tar] for tar in chosen)
-            known = (replace(file, checksum=digests.get(file.name) or file.checksum) for file in files)
-            self._examined[split] = tuple(known)
+            known = tuple(replace(file, checksum=digests.get(file.name) or file.checksum) for file in files)
+            self._check_labels(split, chosen[0], known)
+            self._examined[split] = known
         return self._examined[split]
+
+    def _check_labels(self, split: Split, first: str, shards: tuple[RemoteFile, ...]) -> None:
+        """Raise `NoSplit` if these are the images of a competition, without labels."""
+        if not is_of_test(Path(first), split) or (self.beside() / f"{split}.index").is_file():
+            return
+        remote = RemoteShards(self.url, shards, shard_cache())
+        remote.check_cache()
+        with _opened(remote, lambda number: None, 0) as shard:
+            labelled = has_label(shard)
+        if not labelled:
+            raise NoSplit(f"The images in {shards[0].url} have no labels. Set some aside with --val-fraction 0.1.")
 
     def _chosen(self, split: Split) -> list[str]:
         if originals := {*ILSVRC_TARS.values()} & {*self.tars}:

@@ -13,6 +13,7 @@ from .images import Split
 from .names import SPLIT_NAMES, is_hidden, split_word
 
 ILSVRC_TARS: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+TEST = SPLIT_NAMES["val"][-1]
 
 Item = TypeVar("Item")
 
@@ -39,6 +40,11 @@ def archives_of_split(root: Path, split: Split) -> list[Path]:
     if (original := root / ILSVRC_TARS[split]).is_file():
         return [original]
     return chosen_by_word({tar: split_word(tar.stem) for tar in archives_in(root)}, split)
+
+
+def is_of_test(file: Path, split: Split) -> bool:
+    """Return whether an archive or parquet file is there to validate on only because it, or its folder, is a test's."""
+    return split == "val" and TEST in (split_word(file.stem), file.parent.name.lower())
 
 
 def chosen_by_word(words: Mapping[Item, str | None], split: Split) -> list[Item]:

@@ -85,6 +85,8 @@ def fetch(file: RemoteFile, path: Path) -> None:
 
 def _examine(url: str) -> RemoteFile:
     info = _file_system(url).info(url)
+    if str(info.get("mimetype")).startswith("text/html"):  # of a login, or in place of a 404
+        raise Refused(f"{url} cannot be read: the server answers with a web page. Check the address.")
     size = info.get("size")
     if size is None:
         raise RemoteError(f"{url} cannot be read: the server does not say how large it is.")

@@ -10,6 +10,7 @@ from ..pipeline.dataset.images import Dataset
 from ..pipeline.decode.resident import Resident
 from ..pipeline.decode.settings import Settings
 from ..pipeline.errors import UserError
+from ..pipeline.sizes import as_size
 from .progress import bars
 from .terminal import say
 
@@ -38,5 +39,4 @@ def hold(dataset: Dataset, device: torch.device, limit: int, settings: Settings,
 
 
 def say_resident(resident: Resident, dataset: Dataset) -> None:
-    size = f"{resident.num_bytes / 1e9:.1f} GB"
-    say(f"Resident on each GPU: {len(resident):,} of {len(dataset):,} training images, {size}.")
+    say(f"Resident on each GPU: {len(resident):,} of {len(dataset):,} training images, {as_size(resident.num_bytes)}.")

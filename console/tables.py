@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from ..pipeline.sizes import as_size
 from ..train.config import Config
 from ..train.presets import PRESETS
 from ..train.setting import as_text
@@ -81,10 +82,7 @@ def print_packed(out: Path, splits: Iterable[Packed]) -> None:
     print_table(
         str(out),
         ("split", "images", "shards", "size", "left out"),
-        [
-            (s.split, f"{s.num_images:,}", f"{s.num_shards:,}", f"{s.num_bytes / 1e9:.2f} GB", f"{len(s.bad):,}")
-            for s in splits
-        ],
+        [(s.split, f"{s.num_images:,}", f"{s.num_shards:,}", as_size(s.num_bytes), f"{len(s.bad):,}") for s in splits],
     )
 
 

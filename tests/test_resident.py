@@ -145,9 +145,7 @@ def test_too_little_memory_is_one_clear_error(dataset: Dataset, monkeypatch: pyt
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch, "empty", refuse)
-    with pytest.raises(
-        UserError, match=r"GB for resident images are more than cpu has free.*--resident a smaller size"
-    ):
+    with pytest.raises(UserError, match=r"B for resident images are more than cpu has free.*--resident a smaller size"):
         Resident(dataset, CPU, 2**30, LENIENT)
 
 

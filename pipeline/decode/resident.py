@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..dataset.images import Dataset
 from ..errors import UserError
+from ..sizes import as_size
 from .bad_images import BadImage
 from .read import read_image
 from .settings import Settings
@@ -97,5 +98,5 @@ def _allocate(size: int, device: torch.device) -> Tensor:
     try:
         return torch.empty(size, dtype=torch.uint8, device=device)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        wanted = f"{size / 1e9:.1f} GB for resident images are more than {device} has free"
+        wanted = f"{as_size(size)} for resident images are more than {device} has free"
         raise UserError(f"{wanted}: give --resident a smaller size, or none.") from error

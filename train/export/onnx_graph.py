@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...pipeline.errors import UserError
 from ...pipeline.optional import optional
+from ...pipeline.sizes import as_size
 from ...pipeline.treatment import Treatment
 from ..config import CONVS
 from ..network.lrn import LocalResponseNorm
@@ -38,7 +39,7 @@ def build_onnx(model: AlexNet, treatment: Treatment, given: Given, facts: Mappin
     num_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
     if num_bytes > MAX_BYTES:
         raise UserError(
-            f"The weights take {num_bytes / 1e9:.1f} GB, and an ONNX file holds no more than {MAX_BYTES / 1e9:.1f} GB: "
+            f"The weights take {as_size(num_bytes)}, and an ONNX file holds no more than {as_size(MAX_BYTES)}: "
             "choose --to safetensors."
         )
     onnx = optional("onnx", "--to onnx", "export")

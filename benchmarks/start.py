@@ -29,7 +29,7 @@ from alexnet.pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD, Treatment
 from alexnet.train.config import LAYERS, Config
 from alexnet.train.network.fast_layers import use_fast_layers
 from alexnet.train.network.model import AlexNet, initialise
-from alexnet.train.presets import PRESETS
+from alexnet.train.settings.presets import PRESETS
 
 
 def rms(x: Tensor) -> float:

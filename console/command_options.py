@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..train.presets import PRESETS
+from ..train.settings.presets import PRESETS
 from .options import FILE, FOLDER, batch_option, gathered, together
 from .train_options import resident_option
 from .types import Commas, FiniteRange, Multiple, NumberChoice, Output

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ..pipeline.sizes import as_size
 from ..train.config import Config
-from ..train.presets import PRESETS
-from ..train.setting import as_text
+from ..train.settings.presets import PRESETS
+from ..train.settings.setting import as_text
 from .terminal import plain_console, printable, say, show
 
 if TYPE_CHECKING:

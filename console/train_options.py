@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from ..train.config import Config
-from ..train.presets import PRESETS
-from ..train.setting import as_text
+from ..train.settings.presets import PRESETS
+from ..train.settings.setting import as_text
 from .options import FILE, FOLDER, LOCAL_PATH, execution_option, gathered, together
 from .types import Commas, NumberChoice, Size
 

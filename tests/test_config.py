@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alexnet.train.config import Config
-from alexnet.train.presets import PRESETS
+from alexnet.train.settings.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

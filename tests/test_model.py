@@ -13,8 +13,8 @@ from alexnet.train.network import lrn
 from alexnet.train.network.lrn import LocalResponseNorm, SpatialResponseNorm, response_norm
 from alexnet.train.network.model import AlexNet, Dropout, initialise
 from alexnet.train.network.size import describe
-from alexnet.train.presets import PRESETS
 from alexnet.train.published import from_torchvision
+from alexnet.train.settings.presets import PRESETS
 
 # -- the paper's numbers ------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from .classifier import Classifier
 from .config import Config
 from .features import fingerprint
 from .network.shapes import empty_parameters
-from .setting import differing
+from .settings.setting import differing
 
 FUNCTION = (  # settings that change what a layer computes, or what it sees, but not its shape
     "activation",

@@ -18,7 +18,7 @@ from ..pipeline.errors import CheckpointError, UserError
 from ..pipeline.treatment import IMAGENET_MEAN, IMAGENET_STD
 from .checkpoint import Checkpoint
 from .config import Config
-from .setting import differing
+from .settings.setting import differing
 
 ENDINGS = (".pth", ".pt")
 LAYERS = {

@@ -38,7 +38,7 @@ from ...train.memory import check_memory
 from ...train.parallel.ranks import join_ranks
 from ...train.parallel.split import check_split
 from ...train.report.facts import departures
-from ...train.setting import as_text
+from ...train.settings.setting import as_text
 from ...train.starts import read_starts
 from ...train.treatment import needs_stats, stats_for_training
 from ..data_options import DataOptions

@@ -15,7 +15,7 @@ from typing import Any, Self
 from ...pipeline.errors import UserError
 from ...pipeline.files import write_atomically
 from ..config import Config
-from ..setting import as_text
+from ..settings.setting import as_text
 from .variations import BASE
 
 FILE, FORMAT, VERSION = "experiment.json", "alexnet-ablation", 1

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ...pipeline.errors import UserError
 from ..config import Config
-from ..presets import PRESETS
+from ..settings.presets import PRESETS
 
 BASE, ONE_VIEW = "base", "one-view"  # rows of the table that change nothing in training
 

@@ -15,8 +15,8 @@ import jinja2
 
 from ... import __version__
 from ...pipeline.dataset.images import Dataset
-from ..presets import PRESETS
-from ..setting import as_text
+from ..settings.presets import PRESETS
+from ..settings.setting import as_text
 from ..starts import Start
 from .facts import Facts, duration
 from .measure import Measured

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from ..pipeline.errors import UserError
+from ...pipeline.errors import UserError
 
 
 def setting(default: Any, help: str, source: str, *, low: float = -math.inf, high: float = math.inf) -> Any:

@@ -254,6 +254,25 @@ def test_a_reader_that_stops_waits_no_longer(tmp_path: Path, server: FileServer,
     assert shards.read(0, SIZE, 0) == bytes(SIZE)
 
 
+def test_what_was_on_its_way_to_a_reader_that_stopped_can_come_again(
+    tmp_path: Path, server: FileServer, files: list[RemoteFile]
+) -> None:
+    shards, stop = RemoteShards(server.url, tuple(files), ShardCache(tmp_path / "cache", NUM * SIZE)), threading.Event()
+    stop.set()
+    for i in range(AHEAD):
+        server.faults[str(i)].append("stuck")
+        with pytest.raises(RemoteError, match="Nobody waits for http"):
+            shards.until(stop).read(i, 1, 0)
+    server.stuck.set()
+    for thread in threading.enumerate():
+        if thread.name == "alexnet-fetch":
+            thread.join()
+    for file in files[:AHEAD]:
+        shards.cache.path(file).unlink()  # as if evicted
+    shards.ahead(np.arange(NUM))(0)
+    wait_for(server, [2] * AHEAD + [1] * (NUM - AHEAD))
+
+
 # -- where it is, and how large ----------------------------------------------------------------------------
 
 

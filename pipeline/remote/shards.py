@@ -33,9 +33,7 @@ class RemoteShards:
     def __init__(self, url: str, files: tuple[RemoteFile, ...], cache: ShardCache) -> None:
         self.url, self.files, self.cache = url, files, cache
         self.sizes: NDArray[np.int64] = np.array([file.size for file in files], np.int64)
-        self._waiting: deque[int] = deque()
-        self._on_its_way: dict[int, Future[None]] = {}
-        self._lock = threading.Lock()
+        self._fetching = _Fetching(files, cache)
         self._stop = threading.Event()
 
     def __reduce__(self) -> tuple[type[RemoteShards], tuple[str, tuple[RemoteFile, ...], ShardCache]]:
@@ -70,8 +68,7 @@ class RemoteShards:
         """
         try:
             while (descriptor := self.cache.open(self.files[shard])) is None:
-                with self._lock:
-                    arriving = self._on_its_way.get(shard) or self._start(shard)
+                arriving = self._fetching.now(shard)
                 while not wait([arriving], SECONDS_BETWEEN_LOOKS).done:
                     if self._stop.is_set():
                         raise RemoteError(f"Nobody waits for {self.files[shard].url} any longer.")
@@ -114,12 +111,28 @@ class RemoteShards:
                 released = max(released, over)
             begun = int(np.searchsorted(begins, position, side="right"))
             until = len(coming) if fits else min(begun + AHEAD, len(coming))
-            self._fetch_soon(coming[asked:until])
+            self._fetching.soon(coming[asked:until])
             asked = max(asked, until)
 
         return reached
 
-    def _fetch_soon(self, shards: list[int]) -> None:
+
+class _Fetching:
+    """The shards that are on their way, and those that will be: one for all that read a data set, and no longer."""
+
+    def __init__(self, files: tuple[RemoteFile, ...], cache: ShardCache) -> None:
+        self._files, self._cache = files, cache
+        self._waiting: deque[int] = deque()
+        self._on_its_way: dict[int, Future[None]] = {}
+        self._lock = threading.Lock()
+
+    def now(self, shard: int) -> Future[None]:
+        """Fetch the shard at once, unless it is on its way; the result is there when it has arrived."""
+        with self._lock:
+            return self._on_its_way.get(shard) or self._start(shard)
+
+    def soon(self, shards: list[int]) -> None:
+        """Fetch these, up to `AHEAD` at a time."""
         with self._lock:
             self._waiting.extend(shards)
             self._start_those_waiting()
@@ -127,17 +140,18 @@ class RemoteShards:
     def _start_those_waiting(self) -> None:
         while self._waiting and len(self._on_its_way) < AHEAD:
             shard = self._waiting.popleft()
-            if shard not in self._on_its_way and not self.cache.path(self.files[shard]).exists():
+            if shard not in self._on_its_way and not self._cache.path(self._files[shard]).exists():
                 self._start(shard)
 
     def _start(self, shard: int) -> Future[None]:
         """Fetch the shard in a thread of its own, which holds up neither a reader that stops nor the program's end."""
         arriving = self._on_its_way[shard] = Future[None]()
-        arguments = weakref.ref(self), self.cache, self.files[shard], shard, arriving
+        arguments = weakref.ref(self), self._cache, self._files[shard], shard, arriving
         threading.Thread(target=_fetch, args=arguments, name="alexnet-fetch", daemon=True).start()
         return arriving
 
-    def _ended(self, shard: int, *, whole: bool) -> None:
+    def ended(self, shard: int, *, whole: bool) -> None:
+        """Note that a shard has arrived, or that it will not."""
         with self._lock:
             del self._on_its_way[shard]
             if not whole:  # nor will the others come
@@ -146,16 +160,16 @@ class RemoteShards:
 
 
 def _fetch(
-    owner: weakref.ref[RemoteShards], cache: ShardCache, file: RemoteFile, shard: int, arriving: Future[None]
+    owner: weakref.ref[_Fetching], cache: ShardCache, file: RemoteFile, shard: int, arriving: Future[None]
 ) -> None:
-    """Fetch one shard; without its data set, which may be forgotten meanwhile, nothing follows it."""
+    """Fetch one shard; once its data set is forgotten, which may happen meanwhile, nothing follows it."""
     error: Exception | None = None
     try:
         cache.bring(file)
     except Exception as failed:
         error = failed
-    if (shards := owner()) is not None:
-        shards._ended(shard, whole=error is None)
+    if (fetching := owner()) is not None:
+        fetching.ended(shard, whole=error is None)
     if error:
         arriving.set_exception(error)
     else:

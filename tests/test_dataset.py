@@ -116,6 +116,19 @@ def test_an_archive_is_closed_with_its_data_set(tmp_path: Path) -> None:
     assert open_files() == before
 
 
+def test_of_many_archives_only_some_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet.pipeline.dataset.images.KEPT_OPEN", 3)
+    listing, archives = Listing(), [tmp_path / f"{i}.bin" for i in range(8)]
+    for i, archive in enumerate(archives):
+        archive.write_bytes(bytes([i]))
+        listing.add("a", 0, 1, container=i)
+    dataset = listing.dataset(tmp_path, "train", ["a"], archives)
+    before = open_files()
+    for i in [*range(8), *range(8)]:
+        assert dataset.read(i).tobytes() == bytes([i])
+        assert open_files() <= before + 3
+
+
 def test_many_threads_may_read_one_archive(tmp_path: Path) -> None:
     content = os.urandom(4096)
     (tmp_path / "a.bin").write_bytes(content)

@@ -5,8 +5,10 @@ Training batches are compared with the same images, crops, flips and lighting th
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -146,6 +148,16 @@ def test_files_that_change_after_they_were_listed(tmp_path: Path) -> None:
     assert reasons[1] == "cannot be read (No such file or directory)"
     assert f"has {len(jpeg(3)) + 4} bytes where {len(jpeg(3))} were listed" in reasons[3]
     assert "has 0 bytes" in reasons[4]
+
+
+def test_no_image_is_bad_because_too_many_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, **_: object) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    dataset, requests = make_dataset(tmp_path, [jpeg(i) for i in range(6)]), requests_for(6, 3)
+    monkeypatch.setattr("alexnet.pipeline.dataset.images.read_regular", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        squares_of(dataset, requests, 3)
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ Split = Literal["train", "val"]
 # quantised DCT coefficients of such squares (`decode/dct.py`).
 Stored = Literal["encoded", "raw", "dct"]
 TAKEN_AT_ONCE = 1 << 16  # strings
+KEPT_OPEN = 256  # archives of one data set: most systems allow a process 1,024 open files
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class Dataset:
         elif self.remote is not None:
             data = self.remote.read(where, length, int(self.offsets[i]))
         else:
-            data = os.pread(self._descriptor(where), length, int(self.offsets[i]))
+            data = self._read_archive(where, length, int(self.offsets[i]))
         if len(data) != length:
             hint = "start again with --rescan, which lists it again"
             raise DatasetError(f"has {len(data)} bytes where {length} were listed: the data set has changed; {hint}")
@@ -155,14 +156,17 @@ class Dataset:
         picked: dict[str, Any] = {key: a[indices] for key, a in values.items() if isinstance(a, np.ndarray)}
         return replace(self, names=self.names.take(indices), _descriptors={}, **picked)
 
-    def _descriptor(self, where: int) -> int:
-        descriptor = self._descriptors.get(where)
-        if descriptor is None:
-            opened = open_regular(self.containers[where])
-            descriptor = self._descriptors.setdefault(where, opened)
-            if descriptor != opened:  # another thread was first
+    def _read_archive(self, where: int, length: int, offset: int) -> bytes:
+        """Read from an archive, which stays open unless many others are."""
+        if (kept := self._descriptors.get(where)) is not None:
+            return os.pread(kept, length, offset)
+        opened = open_regular(self.containers[where])
+        keep = len(self._descriptors) < KEPT_OPEN and self._descriptors.setdefault(where, opened) == opened
+        try:
+            return os.pread(opened, length, offset)
+        finally:
+            if not keep:  # or another thread was first
                 os.close(opened)
-        return descriptor
 
     def __del__(self) -> None:
         for descriptor in self._descriptors.values():

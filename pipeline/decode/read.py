@@ -6,6 +6,7 @@ still refuse it (`probe.py`).
 
 from __future__ import annotations
 
+import errno
 import io
 
 import numpy as np
@@ -21,17 +22,21 @@ from .dct import check_dct
 from .formats import what_it_is
 from .jpeg import read_jpeg
 
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # the fault of no image
+
 
 def read_image(dataset: Dataset, index: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return one image as it is stored, encoded bytes uint8 (n,) or pixels uint8 (H, W, 3), and its (height, width).
 
-    Raise `BadImage` with the reason if it cannot be used.
+    Raise `BadImage` with the reason if it cannot be used; OSError if no file can be opened at all.
     """
     try:
         data = dataset.read(index)
     except RemoteError:  # another image in its place would hide that the network is down
         raise
     except OSError as error:
+        if error.errno in OUT_OF_RESOURCES:
+            raise
         raise BadImage(f"cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise BadImage(str(error)) from error

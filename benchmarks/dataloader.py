@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,8 +32,7 @@ class CroppedImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """The plan's positions, epoch after epoch: float32 (224, 224, 3) and the image's index."""
 
     def __init__(self, job: Job, crop: Crop) -> None:
-        images = replace(job.dataset, _descriptors={})  # another process opens its archives itself
-        self.job, self.crop, self.epoch = replace(job, dataset=images), crop, -1
+        self.job, self.crop, self.epoch = job, crop, -1
 
     def __len__(self) -> int:
         return self.job.epoch_length * EPOCHS

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from planting import TREE, Tree, listed, plant
 
 from alexnet.pipeline.dataset import open as module
-from alexnet.pipeline.dataset.images import Listing, StringTable
+from alexnet.pipeline.dataset.images import Dataset, Listing, StringTable
 from alexnet.pipeline.dataset.open import locate, open_dataset
 from alexnet.pipeline.errors import DatasetError
 
@@ -127,6 +130,23 @@ def test_of_many_archives_only_some_stay_open(tmp_path: Path, monkeypatch: pytes
     for i in [*range(8), *range(8)]:
         assert dataset.read(i).tobytes() == bytes([i])
         assert open_files() <= before + 3
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda dataset: pickle.loads(pickle.dumps(dataset))])
+def test_a_copy_opens_its_archives_itself(tmp_path: Path, copied: Callable[[Dataset], Dataset]) -> None:
+    """In another process a descriptor would be another file; and each must be closed once."""
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    listing = Listing()
+    listing.add("a", 0, 2, container=0, offset=1)
+    dataset = listing.dataset(tmp_path, "train", ["a"], [tmp_path / "a.bin"])
+    before = open_files()
+    dataset.read(0)
+    other = copied(dataset)
+    assert other.read(0).tobytes() == b"bc"
+    assert open_files() == before + 2
+    del other
+    assert open_files() == before + 1
+    assert dataset.read(0).tobytes() == b"bc"
 
 
 def test_many_threads_may_read_one_archive(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 from collections.abc import Generator
-from dataclasses import replace
 from multiprocessing.context import BaseContext
 
 import numpy as np
@@ -37,7 +36,7 @@ class PillowImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     def __init__(
         self, dataset: Dataset, mean: NDArray[np.float32], batch_size: int, seed: int, region: bool, half: bool = False
     ) -> None:
-        self.images = replace(dataset, _descriptors={})  # another process opens its archives itself
+        self.images = dataset
         self.mean, self.seed, self.region, self.half = torch.from_numpy(mean), seed, region, half
         self.length = len(dataset) // batch_size * batch_size
         self.epoch = -1

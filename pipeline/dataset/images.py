@@ -168,6 +168,10 @@ class Dataset:
             if not keep:  # or another thread was first
                 os.close(opened)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the descriptors: a copy, perhaps in another process, opens its archives itself."""
+        return vars(self) | {"_descriptors": {}}
+
     def __del__(self) -> None:
         for descriptor in self._descriptors.values():
             os.close(descriptor)

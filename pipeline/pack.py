@@ -102,6 +102,7 @@ def pack(
             left.unlink()  # by a pass that was killed
         encoding = choose_encoding(dataset, options.kind, options.quality, options.chroma)
         record = _Record(dataset, out, options, encoding, settings)
+        record.check(settings.max_bad)  # the shards that are there may lack too many already
         shards = _plan(dataset, out, options)
         missing = {shard: images for shard, images in shards.items() if not shard.exists()}
         done = len(dataset) - sum(map(len, missing.values()))

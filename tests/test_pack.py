@@ -220,6 +220,18 @@ def test_bad_files_are_left_out_and_listed(tiny_tree: Path, tmp_path: Path) -> N
         packed(tree, tmp_path / "strict", JPEG, replace(LENIENT, max_bad=0.01))
 
 
+@pytest.mark.parametrize("size", [5, 12])
+def test_too_many_bad_files_stay_too_many(tiny_tree: Path, tmp_path: Path, size: int) -> None:
+    tree = shutil.copytree(tiny_tree, tmp_path / "tree")
+    for victim in sorted((tree / "train").rglob("*.JPEG"))[::2]:
+        victim.write_bytes(b"")
+    options = PackOptions(images_per_shard=size)
+    for _ in range(4):  # the same command again, which would go on with the shards that are missing
+        with pytest.raises(TooManyBadFiles, match=r"more than --max-bad 0\.01 allows"):
+            packed(tree, tmp_path / "out", options, replace(LENIENT, max_bad=0.01))
+    assert packed(tree, tmp_path / "out", options)[1].num_images == 6
+
+
 def test_a_pack_is_continued_only_as_it_was_begun(tiny_tree: Path, tmp_path: Path) -> None:
     dataset, _ = packed(tiny_tree, tmp_path, JPEG)
     with pytest.raises(DatasetError, match=r"begun otherwise: with --quality 90, not 80\. Use"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+
+log = logging.getLogger("alexnet")
 
 
 @contextmanager
@@ -74,13 +77,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def only_writer(folder: Path, otherwise: Exception) -> Iterator[None]:
-    """Hold the folder's lock; raise `otherwise` if another process holds it. A killed process releases it."""
+    """Hold the folder's lock; raise `otherwise` if another process holds it. A killed process releases it.
+
+    Where the file system has no locks, as Lustre on many clusters, warn and go on without one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise otherwise from None
+        except OSError as error:
+            hint = "see that no other process writes there"
+            log.warning("%s cannot be locked (%s); %s.", folder, error.strerror, hint)
         yield
 
 

@@ -155,6 +155,19 @@ with only_writer(Path({str(tmp_path)!r}), SystemExit("taken")):
         pass
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_other_writer(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lockless(file: BinaryIO, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", lockless)
+    with only_writer(tmp_path, ValueError("ours")):
+        (tmp_path / "x").touch()
+    assert f"{tmp_path} cannot be locked ({os.strerror(number)})" in caplog.text
+
+
 def test_a_figure_that_cannot_be_drawn_leaves_what_was_there(tmp_path: Path) -> None:
     class Broken:
         def savefig(self, file: BinaryIO, format: str) -> None:

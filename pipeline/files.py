@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, BinaryIO
 
 log = logging.getLogger("alexnet")
@@ -38,9 +39,10 @@ def whole_file(path: Path, needed_bytes: int = 0) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < needed_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes in two containers can have the same number, and the same cache.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}.tmp")
     try:
-        with temporary.open("w+b") as file:
+        with temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

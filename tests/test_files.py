@@ -53,6 +53,19 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+def test_two_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Under the same process number, as in two containers with one cache."""
+    path = tmp_path / "file"
+    with whole_file(path) as one:
+        one.write(b"one, ")
+        with whole_file(path) as other:
+            other.write(b"other")
+        assert path.read_bytes() == b"other"
+        one.write(b"whole")
+    assert path.read_bytes() == b"one, whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_file_that_will_not_fit_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught, whole_file(tmp_path / "x", 2**62):
         pass

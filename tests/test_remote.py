@@ -99,6 +99,29 @@ def test_a_manifest_replaces_a_listing(server: FileServer, packed: Path) -> None
     assert contents(opened(server)) == contents(open_dataset(packed, "train"))
 
 
+def test_copies_of_small_files_are_on_disk_before_they_get_their_names(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, renamed = set[Path](), list[Path]()
+    sync, replace = os.fsync, os.replace
+
+    def record_sync(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    def record_replace(source: Path, target: Path) -> None:
+        assert source in synced
+        renamed.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    opened(server)
+    assert {path.name for path in renamed} == {"pack.json", "classes.txt", "train.index", "val.index"}
+    assert all(path.read_bytes() == (server.folder / "pack" / path.name).read_bytes() for path in renamed)
+    assert {path.parent for path in renamed} <= synced
+
+
 def test_a_pack_that_lacks_a_shard_is_not_taken_for_a_whole_one(server: FileServer) -> None:
     (server.folder / FIRST).unlink()
     message = (

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..cache import needed_cache
 from ..errors import DatasetError, NoSplit
+from ..files import whole_file
 from ..remote.errors import Refused
 from ..remote.shard_cache import shard_cache
 from ..remote.shards import RemoteShards
@@ -169,12 +170,8 @@ class RemoteFolder:
         folder.mkdir(parents=True, exist_ok=True)
         for file in self.small:
             if not (folder / file.name).exists():
-                part = folder / f".{file.name}.{os.getpid()}.tmp"
-                try:
-                    fetch(file, part)
-                    part.replace(folder / file.name)
-                finally:
-                    part.unlink(missing_ok=True)
+                with whole_file(folder / file.name) as copy:
+                    fetch(file, Path(copy.name))
         return folder
 
     def manifest(self) -> dict[str, str]:

@@ -119,6 +119,7 @@ WEBPS = {
     "bytes after its end": PLAIN_WEBP + b"more",
 }
 BAD_WEBPS = {
+    "an empty header": (riff(webp_part(b"VP8X", b""), webp_part(b"ANMF", FRAME)), "without a picture"),
     "cut": (PLAIN_WEBP[:-40], "truncated"),
     "cut, and its length mended": (riff(VP8[:-40]), "longer than the whole"),
     "no picture": (riff(canvas(0)), "without a picture"),

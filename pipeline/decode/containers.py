@@ -103,7 +103,7 @@ def _webp_chunks(data: Bytes) -> Iterator[tuple[bytes, Bytes]]:
 def _webp_size(name: bytes, chunk: Bytes) -> tuple[int, int]:
     """Return (height, width) of a canvas or a picture."""
     view = chunk.data
-    if name == b"VP8X":
+    if name == b"VP8X" and len(view) >= 18:
         return 1 + int.from_bytes(view[15:18], "little"), 1 + int.from_bytes(view[12:15], "little")
     if (name, *view[11:14]) == (b"VP8 ", 0x9D, 0x01, 0x2A):
         width, height = _VP8_SIZE.unpack_from(view, 14)

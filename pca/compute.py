@@ -144,7 +144,7 @@ class _Slice:
         shard_id, num_shards = shard
         if not 0 <= shard_id < num_shards:
             raise ValueError(f"shard {shard_id} of {num_shards}: expected 0 <= shard < number of shards")
-        self.dataset, self.region, self.settings = dataset, region, settings
+        self.dataset, self.region, self.settings, self.shared = dataset, region, settings, num_shards > 1
         self.start, self.stop = (len(dataset) * i // num_shards for i in (shard_id, shard_id + 1))
         self.decode = f"{settings.decode}, {'gpu' if settings.on_gpu else 'cpu'}"
         self.size = SHORT_SIDE if region == "centre" else None
@@ -161,8 +161,16 @@ class _Slice:
         return saved or PassState.fresh(self.start, self.size)
 
     def save(self, state: PassState) -> None:
-        if self.path:
+        """Keep the state; a pass of a single slice goes on without, for nobody waits for it."""
+        if not self.path:
+            return
+        try:
             state.save(self.path, self.key)
+        except OSError as error:
+            if self.shared:
+                raise
+            log.warning("%s cannot be written (%s): if interrupted, this pass starts over.", self.path, error.strerror)
+            self.path = None
 
     def saved_position(self) -> int:
         return saved_position(self.path, self.key, self.start) if self.path else self.start

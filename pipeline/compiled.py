@@ -11,8 +11,8 @@ class NotBuilt(UserError):
 
 
 def load(source: Path) -> ctypes.CDLL:
-    """The library built from a C file. A build for any interpreter will do: the code does not use Python's API."""
-    found = next(source.parent.glob(f"_{source.stem}*.so"), None)
-    if found is None:
+    """The newest library built from a C file. One for any interpreter will do: the code does not use Python's API."""
+    built = source.parent.glob(f"_{source.stem}.*so")
+    if (found := max(built, key=lambda path: path.stat().st_mtime, default=None)) is None:
         raise NotBuilt(f"{source.name} was not compiled. Install gcc, then install alexnet again.")
     return ctypes.CDLL(str(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from alexnet.pca import compute
 from alexnet.pca.compute import compute_stats, compute_stats_sharded, merge_stats
 from alexnet.pca.moments import RgbMoments
-from alexnet.pca.state import SAMPLE_PER_IMAGE
+from alexnet.pca.state import SAMPLE_PER_IMAGE, PassState
 from alexnet.pca.stats import RgbStats
 from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.errors import StatsError, TooManyBadFiles
@@ -279,6 +280,21 @@ def test_state_of_other_decoders_is_not_used(tmp_path: Path, monkeypatch: pytest
 
 
 # -- bad files ---------------------------------------------------------------------------------------------
+
+
+def test_a_pass_goes_on_without_its_state(
+    tmp_path: Path, unbroken: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a full disk, one warning; but ranks find each other's states there, and must not wait for them in vain."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(PassState, "save", full)
+    assert content(run(tmp_path / "full", Source(batch_size=16, bad=BAD)), tmp_path) == unbroken
+    assert caplog.text.count("cannot be written (No space left on device): if interrupted, this pass starts over") == 1
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path / "full", Source(batch_size=16), shard=(1, 2))
 
 
 def test_too_many_bad_files_end_the_pass_early(tmp_path: Path) -> None:

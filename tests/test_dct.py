@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from alexnet.pipeline.compiled import NotBuilt
+from alexnet.pipeline.compiled import NotBuilt, load
 from alexnet.pipeline.decode import dct
 from alexnet.pipeline.decode.bad_images import BadImage
 from alexnet.pipeline.decode.dct import DctCropper, check_dct, decode_dct, num_kernels
@@ -193,3 +195,12 @@ def test_a_missing_library_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(NotBuilt, match=r"was not compiled.*Install gcc"):
         DctCropper(224, 1)
     dct._library.cache_clear()
+
+
+def test_the_newest_library_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Builds for several interpreters may lie side by side, and an older one may be of older code."""
+    for age, name in enumerate(("_dct.cpython-313.so", "_dct.abi3.so", "_dct.cpython-311.so")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    monkeypatch.setattr("ctypes.CDLL", lambda path: Path(path).name)
+    assert load(tmp_path / "dct.c") == "_dct.cpython-313.so"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.cli import main
+from alexnet.pipeline.decode import dct
 from alexnet.pipeline.machine import doctor, hardware
 from alexnet.pipeline.machine.doctor import PROBES, Finding, diagnose
 
@@ -45,6 +46,10 @@ def test_examines_everything_and_whatever_is_wrong_has_a_remedy() -> None:
         assert "could not be examined" not in finding.found
         assert (finding.status == "ok") == (not finding.cost) == (not finding.remedy), finding
     statuses = {finding.area: finding.status for finding in findings}
+    found = {finding.area: finding.found for finding in findings}
+    assert {f"pipeline/decode/{path.name}" for path in Path(dct.__file__).parent.glob("*.c")} <= {
+        *found["compiled code for CPUs"].split(", ")
+    }
     assert {statuses[a] for a in ("Python", "DALI", "compiled code for CPUs", "torch", "Pillow")} == {"ok"}
 
 

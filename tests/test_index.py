@@ -6,6 +6,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,30 @@ def test_an_index_that_still_reads_but_says_something_else(
     with caplog.at_level(logging.WARNING):
         assert listed(open_dataset(tmp_path, "train")) == expected
     assert "checksum is wrong" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("impossible", "key"),
+    [
+        ({"labels": 2}, "labels"),
+        ({"lengths": -1}, "lengths"),
+        ({"lengths": 2**40}, "lengths"),
+        ({"offsets": -1}, "offsets"),
+        ({"stored": "raw"}, "lengths"),
+    ],
+)
+def test_an_index_with_impossible_values_is_not_believed(
+    tmp_path: Path, impossible: dict[str, Any], key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its checksum is right: somebody has made it so."""
+    dataset = open_dataset(plant(tmp_path / "data", TREE), "train")
+    changes = {
+        name: value if name == "stored" else np.full_like(getattr(dataset, name), value)
+        for name, value in impossible.items()
+    }
+    index_module.save_index(tmp_path / "index", "stamp", replace(dataset, **changes))
+    assert index_module.load_index(tmp_path / "index", "stamp", "train") is None
+    assert f"is damaged (impossible {key})" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(

@@ -320,6 +320,7 @@ def test_no_room_on_the_disk_is_told_at_once(server: FileServer, monkeypatch: py
         ("{url}/pack/train-{000000..000012}.tar", "train-000009.tar cannot be read: nothing is there"),
         ("{url}/pack/train-{a..b}.tar", "{a..b} is neither a range"),
         ("{url}/pack/train-{0", "has a brace that is not closed"),
+        ("s3://{train,val}/x-{0..3}.tar", "names shards of several hosts or buckets. Give those of one."),
         ("ftp://host/pack", "ftp://host/pack is not a URL that can be read"),
     ],
 )

@@ -117,7 +117,9 @@ def test_a_shard_that_another_waits_for_counts_once(
         fcntl.flock(part, fcntl.LOCK_EX)
         assert cache.num_bytes() == 2 * SIZE
         read(cache, files[2])
-    assert all(cache.path(file).exists() for file in files[:3])
+        assert all(cache.path(file).exists() for file in files[:3])
+        read(cache, files[3])
+    assert [cache.path(file).exists() for file in files[:4]] == [True, False, True, True]  # nor is it evicted
 
 
 def test_a_part_that_came_meanwhile_is_not_taken_for_a_stale_one(

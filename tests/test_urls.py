@@ -38,6 +38,7 @@ def test_other_schemes_are_refused_unless_they_are_folders(tmp_path: Path, monke
         "{x-train-{00..02},x-val-{0..1}}.tar",
         "a{b{c,d},}e",
         "{3,5}{07..08}",
+        "{9..0}{2..02}{00..101}",
     ],
 )
 def test_patterns_are_those_of_bash(pattern: str) -> None:

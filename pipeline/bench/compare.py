@@ -114,7 +114,7 @@ def _window(bench: Bench, name: str, workers: int) -> Window:
             device_id=bench.settings.gpu_id,
         )
     except Exception as error:  # from Pillow, from torch, or a worker's death
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise PeerError(f"torch's DataLoader could not go on ({reason}). Leave --compare out.") from error
 
 

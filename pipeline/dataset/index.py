@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 
 from ..cache import cache_folder
 from ..files import whole_file
+from ..geometry import SHORT_SIDE
 from .images import Dataset, Split, Stored, StringTable
 from .regular import open_regular
 
 log = logging.getLogger("alexnet")
+
+RAW_BYTES = SHORT_SIDE**2 * 3
+MOST_BYTES = 2**31 - 2**12  # Linux reads no more at once
 
 VERSION = 4  # of the file format
 LISTING = 3  # of the rules that turn files into a list; a pack's index does not depend on them
@@ -126,7 +130,7 @@ def _check(dataset: Dataset) -> None:
         "labels": (0, len(dataset.classes) - 1),
         "container": (0, len(dataset.containers) - 1) if dataset.containers else (-1, -1),
         "offsets": (0, np.inf),
-        "lengths": (0, np.inf),
+        "lengths": (RAW_BYTES, RAW_BYTES) if dataset.stored == "raw" else (0, MOST_BYTES),
     }
     for key, (low, high) in limits.items():
         array = getattr(dataset, key)

@@ -100,6 +100,8 @@ class RemoteFolder:
     def _pattern(cls, url: str) -> RemoteFolder:
         shards = expanded(url)
         base = url_of(os.path.commonpath([shard.rpartition("/")[0] for shard in shards]))
+        if not base:
+            raise DatasetError(f"{url} names shards of several hosts or buckets. Give those of one.")
         small = examine_those_there(f"{base}/{name}" for name in BESIDE)
         return cls(url, {shard.removeprefix(f"{base}/"): shard for shard in shards}, tuple(small), time.monotonic())
 

@@ -96,7 +96,7 @@ class ShardCache:
 
     def release(self, file: RemoteFile) -> None:
         """Let the shard go before all others, for its last reader has had it. Any that opens it later keeps it."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):
             os.utime(self.path(file), (RELEASED, RELEASED))
 
     def num_bytes(self) -> int:
@@ -115,17 +115,19 @@ class ShardCache:
     def _make_room(self) -> None:
         """Evict whole shards, those first that were used least recently, until all is within the limit.
 
-        The parts count with their final sizes: that of the caller, too, which has room afterwards.
+        One that somebody waits for, with a part beside it, stays. The parts count with their final sizes: that of the
+        caller, too, which has room afterwards.
         """
         with self._exclusively():
             self._remove_stale_parts()
             entries = sorted(self._entries())
             sizes = _sizes(entries)
             total = sum(sizes.values())
+            awaited = {path.parent for _, _, path in entries if PART.fullmatch(path.name)}
             for _, _, path in entries:
                 if total <= self.limit:
                     break
-                if not PART.fullmatch(path.name):
+                if path.parent not in awaited:
                     path.unlink(missing_ok=True)
                     total -= sizes[path.parent]
                     with suppress(OSError):  # a part may be in it by now
@@ -159,7 +161,7 @@ class ShardCache:
         now = time.monotonic()
         if at_once or now - self._touched.get(path, -SECONDS_BETWEEN_TOUCHES) >= SECONDS_BETWEEN_TOUCHES:
             self._touched[path] = now
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):  # another user's
                 os.utime(path)
 
 

@@ -69,8 +69,10 @@ def _split(pattern: str, text: str) -> tuple[list[str], str]:
 
 
 def _count(pattern: str, text: str) -> Iterator[str]:
-    """Count from `000` to `146`, with as many digits."""
+    """Count from `000` to `146`, up or down, with as many digits."""
     if not (found := re.fullmatch(r"(\d+)\.\.(\d+)", text)):
         raise DatasetError(f"{pattern}: {{{text}}} is neither a range such as {{000..146}} nor a list such as {{a,b}}.")
-    width = len(found[1]) if found[1].startswith("0") else 0
-    yield from (f"{i:0{width}}" for i in range(int(found[1]), int(found[2]) + 1))
+    width = max(map(len, found.groups())) if any(re.match("0.", end) for end in found.groups()) else 0
+    first, last = map(int, found.groups())
+    step = 1 if first <= last else -1
+    yield from (f"{i:0{width}}" for i in range(first, last + step, step))

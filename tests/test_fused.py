@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -104,6 +105,19 @@ def test_without_its_kernel_the_plain_form_stays(
     assert [r.message.partition(": ")[0] for r in caplog.records] == [
         "Response normalisation falls back to torch's operations, several times slower"
     ]
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # what the compiler itself does
+def test_fused_norms_do_not_break_a_compiled_network_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into many small graphs. The plain form stands in for the kernel, an operator that the compiler cannot look into."""
+    kernel: Any = ModuleType("kernel")
+    kernel.response_norm = response_norm
+    monkeypatch.setitem(sys.modules, "alexnet.train.network.lrn_cpu", kernel)
+    model = AlexNet(Config.from_preset("original", width=1 / 16), 10).eval()
+    use_fast_layers(model)
+    x = torch.randn(2, *model.config.image_shape)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)  # which a break makes an error
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 @pytest.mark.parametrize("wrong", [lambda x: 1.05 * x, lambda x: x.detach() + 0 * x, lambda x: x * torch.nan])

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +53,11 @@ def space_to_depth(x: Tensor, size: int) -> Tensor:
 
 
 class FusedResponseNorm(LocalResponseNorm):
-    """`LocalResponseNorm` in one kernel each way: `lrn_triton.py` on GPUs, `lrn_cpu.py` for float32 on CPUs."""
+    """`LocalResponseNorm` in one kernel each way: `lrn_triton.py` on GPUs, `lrn_cpu.py` for float32 on CPUs.
+
+    The kernels are imported where they are used, as Triton may be missing. By a statement: torch.compile follows it,
+    but gives up a whole network for a call of `import_module`.
+    """
 
     def __init__(self, config: Config, groups: int) -> None:
         super().__init__(config)
@@ -64,8 +66,14 @@ class FusedResponseNorm(LocalResponseNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype != torch.float32:
             return super().forward(x)
-        kernel: Any = import_module(".lrn_triton" if x.is_cuda else ".lrn_cpu", __package__)
-        return kernel.response_norm(x, self.groups, self.size, self.alpha, self.beta, self.k)
+        constants = self.groups, self.size, self.alpha, self.beta, self.k
+        if x.is_cuda:
+            from .lrn_triton import response_norm as by_triton
+
+            return by_triton(x, *constants)
+        from .lrn_cpu import response_norm
+
+        return response_norm(x, *constants)
 
 
 class FusedSpatialNorm(SpatialResponseNorm):
@@ -74,8 +82,9 @@ class FusedSpatialNorm(SpatialResponseNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.dtype != torch.float32:
             return super().forward(x)
-        kernel: Any = import_module(".lrn_cpu", __package__)
-        return kernel.response_norm(x, None, self.size, self.alpha, self.beta, self.k)
+        from .lrn_cpu import response_norm
+
+        return response_norm(x, None, self.size, self.alpha, self.beta, self.k)
 
 
 def use_fast_layers(model: AlexNet, *, conv1: bool = True, norms: bool = True) -> None:

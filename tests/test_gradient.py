@@ -152,6 +152,21 @@ def test_a_compiled_network_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     assert train(compiled, twin, 4, 8) == train(plain_gradient(plain, BATCH), plain, 4, 8)
 
 
+def test_kernels_are_compiled_for_the_size_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for any size, as the compiler would do for the second size that it meets, also in another network."""
+    given: list[Any] = []
+
+    def compiler(graph: Any, inputs: list[Any], **options: Any) -> Callable[..., Any]:
+        given.extend(inputs)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
+    for size in (BATCH, 2 * BATCH):
+        speed_up(TinyNetwork(), size, Speedups(compile=True))(*batch(0, 8, size))
+    assert {len(x) for x in given if x.ndim == 4} >= {BATCH, 2 * BATCH}
+    assert all(isinstance(x, Tensor) for x in given)
+
+
 def test_names_are_those_of_the_command_line() -> None:
     command: Any = execution_option(lambda: None)
     choice = command.__click_params__[0].type

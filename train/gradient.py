@@ -91,7 +91,9 @@ def build_gradient(
 
 def speed_up(model: nn.Module, batch_size: int, speedups: Speedups) -> Gradient:
     """Return the gradient of any network of images, compiled and recorded as asked."""
-    forward = torch.compile(model, options={"fallback_random": True}) if speedups.compile else None
+    forward = None
+    if speedups.compile:  # not dynamic: a second size of batch, even of another network, would get slower kernels
+        forward = torch.compile(model, dynamic=False, options={"fallback_random": True})
     gradient = plain_gradient(model, batch_size, forward)
     return Recorded(gradient, list(model.parameters()), CudaGraphs()) if speedups.graph else gradient
 

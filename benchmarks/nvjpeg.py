@@ -8,6 +8,7 @@ Without torchvision, or in one that is not made for GPUs, it says so and measure
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,12 +20,12 @@ from alexnet.pipeline.dataset.open import open_dataset
 
 
 def nvjpeg() -> Any:
-    """Return torchvision's decoder of lists, or end here."""
+    """Return torchvision's decoder of lists into RGB on the GPU, or end here."""
     try:
-        from torchvision.io import decode_jpeg
+        from torchvision.io import ImageReadMode, decode_jpeg
     except (ImportError, RuntimeError) as error:
         sys.exit(f"torchvision cannot be used here: {error}")
-    return decode_jpeg
+    return partial(decode_jpeg, mode=ImageReadMode.RGB, device="cuda")  # without a mode nvJPEG leaves out the colours
 
 
 @click.command()
@@ -42,7 +43,7 @@ def main(data: Path, batch_size: int, images: int, rounds: int, out: Path | None
     for _ in range(rounds + 1):
         started = time.perf_counter()
         for batch in batches:
-            decode(batch, device="cuda")
+            decode(batch)
         torch.cuda.synchronize()
         rates.append(sum(map(len, batches)) / (time.perf_counter() - started))
     rates = rates[1:]

@@ -95,7 +95,8 @@ def build(name: str, config: Config, device: torch.device) -> Callable[[], None]
         use_fast_layers(model, conv1=how.speedups.conv1, norms=how.speedups.norms)
     gradient = speed_up(model, config.batch_size, how.speedups)
     optimizer = build_optimizer(model, config)
-    images = torch.randn(config.batch_size, 3, 224, 224, device=device).contiguous(memory_format=memory)
+    sent = torch.float16 if device.type == "cuda" else torch.float32  # as the loader sends them
+    images = torch.randn(config.batch_size, 3, 224, 224, device=device, dtype=sent).contiguous(memory_format=memory)
     labels = torch.randint(1000, (config.batch_size,), device=device)
 
     def step() -> None:

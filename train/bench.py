@@ -19,6 +19,7 @@ from ..pipeline.decode.settings import Settings
 from ..pipeline.loader import Batch, SyntheticLoader
 from ..pipeline.plan import share
 from .config import Config
+from .gradient import WARM_UP
 from .network.model import AlexNet
 from .network.size import describe
 from .parallel.mesh import Mesh
@@ -82,7 +83,7 @@ def bench_train(
     batch = next(fresh)
     kept = Batch(batch.images.clone(), batch.labels.clone(), batch.indices, 0, 0)
     cached = iter(SyntheticLoader(kept, 1, FOREVER))
-    _Window.run(step, cached, 2)  # warm up
+    _Window.run(step, cached, WARM_UP + 2 if mesh.device.type == "cuda" else 2)  # till a recorded step is replayed
     steps = mesh.broadcast(max(1, ceil(seconds / _Window.run(step, cached, 1).seconds)))
     alone, whole = [], []
     for done in range(rounds):

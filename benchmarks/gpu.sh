@@ -2,7 +2,8 @@
 # Check a machine with a GPU, then measure it.
 #   OUT=folder benchmarks/gpu.sh DATA [tests] [loader] [step] [train] [sweep]
 # DATA is a data set with train/ and val/; a thousand images are enough. Without parts it does all but the sweep. A part
-# takes less than ten minutes, prints what it found, and leaves it in OUT; nothing that fails ends the rest.
+# takes less than ten minutes (PART_SECONDS) and leaves out what it has no time for. It prints what it found, and keeps
+# it in OUT; nothing that fails ends the rest.
 # PYTHON is the interpreter that has torch and DALI.
 set -uo pipefail
 data=$(realpath "${1:?usage: OUT=folder benchmarks/gpu.sh DATA [tests] [loader] [step] [train] [sweep]}")
@@ -18,15 +19,23 @@ ln -sfn "$PWD" "$work/alexnet"  # an uninstalled checkout's import name
 export PYTHONPATH=$work${PYTHONPATH:+:$PYTHONPATH} ALEXNET_CACHE=${ALEXNET_CACHE:-$work/cache}
 
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
-# within SECONDS COMMAND...: whatever it does, go on; say so if it failed or took too long.
+# capped SECONDS: as many of them as the part has left; fails if it has none.
+capped() {
+  local left=$((end - SECONDS))
+  echo $(($1 < left ? $1 : left))
+  [ $left -gt 0 ]
+}
+# within SECONDS COMMAND...: whatever it does, go on; say so if it failed or took too long. It ends as by Ctrl-C, so that
+# pytest tells what had failed by then, and Python where it was.
 within() {
-  local limit=$1; shift
-  timeout --kill-after 10 "$limit" "$@" || echo "FAILED ($?, at most $limit s): $*"
+  local limit; limit=$(capped "$1") || { echo "LEFT OUT, no time is left: ${*:2}"; return; }
+  timeout --signal INT --kill-after 10 "$limit" "${@:2}" || echo "FAILED ($?, at most $limit s): ${*:2}"
 }
 alexnet() { within "$1" "$python" -m alexnet.cli "${@:2}"; }
 # measure SECONDS NAME COMMAND...: standard output goes to OUT/NAME.json, whole or not at all.
 measure() {
-  local limit=$1 name=$2; shift 2
+  local limit name=$2; limit=$(capped "$1") || { echo "LEFT OUT, no time is left: $name"; return; }
+  shift 2
   if timeout --kill-after 10 "$limit" "$python" -m alexnet.cli "$@" > "$out/$name.part"; then
     mv "$out/$name.part" "$out/$name.json"
   else
@@ -57,15 +66,8 @@ packs() {
 
 loader() {
   say "The loader: originals, packs of JPEGs, coefficients and pixels; decoded on the GPU and on the CPU"
-  packs
   local how="--device $device --rounds 3 --seconds 0.7 --batch-size 256 --json"
-  for images in original pack raw dct; do
-    case $images in original) from=$data ;; *) from=$work/$images ;; esac
-    for on in gpu cpu; do
-      measure 90 "loader-$images-$on" bench-loader "$from" $how --decode-on $on
-      table "loader-$images-$on.json"
-    done
-  done
+  bench original "$data"
   for load in 0 1; do  # the engines' share: does it matter for regions (fast), and for whole images (exact)?
     for decode in fast exact; do
       measure 90 "loader-original-$decode-load$load" bench-loader "$data" $how --decode $decode --hw-decoder-load $load
@@ -74,9 +76,18 @@ loader() {
   done
   within 60 "$python" benchmarks/nvjpeg.py "$data" --out "$out/nvjpeg.json"
   table nvjpeg.json
-  measure 90 loader-dct-gpu-resident bench-loader "$work/dct" $how --resident
+  packs
   within 60 "$python" benchmarks/dct_kernels.py "$work/dct" --out "$out/dct-kernels.json"
+  for images in dct raw pack; do bench $images "$work/$images"; done
+  measure 90 loader-dct-gpu-resident bench-loader "$work/dct" $how --resident
   table "loader-dct-gpu-resident.json"
+}
+# bench NAME IMAGES: where they are decoded makes the difference; with the options `how`.
+bench() {
+  for on in gpu cpu; do
+    measure 90 "loader-$1-$on" bench-loader "$2" $how --decode-on $on
+    table "loader-$1-$on.json"
+  done
 }
 
 step() {
@@ -113,6 +124,9 @@ sweep() {
   table sweep.json
 }
 
-for part in $parts; do "$part"; done
+for part in $parts; do
+  end=$((SECONDS + ${PART_SECONDS:-575}))
+  "$part"
+done
 say "All that is in $out"
 table

@@ -175,3 +175,15 @@ def test_the_gpu_script_goes_on_after_a_failure(tmp_path: Path) -> None:
     assert re.search(r"FAILED \(3, at most 420 s\): .*pytest -m gpu", done.stdout)
     assert (tmp_path / "out/doctor.json").read_text() == "{}\n"
     assert "All that is in" in done.stdout
+
+
+def test_the_gpu_script_leaves_out_what_it_has_no_time_for(tmp_path: Path) -> None:
+    places = {"OUT": str(tmp_path / "out"), "WORK": str(tmp_path / "work"), "DEVICE": "cpu", "PYTHON": sys.executable}
+    command = [str(BENCHMARKS / "gpu.sh"), str(tmp_path), "tests", "loader", "step", "train"]
+    environment = os.environ | places | {"PART_SECONDS": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "LEFT OUT, no time is left: doctor" in done.stdout
+    assert "FAILED" not in done.stdout
+    assert done.stdout.count("LEFT OUT") > 25
+    assert "All that is in" in done.stdout

@@ -215,6 +215,14 @@ from alexnet.train.network import lrn, lrn_triton
 from alexnet.train.network.lrn import LocalResponseNorm
 from alexnet.train.network.lrn_triton import blocks, response_norm
 from alexnet.train.network.model import AlexNet
+from triton.runtime import interpreter
+
+def patch_as_numpy_wants(tensor, *rest, patch=interpreter._patch_lang_tensor):
+    # Triton 3.6 takes an array of one number for a number, as numpy did before 2.4 (Triton's issue 9171).
+    patch(tensor, *rest)
+    tensor.__index__ = lambda self: self.handle.data.item()
+
+interpreter._patch_lang_tensor = patch_as_numpy_wants
 
 def check(dtype, tolerance, channels, *constants, rows=(2, 5, 7), device="{device}"):
     n, *plane = rows

@@ -154,6 +154,18 @@ def test_divergence_ends_a_run(tmp_path: Path, cifar: Cifar) -> None:
     assert again.outcome == run.outcome
 
 
+def test_a_test_does_not_hide_divergence(tmp_path: Path, folder: Path, cifar: Cifar) -> None:
+    """Nor does it let the run go on, with weights that are no numbers, when the experiment is repeated."""
+    settings = Settings(network="small", rate=1e30, seed=0, cropped=True)
+    task = {"13pct": Task(tmp_path / "a.npz", settings, epochs=50, test=True)}
+    found, again = (Workers(folder, cifar, 1, lambda name, outcome: None).carry_out(task)["13pct"] for _ in range(2))
+    assert found.diverged
+    assert found.test_wrong.keys() == {"1 view", "9 views"}
+    assert again == found
+    remark = Normalisation(1, 10, "", {"13pct": [found]}).remark()
+    assert remark == "Diverged, and no better than guessing: 13pct with seed 0."
+
+
 def test_the_test_error_is_of_the_mean_of_nine_views(tmp_path: Path, cifar: Cifar) -> None:
     settings = Settings(network="local", rate=0.001, seed=0, cropped=True)
     run = Run(tmp_path / "a.npz", settings, cifar)

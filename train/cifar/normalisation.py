@@ -81,9 +81,14 @@ class Normalisation:
 
     def remark(self) -> str:
         """What keeps the errors from being the paper's; empty if nothing does."""
-        return (
-            "" if self.scale == 1 else f"Schedules were scaled by {self.scale:g}: errors are higher than in full ones."
-        )
+        remarks = []
+        if self.scale != 1:
+            remarks.append(f"Schedules were scaled by {self.scale:g}: errors are higher than in full ones.")
+        ended = [(name, seed) for name, runs in self.runs.items() for seed, run in enumerate(runs) if run.diverged]
+        if ended:
+            which = ", ".join(f"{name} with seed {seed}" for name, seed in ended)
+            remarks.append(f"Diverged, and no better than guessing: {which}.")
+        return " ".join(remarks)
 
     def record(self) -> dict[str, Any]:
         """The result as JSON can hold it."""
@@ -95,6 +100,7 @@ class Normalisation:
                     "what": VARIANTS[name].describes,
                     "epochs": runs[0].epochs,
                     "training_error": [run.last_error() for run in runs],
+                    "diverged": [run.diverged for run in runs],
                     "test_error_1_view": self.errors(name, "1 view"),
                     "test_error_9_views": self.errors(name),
                     "paper": VARIANTS[name].paper,

@@ -104,7 +104,7 @@ class Run:
     def test(self) -> None:
         """Count a cropped run's wrong answers on the test set: by the central view, and by the mean of nine."""
         if not self.outcome.test_wrong:
-            self._save(self.outcome.wrong, test_wrong=self._test())
+            self._save(self.outcome.wrong, diverged=self.outcome.diverged, test_wrong=self._test())
 
     def _train_window(self, epoch: int, window: int) -> tuple[int, float]:
         """Train on a fifth of an epoch; return wrong answers and the last loss."""

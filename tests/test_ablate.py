@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from runs import ALEXNET, interrupted_at, invoke, outcome, trainer
 
 from alexnet.cli import main
 from alexnet.console import processes
+from alexnet.console.commands import ablate
 from alexnet.console.processes import Job, Processes
 from alexnet.pca.stats import RgbStats
+from alexnet.pipeline.errors import UserError
 from alexnet.pipeline.files import only_writer
 from alexnet.train.figures.curves import read_curves
 from alexnet.train.history import read_records
@@ -116,6 +119,13 @@ def test_on_a_gpu_all_is_done_by_other_processes(
     assert (name, data) == ("pca-stats", str(colour_tree))
     assert {"--decode", "fast", "--threads", "1"} <= {*words}
     assert RgbStats.load(tmp_path / "stats.json").complete
+
+
+def test_the_mesh_is_chosen_as_train_does(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices do not split a network that is normalised across its towers; they share the batch."""
+    monkeypatch.setattr(ablate, "only_writer", Mock(side_effect=UserError("all was checked")))
+    command = ["ablate", colour_tree, "--preset", "caffe", "--only", "base", "--out", tmp_path, *BUDGET]
+    assert "all was checked" in invoke(*command, "--devices", "cpu,cpu", code=1).stderr
 
 
 def test_a_failure_ends_it_in_one_line_and_the_same_command_goes_on(

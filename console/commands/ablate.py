@@ -223,7 +223,7 @@ def _check(ablation: Ablation, names: Iterable[str], jobs: int) -> None:
         config = ablation.experiment.config(name)
         try:
             require_batch(ablation.train_set, config.batch_size)
-            ranks = Ranks.plan(join_ranks(), ablation.mesh_options, ablation.loading.device, config.towers)
+            ranks = Ranks.plan(join_ranks(), ablation.mesh_options, ablation.loading.device, config.separable)
             check_split(config, num_classes, ranks.dims)
             if ranks.device.type == "cpu":  # on GPUs the runs check it
                 check_memory(config, num_classes, ranks.device, ranks.dims, jobs * ranks.num_on_device)

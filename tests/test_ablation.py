@@ -250,6 +250,8 @@ def test_the_page_says_how_far_numbers_can_be_trusted() -> None:
     whole = page(table_of(lambda run: measured(0.4, 0.1), "tanh", seeds=1), source)
     assert "Incomplete" not in whole
     assert "A standard error takes two seeds at least" in whole
+    base_only_twice = table_of(lambda run: None if run.seed and run.variation != "base" else four_ends(run), *ENDS)
+    assert "nan" not in page(base_only_twice, source), "one-view has two pairs then, and the variations one each"
 
 
 def test_an_empty_table_can_be_written_and_drawn() -> None:

@@ -122,7 +122,7 @@ def _pooled(table: Table) -> str:
     """The pooled error of a variation with all its runs."""
     trained = [row for row in table.rows if row.difference and row.name not in (BASE, ONE_VIEW)]
     best = max(trained, key=lambda row: row.difference.num_pairs if row.difference else 0, default=None)
-    if best is None or best.difference is None or len(trained) < 2:
+    if best is None or best.difference is None or len(trained) < 2 or not table.pooled_degrees:
         return ""
     top1, top5 = best.difference.pooled_error
     return (

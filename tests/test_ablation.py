@@ -104,6 +104,14 @@ def test_runs_share_their_seeds(tmp_path: Path) -> None:
     assert runs[3].folder == tmp_path / "tanh/seed-6"
 
 
+def test_seeds_that_change_nothing_are_refused(tmp_path: Path) -> None:
+    """Equal runs would have a standard error of 0, beside which any difference is large."""
+    fixed = {"init_seed": 0, "data_seed": 9}
+    with pytest.raises(UserError, match="all runs of a variation would be the same"):
+        planned(tmp_path, 2, "tanh", **fixed)
+    assert len({run.config.seeds for run in planned(tmp_path, 1, "tanh", **fixed).runs()}) == 1
+
+
 def test_an_experiment_grows(tmp_path: Path) -> None:
     planned(tmp_path, 2, "tanh", "one-gpu").save()
     planned(tmp_path, 3, "no-lrn", "tanh").save()

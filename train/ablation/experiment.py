@@ -50,8 +50,13 @@ class Experiment:
     ) -> Self:
         """Return the experiment that is asked for, added to what the folder holds of it; nothing is written.
 
-        UserError if the folder holds another experiment.
+        UserError if the folder holds another experiment, or if all seeds would give the same run.
         """
+        if seeds > 1 and None not in (base.init_seed, base.data_seed):
+            raise UserError(
+                "--init-seed and --data-seed leave nothing that --seeds could change: all runs of a variation would be "
+                "the same. Leave one of them out, or give --seeds 1."
+            )
         changes = {BASE: {}} | dict(changes)
         num_seeds = dict.fromkeys(changes, seeds)
         asked = cls(folder=folder, base=base, data=data, changes=changes, num_seeds=num_seeds)

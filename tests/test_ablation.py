@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,13 @@ def test_what_is_reported_follows_from_the_notes() -> None:
 def test_what_is_no_variation_is_refused(preset: str, only: Any, vary: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         choose(Config.from_preset(preset), only, vary)
+
+
+@pytest.mark.parametrize(("preset", "crop"), [("paper", 227), ("owt", 227), ("caffe", 224)])
+def test_another_crop_is_what_train_makes_of_it(preset: Any, crop: Any) -> None:
+    base = Config.from_preset(preset)
+    changes = choose(base, ("tanh",), {"crop": {"crop": crop}})["crop"]
+    assert replace(base, **changes) == Config.from_preset(preset, crop=crop)
 
 
 def test_what_does_not_fit_is_left_out() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ...pipeline.errors import UserError
 from ..config import Config
+from ..settings.network import CONV1_PADDING
 from ..settings.presets import PRESETS
 
 BASE, ONE_VIEW = "base", "one-view"  # rows of the table that change nothing in training
@@ -110,6 +111,7 @@ def choose(base: Config, only: tuple[str, ...], vary: Mapping[str, Mapping[str, 
 
     UserError if a variation that was asked for changes nothing, or is no configuration.
     """
+    vary = {name: _with_padding(base, changes) for name, changes in vary.items()}
     fitting = [name for name in VARIATIONS if why_not(base, VARIATIONS[name]) is None]
     chosen = [name for name in VARIATIONS if name in only] if only else fitting
     for name in chosen:
@@ -121,7 +123,15 @@ def choose(base: Config, only: tuple[str, ...], vary: Mapping[str, Mapping[str, 
                 raise UserError(f"--vary {name}: {field} is the same for all runs of an experiment.")
         if replace(base, **changes) == base:
             raise UserError(f"--vary {name}: the base has this value already.")
-    return {name: VARIATIONS[name].changes for name in chosen} | dict(vary)
+    return {name: VARIATIONS[name].changes for name in chosen} | vary
+
+
+def _with_padding(base: Config, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the padding that another crop needs in conv1, as `Config.from_preset` does."""
+    crop = changes.get("crop", base.crop)
+    if crop == base.crop or crop not in CONV1_PADDING:
+        return changes
+    return {"conv1_padding": CONV1_PADDING[crop], **changes}
 
 
 def why_not(base: Config, variation: Variation) -> str | None:

@@ -58,7 +58,9 @@ class Processes(Generic[Task]):
                     while waiting and len(self._running) < self._num and not self._stop_signal:
                         task = waiting.popleft()
                         if job := next_job(task):
-                            self._running.append((start(job, self._num), task, job))
+                            self._running.append((process := start(job, self._num), task, job))
+                            if self._stop_signal:  # it came before the process was among those running
+                                process.send_signal(self._stop_signal)
                     if self._stop_signal and not self._running:
                         break
                     waiting.extendleft(reversed(self._look(next_job)))

@@ -205,6 +205,19 @@ def test_ctrl_c_waits_for_the_runs_and_starts_no_more(tmp_path: Path, monkeypatc
     assert [process.returncode for process in started] == [130]
 
 
+def test_a_signal_reaches_a_run_that_is_being_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[subprocess.Popen[bytes]]()
+
+    def start(job: Job, num: int) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "5"], start_new_session=True))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(processes, "start", start)
+    code = Processes[str](1).work_off("ab", lambda task: Job(task, ["train"], tmp_path / "log"))
+    assert (code, [process.returncode for process in started]) == (128 + signal.SIGTERM, [-signal.SIGTERM])
+
+
 def is_running(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

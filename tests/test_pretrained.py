@@ -94,6 +94,19 @@ def test_what_would_make_the_same_layers_compute_something_else_is_said() -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "unused"),
+    [({"conv6": True}, {}, "conv6"), ({}, {"without": ("conv4",)}, "conv4"), ({}, {"conv6": True}, "")],
+)
+def test_layers_that_the_new_network_lacks_are_said(theirs: dict[str, Any], ours: dict[str, Any], unused: str) -> None:
+    """The layers behind them fit, and yet see something else."""
+    found = take_layers(source(**theirs), "there", Config(width=0.02, **ours), NAMES)
+    assert {"conv5", "fc6"} <= {*found.taken}
+    assert found.unused == tuple(unused.split())
+    assert ("Left out" in found.report()) == bool(unused)
+    assert f"this network lacks it: {unused}." in found.report() or not unused
+
+
 def test_a_network_of_other_shapes_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"no layer of there fits this network \(conv1: 4x3x11x11 there, 8x"):
         take_layers(source(), "there", Config(width=0.08), ("other",))

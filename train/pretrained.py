@@ -49,6 +49,7 @@ class Pretrained:
     parameters: dict[str, Tensor] = field(repr=False)  # of whole layers, by name
     taken: tuple[str, ...]  # layers
     fresh: dict[str, str]  # layers, with reasons
+    unused: tuple[str, ...]  # layers of that network that this one lacks
     unlike: tuple[str, ...]  # settings that change what the same layers compute, as "--option theirs, not ours"
 
     def report(self) -> str:
@@ -56,6 +57,8 @@ class Pretrained:
         text = f"Weights of {', '.join(self.taken)} come from {self.source}. "
         fresh = ", ".join(f"{layer} ({why})" for layer, why in self.fresh.items())
         text += f"New: {fresh}." if fresh else "No layer is new."
+        if self.unused:
+            text += f" Left out, for this network lacks it: {', '.join(self.unused)}."
         if self.unlike:
             text += f" Note: that network had {'; '.join(self.unlike)}."
         return text
@@ -93,8 +96,9 @@ def take_layers(source: Classifier, name: str, config: Config, classes: Sequence
             f"--init-from: no layer of {name} fits this network ({layer}: {why}, and so on). Give the --preset and "
             "--width that it was trained with, or leave --init-from out."
         )
+    unused = tuple(layer for layer in source.model.config.layers if layer not in config.layers)
     unlike = _unlike(source.model.config, config)
-    return Pretrained(name, fingerprint(source), parameters, tuple(taken), fresh, unlike)
+    return Pretrained(name, fingerprint(source), parameters, tuple(taken), fresh, unused, unlike)
 
 
 def _rows(source: Classifier, classes: Sequence[str]) -> list[int] | None:

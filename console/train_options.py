@@ -116,7 +116,8 @@ train_options = gathered(
         "--stats",
         "stats_file",
         type=FILE,
-        help="Output of `alexnet pca-stats`.  [default: found for the data set, or computed]",
+        help="Output of `alexnet pca-stats`.  [default: those that a resumed run began with; else found for the "
+        "data set, or computed]",
     ),
     click.option(
         "--checkpoint-every",

@@ -253,6 +253,19 @@ def test_a_resumed_run_decodes_as_it_did(colour_tree: Path, tmp_path: Path) -> N
     assert "--max-pixels is 4600 there, 100000000 was asked for" in refused
 
 
+def test_a_resumed_run_keeps_its_statistics(colour_tree: Path, tmp_path: Path) -> None:
+    """Those that --stats named when it began, here of whole images: a resume need not name them again."""
+    run, stats = tmp_path / "run", tmp_path / "full.json"
+    invoke("pca-stats", colour_tree, "--region", "full", "--out", stats, "--threads", 1)
+    usual = ["train", colour_tree, *SMALL, "--epochs", 1, "--mean", "channel"]
+    invoke(*usual, "--run", run, "--stats", stats, "--checkpoint-every", 3, "--keep", 9)
+    expected, first = outcome(run), saved_checkpoints(run)[0]
+    stats.unlink()
+    for where in ((), ("--run", tmp_path / "elsewhere")):
+        invoke("train", colour_tree, *SMALL, "--resume", first, *where, "--keep", 9)
+        assert outcome(where[-1] if where else run)[0] == expected[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_checkpoint_to_continue_from(
     colour_tree: Path, tmp_path: Path, number: signal.Signals

@@ -18,6 +18,7 @@ from ..pipeline.remote.urls import url_of
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .config import Config
+from .history import STATS
 from .parallel.ranks import ALONE, RankInfo
 from .saved import EXPORTED
 
@@ -39,13 +40,18 @@ def choose_run_dir(given: Path | None, resume: str | None, preset: str | None, i
 def _usual_run_dir(resume: str | None, preset: str | None, info: RankInfo) -> Path:
     if resume == NEWEST:
         raise CheckpointError("--resume alone takes the newest checkpoint in --run: add --run DIR, or give it a path.")
-    if resume is not None and (path := Path(resume)).is_dir():
-        return path
-    if resume is not None and path.parent.name == "checkpoints":
-        return path.parent.parent
+    if resume is not None and (found := _run_of(Path(resume))):
+        return found
     if info.size > 1:
         raise UserError("Ranks started by torchrun or SLURM need a run folder that all can see: add --run DIR.")
     return Path("runs") / f"{preset or 'paper'}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _run_of(path: Path) -> Path | None:
+    """Return the run folder that `--resume` names, or that its checkpoint lies in; None for a lone file."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else None
 
 
 def find_checkpoint(resume: str | None, run_dir: Path, info: RankInfo = ALONE) -> Checkpoint | None:
@@ -102,6 +108,18 @@ def resolve_selection(asked: Mapping[str, Any], saved: Checkpoint | None) -> Sel
         return EVERYTHING
     _refuse_others({name: value for name, value in asked.items() if name != "classes"}, asdict(saved.selection))
     return saved.selection
+
+
+def choose_stats(given: Path | None, resume: str | None, run_dir: Path, saved: Checkpoint | None) -> Path | None:
+    """Return the file of statistics that a run takes: the one given or, if it goes on, the one that it began with.
+
+    None if there is none: then it takes those that are cached for the data set, or computes them. They may be others,
+    as those of a run that began with `--stats`, and would change the images that it sees.
+    """
+    if given or saved is None:
+        return given
+    folder = run_dir if resume in (None, NEWEST) else _run_of(Path(resume)) or run_dir
+    return folder / STATS if (folder / STATS).exists() else None
 
 
 def _refuse_others(asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from ...train.parallel.dims import CPU
 from ...train.parallel.ranks import RankInfo, join_ranks
 from ...train.parallel.split import check_split
 from ...train.pretrained import Pretrained, take_layers
-from ...train.resume import choose_run_dir, find_checkpoint, resolve_config, resolve_selection
+from ...train.resume import choose_run_dir, choose_stats, find_checkpoint, resolve_config, resolve_selection
 from ...train.tensorboard import FOLDER, require_tensorboard
 from ...train.trainer import Interrupted, RunOptions, Trainer
 from ...train.treatment import stats_for_training
@@ -83,7 +83,8 @@ def run_train(
 
     stats = None
     if ranks.may_use_device:
-        stats = stats_for_training(config, train_set, options.stats_file, compute, info, ranks.dims.num_ranks)
+        stats_file = choose_stats(options.stats_file, options.resume, run_dir, saved)
+        stats = stats_for_training(config, train_set, stats_file, compute, info, ranks.dims.num_ranks)
     with ranks.mesh("--run", str(run_dir)) as mesh:
         how = RunOptions(
             run_dir=run_dir,

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from functools import reduce
+from importlib import import_module
 from itertools import cycle
 from pathlib import Path
 
@@ -194,6 +195,13 @@ def one_machine(words: list[str]) -> list[str]:
         port = free.getsockname()[1]
     swaps = {"2": "1", "8": "2", "8x2": "1x2", "HOST:29500": f"127.0.0.1:{port}"}
     return [swaps.get(word, word) for word in words] + ["--device", "cpu"]
+
+
+@every_page
+def test_what_is_imported_exists(page: Path) -> None:
+    for module, names in re.findall(r"^from (alexnet[\w.]*) import ([\w, ]+)", "".join(blocks(page, "python")), re.M):
+        found = import_module(module)
+        assert [name for name in names.split(", ") if not hasattr(found, name)] == [], module
 
 
 @every_page

@@ -105,7 +105,7 @@ def start(job: Job, num: int) -> subprocess.Popen[bytes]:
     if num > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, CORES // num))
     with job.log.open("ab") as log:
-        log.write(f"$ alexnet {shlex.join(job.arguments)}\n".encode())
+        log.write(f"$ alexnet {shlex.join(job.arguments)}\n".encode("utf-8", "backslashreplace"))
         log.flush()
         output = _draft(job.output).open("wb") if job.output else log
         say(f"{job.name}: {job.arguments[0]} (log: {job.log})")

@@ -83,6 +83,13 @@ def test_what_is_no_variation_is_refused(preset: str, only: Any, vary: Any, mess
         choose(Config.from_preset(preset), only, vary)
 
 
+def test_a_layer_that_the_base_lacks_does_not_come_back() -> None:
+    base = Config.from_preset("paper", without=("conv4",))
+    assert not {"without-conv2", "without-conv3", "without-conv4"} & choose(base, (), {}).keys()
+    with pytest.raises(UserError, match="without-conv2 cannot be ablated: the base lacks conv4, and would get it back"):
+        choose(base, ("without-conv2",), {})
+
+
 @pytest.mark.parametrize(("preset", "crop"), [("paper", 227), ("owt", 227), ("caffe", 224)])
 def test_another_crop_is_what_train_makes_of_it(preset: Any, crop: Any) -> None:
     base = Config.from_preset(preset)

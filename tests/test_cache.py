@@ -155,6 +155,13 @@ def test_what_cannot_do_without_says_so_first(no_home: None, colour_tree: Path) 
     assert result.stderr == f"Error: {NO_HOME}. Without --out FILE, the statistics go there. {advice}\n"
 
 
+@pytest.mark.parametrize("named", ["step-00000003.npz", "./step-00000003.npz", "../checkpoints/step-00000003.npz"])
+def test_a_checkpoint_belongs_to_its_run(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run/checkpoints")
+    assert choose_run_dir(None, named, None).resolve() == tmp_path / "run"
+
+
 def test_what_must_be_written_needs_more_than_reading(read_only: Path) -> None:
     assert cache_folder() == read_only
     assert refused(lambda: needed_cache("It is needed.")).startswith(f"The cache folder {read_only} cannot be written.")

@@ -162,9 +162,10 @@ def test_features_that_do_not_serve_are_refused(features: Path, tmp_path: Path) 
     assert not out.exists()
     with pytest.raises(UserError, match=r"There are no codes in .*: it has no encoder.npz"):
         load_encoder(tmp_path)
-    (tmp_path / "encoder.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"encoder.npz is damaged"):
-        load_encoder(tmp_path)
+    for damaged in (b"PK", b"PK\3\4 cut short", b""):
+        (tmp_path / "encoder.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"encoder.npz is damaged"):
+            load_encoder(tmp_path)
 
 
 def invoke(*arguments: Any, code: int = 0) -> Result:

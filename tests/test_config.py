@@ -94,6 +94,10 @@ def test_no_torch() -> None:
         ({"freeze": ["conv4"], "without": ["conv4"]}, "'conv4' in freeze"),
         ({"freeze": ["fc8"], "layer_lr": ["fc8=2"]}, "name each layer once"),
         ({"freeze": ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]}, "leave one to learn"),
+        (
+            {"freeze": ["conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"], "schedule": "epochs"},
+            "freeze leaves conv1 alone, and --schedule epochs freezes it too",
+        ),
         ({"layer_lr": ["fc8"]}, "layer_lr = 'fc8': give a layer and a factor above 0, as in fc8=10"),
         ({"layer_lr": ["fc8=0"]}, "layer_lr = 'fc8=0'"),
         ({"layer_lr": ["fc8=x"]}, "layer_lr = 'fc8=x'"),

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,9 +228,9 @@ def load_encoder(out: Path) -> Encoder:
     """The encoder in a folder of codes; FeaturesError where there is none."""
     path = out / ENCODER
     try:
-        with np.load(path) as arrays:  # without pickle
+        with path.open("rb") as file, np.load(file) as arrays:  # without pickle
             return Encoder(**{name: arrays[name] for name in ("mean", "weight", "bias")})
     except FileNotFoundError:
         raise FeaturesError(f"There are no codes in {out}: it has no {ENCODER}.") from None
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         raise FeaturesError(f"{path} is damaged: {error}") from error

@@ -51,7 +51,8 @@ def _run_of(path: Path) -> Path | None:
     """Return the run folder that `--resume` names, or that its checkpoint lies in; None for a lone file."""
     if path.is_dir():
         return path
-    return path.parent.parent if path.parent.name == "checkpoints" else None
+    folder = path.parent if path.parent.name else path.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else None
 
 
 def find_checkpoint(resume: str | None, run_dir: Path, info: RankInfo = ALONE) -> Checkpoint | None:

@@ -126,7 +126,7 @@ class Ablation:
         table, source, folder = self.table(), self._provenance(), self.experiment.folder
         record = table.record() | {"provenance": asdict(source), "base": asdict(self.experiment.base)}
         write_atomically(folder / "ablation.json", (json.dumps(record, indent=2) + "\n").encode())
-        write_atomically(folder / "ablation.md", page(table, source).encode())
+        write_atomically(folder / "ablation.md", page(table, source).encode("utf-8", "backslashreplace"))
         return table
 
     def write_figure(self) -> None:

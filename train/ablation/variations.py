@@ -138,6 +138,8 @@ def why_not(base: Config, variation: Variation) -> str | None:
     """Return why a variation of this base would be none, or None if it is one."""
     if variation.needs_towers and base.towers == 1:
         return "the base has only one tower"
+    if base.without and "without" in variation.changes:
+        return f"the base lacks {', '.join(base.without)}, and would get it back"
     if replace(base, **variation.changes) == base:
         return "the base is like that already"
     return None

@@ -52,8 +52,11 @@ def _of_single_layers(config: Any) -> Iterator[str]:
         yield f"{unknown[0]!r} in freeze or layer_lr: this network has the layers {', '.join(config.layers)}"
     if _repeats(named):
         yield f"freeze = {config.freeze}, layer_lr = {config.layer_lr}: name each layer once"
-    if set(config.freeze) == set(config.layers):
+    learning = {*config.layers} - {*config.freeze}
+    if not learning:
         yield "freeze names every layer: leave one to learn"
+    if learning == {"conv1"} and config.schedule in ("epochs", "fine-tune"):
+        yield f"freeze leaves conv1 alone, and --schedule {config.schedule} freezes it too: leave another to learn"
 
 
 def _repeats(names: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,13 @@ THREADS = 2
 LONGEST = ("test_docs", "test_endurance", "test_launch", "test_parallel")  # minutes each
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for torch imported later, and in child processes
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+with suppress(ImportError):  # a machine where only tests of GPUs run may lack it
+    from hypothesis import settings
+
+    usual = settings.get_profile(settings.get_current_profile_name())
+    settings.register_profile("patient", usual, deadline=None)  # a busy machine is slow at times
+    settings.load_profile("patient")
 
 # Size and form of every image in the tiny tree, in the order of sorted paths.
 TINY_IMAGES: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (

@@ -164,7 +164,7 @@ def written(labels: Sequence[tuple[bytes, int]], form: int, extended: Sequence[t
     return stream.getvalue()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
 def test_believable_damage_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: int

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from archives import make_tar
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet.pipeline.dataset.classes import (
@@ -225,7 +225,6 @@ def test_the_first_difference_is_named() -> None:
 any_name = st.one_of(st.binary(min_size=1, max_size=8).map(os.fsdecode), st.text(min_size=1, max_size=8))
 
 
-@settings(deadline=None)
 @given(names=st.lists(any_name, min_size=1, max_size=8, unique=True))
 def test_any_name_survives_its_file(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     content = class_lines(names)

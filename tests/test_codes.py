@@ -70,7 +70,7 @@ def test_a_bit_is_the_side_of_a_hyperplane(monkeypatch: pytest.MonkeyPatch, dtyp
     np.testing.assert_array_equal(encoder.encode(rows), np.packbits(sides > 0, axis=1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.sampled_from([8, 16, 24, 32, 64, 72, 128, 256]), st.data())
 def test_it_finds_what_counting_bits_finds(num: int, bits: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

@@ -121,7 +121,7 @@ def test_a_damaged_devkit(tmp_path: Path) -> None:
         assert "meta.mat" in error_of(tmp_path, "val")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_a_meta_mat_with_wrong_bytes_crashes_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -176,7 +176,7 @@ def cuts(tar: bytes) -> st.SearchStrategy[int]:
     return st.one_of(st.integers(0, needed(tar) + 600), blocks)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_truncated_shard_is_never_taken_for_a_whole_one(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -189,7 +189,7 @@ def test_a_truncated_shard_is_never_taken_for_a_whole_one(
     check_cut(root, "train/0.tar", intact, data.draw(cuts(intact)), expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(end=cuts(train_tar()))
 def test_a_truncated_tar_of_tars_is_never_taken_for_a_whole_one(
     tmp_path_factory: pytest.TempPathFactory, end: int
@@ -208,7 +208,7 @@ def test_an_inner_tar_cut_short_does_not_run_into_the_next(tmp_path: Path) -> No
         assert "ILSVRC2012_img_train.tar" in error_of(tmp_path, "train"), end
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edits=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), min_size=1, max_size=5))
 def test_a_shard_with_wrong_bytes_is_refused_or_listed_within_bounds(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int]]

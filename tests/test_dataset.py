@@ -242,7 +242,7 @@ def test_a_file_or_nothing_in_place_of_the_folder(tmp_path: Path) -> None:
         open_dataset(tmp_path / "nowhere", "train")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(0, 2**40), min_size=1, max_size=30), data=st.data())
 def test_a_listing_keeps_every_extent(lengths: list[int], data: st.DataObject) -> None:
     listing = Listing()

@@ -94,7 +94,7 @@ def test_photographs_have_pillows_pixels(sample_dir: Any, chroma: str) -> None:
 # -- crops -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     corner=st.tuples(st.integers(0, 32), st.integers(0, 32)),
     factor=st.sampled_from([1, 2]),
@@ -171,7 +171,7 @@ def test_every_truncation_and_every_changed_byte_is_found() -> None:
             check_dct(bytes_of(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_mutants_are_refused_or_decoded_alike(draw: Any) -> None:
     """With the checksum made right, so that lengths and maps are what protects memory: see also `fuzz_dct.py`."""

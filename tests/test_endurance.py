@@ -202,7 +202,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Datas
     return found
 
 
-@settings(max_examples=45, deadline=None)
+@settings(max_examples=45)
 @given(
     spoilt=st.booleans(),
     position=st.integers(0, 3 * STEPS - 1),

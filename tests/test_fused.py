@@ -59,7 +59,7 @@ def test_conv1_by_space_to_depth(padding: tuple[int, ...], memory_format: torch.
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12 * theirs.abs().max().item())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(height=st.integers(11, 40), width=st.integers(11, 40), kernel=st.integers(2, 11), stride=st.integers(1, 5))
 def test_any_geometry(height: int, width: int, kernel: int, stride: int) -> None:
     plain = nn.Conv2d(2, 3, kernel, stride).double()
@@ -139,7 +139,7 @@ def test_a_kernel_with_wrong_results_is_not_used(
     assert type(model.norm1) is type(model.norm2) is FusedResponseNorm
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 9),
     images=st.integers(1, 3),

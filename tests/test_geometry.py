@@ -119,7 +119,7 @@ def naive_resize(line: NDArray[np.uint8], target: int) -> NDArray[np.float64]:
     return np.array(out)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(source=st.integers(1, 90), target=st.integers(1, 90), seed=st.integers(0, 99))
 def test_resize_is_the_definition(source: int, target: int, seed: int) -> None:
     line = picture(seed, 1, source)

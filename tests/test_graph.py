@@ -122,7 +122,7 @@ def test_crops_at_the_corners_are_the_two_plain_steps(crop: tuple[int, int], fli
     assert_same_picture(train(images, crops, flips), plain_crops(images, crops, flips))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(1, 420), st.integers(1, 420)).filter(lambda s: max(s) < 12 * min(s)),
     crop=st.tuples(st.integers(0, 32), st.integers(0, 32)),

@@ -42,7 +42,7 @@ def checkerboard(size: int) -> Images:
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 5), size=st.integers(1, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_squares_equal_plain_integers(seed: int, count: int, size: int) -> None:
     images = random_images(seed, count, size, size, 3)
     moments = of_squares(images)
@@ -54,7 +54,7 @@ def test_squares_equal_plain_integers(seed: int, count: int, size: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32), height=st.integers(1, 300), width=st.integers(1, 500))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_whole_images_equal_plain_integers(seed: int, height: int, width: int) -> None:
     images = [random_images(seed, height, width, 3), random_images(seed + 1, width, 7, 3)]
     moments = of_images(images)
@@ -94,7 +94,7 @@ def test_batches_beyond_the_16_bit_sum_are_exact() -> None:
 
 
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 12), max_size=6), data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_split_order_and_merge_is_the_same(seed: int, cuts: list[int], data: st.DataObject) -> None:
     images = random_images(seed, 12, 9, 9, 3)
     parts = np.split(images, sorted(cuts))

@@ -40,7 +40,7 @@ def small_blocks() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_it_finds_what_sorting_finds(data: st.DataObject) -> None:
     """Small whole numbers: their distances are exact, so many are equal, also across blocks."""

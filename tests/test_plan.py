@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet.pipeline.geometry import num_offsets
@@ -68,7 +68,6 @@ def by_hand(n: int, seed: int, epoch: int, run: int, places: int) -> Draws:
     )
 
 
-@settings(deadline=None)
 @given(
     data=st.data(),
     n=st.integers(1, 300),

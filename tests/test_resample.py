@@ -70,7 +70,7 @@ def exact_square(image: Pixels) -> NDArray[np.float64]:
     return np.einsum("yh,hwc,xw->yxc", weights[0], image.astype(np.float64), weights[1], optimize=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 99), shape=shapes)
 @example(seed=0, shape=(320, 320))  # many values lie halfway between two levels
 def test_squares_are_those_of_the_definition(seed: int, shape: tuple[int, int]) -> None:
@@ -79,7 +79,7 @@ def test_squares_are_those_of_the_definition(seed: int, shape: tuple[int, int]) 
     assert np.abs(square - exact_square(image)).max() <= 0.51  # rounded; float32 is 0.003 off at most, measured
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 99), shape=shapes, crop=offsets, flip=st.booleans())
 def test_crops_are_treated_as_the_definition_says(
     seed: int, shape: tuple[int, int], crop: tuple[int, int], flip: bool

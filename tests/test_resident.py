@@ -77,7 +77,7 @@ def streamed(dataset: Dataset) -> tuple[list[Batch], dict[int, str]]:
     return list(without), without.bad
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(share=st.floats(0, 1.2), part=st.sampled_from([1, 50_000, 2**26]))
 def test_however_many_are_held_the_batches_are_the_same(
     dataset: Dataset, streamed: tuple[list[Batch], dict[int, str]], share: float, part: int

@@ -184,7 +184,7 @@ def test_checksums_are_compared(tmp_path: Path, files: list[RemoteFile]) -> None
 
 
 def wait_for(server: FileServer, wanted: list[int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while fetches(server) != wanted and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)  # nothing more may come

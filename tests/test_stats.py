@@ -61,7 +61,7 @@ def edit(path: Path, **values: Any) -> None:
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_equals_numpy_and_scikit_learn_on_the_same_pixels(seed: int, count: int) -> None:
     images = natural(seed, count)
     stats, pixels = stats_of(images), images.reshape(-1, 3).astype(np.float64)
@@ -92,7 +92,7 @@ def test_covariance_loses_nothing_to_cancellation(low: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_axes_are_ordered_orthonormal_and_have_a_sign(seed: int) -> None:
     stats = stats_of(natural(seed, 3))
     assert (np.diff(stats.eigenvalues) <= 0).all()
@@ -169,7 +169,7 @@ def test_whole_images_and_self_check_survive_the_file(tmp_path: Path) -> None:
 
 
 @given(n=st.integers(1, 2**40), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_sums_are_recovered_from_means(n: int, data: st.DataObject) -> None:
     sums = np.array(data.draw(st.lists(st.integers(0, 255 * n), min_size=1, max_size=50)))
     np.testing.assert_array_equal(sums_of(sums / n, n), sums)

@@ -278,7 +278,7 @@ def mutate(data: st.DataObject) -> bytes:
     return bytes(mutant[:cut]) + data.draw(st.sampled_from([b"", b"\xff\xd9", b"\x00" * 9]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_mutated_images_are_images_or_bad(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     images = [jpeg(0), mutate(data), jpeg(1), mutate(data), mutate(data), jpeg(2)]

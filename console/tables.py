@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -239,4 +240,5 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
 
 
 def _looks_numeric(text: str) -> bool:
-    return not text or text[:1].isdigit() or text[:1] in "+-."
+    """Whether it is a number, perhaps with a unit or two of them with a word between; a sentence must wrap."""
+    return not text or ((text[:1].isdigit() or text[:1] in "+-.") and len(re.findall(r"[^\W\d_]{2,}", text)) < 2)

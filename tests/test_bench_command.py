@@ -135,3 +135,15 @@ def test_numbers_stay_whole_on_a_narrow_terminal(
     assert ("images a second" in printed) == (columns == 200)
     tables.print_table("No rows", header, [])
     assert "stage" in capsys.readouterr().out
+
+
+def test_sentences_that_begin_with_a_number_wrap(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is measured of symptoms on a GPU: unwrapped, it would leave no room for the other columns."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    measured = ("1,234 against 2,345 images/s; in every epoch, as memory is too small", "0.3 of 16 cores idle")
+    tables.print_table("Symptoms", ("where", "measured", "options"), [("disk", text, "readers") for text in measured])
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("where", "disk", "options", "readers", "2,345", "small"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_features_are_computed_once_and_said_where(network: Path, tree: Path, tm
     (tmp_path / "val/features.npy").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"features.npy is damaged or cut short"):
         kept_features(classifier, val, tmp_path, **how)
+
+
+def test_the_cache_keeps_those_of_each_way_of_decoding(network: Path, tree: Path) -> None:
+    """A report decodes as its run did, a figure as it is told."""
+    classifier, val, said = load_classifier(network, CPU), open_dataset(tree, "val"), list[str]()
+    for _ in range(2):
+        said.clear()
+        for settings in (ONE_THREAD, replace(ONE_THREAD, decode="fast"), replace(ONE_THREAD, max_pixels=10**6)):
+            found = kept_features(classifier, val, None, device=CPU, settings=settings, announce=said.append)
+            assert (found.about.decode, found.about.max_pixels) == (f"{settings.decode}, cpu", settings.max_pixels)
+    assert not said  # nothing is computed again
 
 
 def test_features_of_the_features_command_serve_too(network: Path, tree: Path, tmp_path: Path) -> None:

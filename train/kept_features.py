@@ -1,7 +1,7 @@
 """Features that are computed once and kept, for figures to start from.
 
 `features.py` computes them. They lie where the user says, a folder for each split, or else in the cache folder, under
-the fingerprints of what they depend on.
+the fingerprints of what they depend on and, unless it is the usual one, the way of decoding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..pipeline.cache import needed_cache
 from ..pipeline.dataset.images import Dataset
-from ..pipeline.decode.settings import Settings
+from ..pipeline.decode.settings import MAX_PIXELS, Settings
 from ..pipeline.errors import UserError
 from .classifier import Classifier
 from .feature_folder import ARRAY, RECORD, Description, Dtype, Features
@@ -41,7 +41,7 @@ def kept_features(
     They are float16, unless what is there is float32. `announce` is told how large they are, and where they go, before
     anything is computed. Errors are those of `extract`: a folder that holds something else is refused.
     """
-    place = folder / dataset.split if folder else _place_in_cache(classifier, dataset, layer)
+    place = folder / dataset.split if folder else _place_in_cache(classifier, dataset, layer, settings)
     dtype: Dtype = Description.load(place).dtype if (place / RECORD).exists() else "float16"
     shape = row_shape(classifier.model, layer, "none")
     if not (place / ARRAY).exists():
@@ -60,9 +60,13 @@ def kept_features(
     )
 
 
-def _place_in_cache(classifier: Classifier, dataset: Dataset, layer: str) -> Path:
+def _place_in_cache(classifier: Classifier, dataset: Dataset, layer: str, settings: Settings) -> Path:
+    """A folder for each way of decoding, since `extract` refuses one that holds another's numbers."""
     cache = needed_cache("Features are kept there. Give a folder for them with --features, or see to it.")
-    return cache / "features" / f"{fingerprint(classifier)}-{dataset.fingerprint}-{layer}"
+    name = f"{fingerprint(classifier)}-{dataset.fingerprint}-{layer}"
+    name += f"-{settings.decode}" * (settings.decode != "exact") + "-gpu" * settings.on_gpu
+    name += f"-{settings.max_pixels}" * (settings.max_pixels != MAX_PIXELS)
+    return cache / "features" / name
 
 
 def images_of(features: Features, dataset: Dataset) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ In a real browser it fetches nothing, complains of nothing, fits its window, and
 import json
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -226,6 +227,20 @@ def test_the_command_repeats_the_run(drawn: tuple[Path, Page]) -> None:
         "--epochs": "1",
         "--run": "AGAIN",
     }
+
+
+def test_the_command_repeats_the_start_too(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made from within the folder, which has a name all the same."""
+    shutil.copytree(run, tmp_path / "chosen")
+    (start,) = read_starts(run)
+    begun = replace(start, data="/no where", selection="--val-fraction 0.1", pretrained={"source": "other run.npz"})
+    write_start(tmp_path / "chosen", begun)
+    monkeypatch.chdir(tmp_path / "chosen")
+    page = report(Path(), tmp_path / "page.html", *skip(*REPORT_SECTIONS))
+    (line,) = [line for line in page.text.splitlines() if line.startswith("alexnet train")]
+    *_, init, source, option, fraction, _, _ = shlex.split(line)
+    assert (init, source, option, fraction) == ("--init-from", "other run.npz", "--val-fraction", "0.1")
+    assert "chosen: report of an AlexNet" in page.text
 
 
 def test_what_is_missing_is_named(drawn: tuple[Path, Page], colour_tree: Path, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def _context(page: Contents) -> dict[str, Any]:
     facts, measured = page.facts, page.measured
     contents = [("paper", "Beside the paper"), ("run", "What was run"), *((s.anchor, s.title) for s in page.sections)]
     return {
+        "name": facts.folder.resolve().name,  # also of "."
         "facts": facts,
         "measured": measured,
         "summary": _summary(facts),

@@ -63,9 +63,12 @@ def build_report(sources: Sources, views: int, skip: Sequence[str]) -> bytes:
 def _commands(facts: Facts, views: int) -> list[str]:
     """The command lines that repeat the run and its measurement."""
     data = shlex.quote(facts.starts[-1].data) if facts.starts else "DATA"
-    run, options = shlex.quote(str(facts.folder)), " ".join(map(_option, facts.departures))
+    run, options = shlex.quote(str(facts.folder)), [*map(_option, facts.departures)]
+    if facts.starts:  # the first weights and the choice of images are no settings
+        options += [f"--init-from {shlex.quote(source['source'])}"] if (source := facts.starts[0].pretrained) else []
+        options += [facts.starts[-1].selection] if facts.starts[-1].selection else []
     return [
-        f"alexnet train {data} --preset {facts.config.preset} {options}".rstrip() + " --run AGAIN",
+        " ".join([f"alexnet train {data} --preset {facts.config.preset}", *options, "--run AGAIN"]),
         f"alexnet evaluate {run} {data} --views {views}",
         f"alexnet report {run} {data} --out report.html",
     ]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet.pipeline.errors import UserError
 from alexnet.pipeline.synthetic import generate
 from alexnet.pipeline.synthetic.draw import GREY_SHARE, KINDS, Kind, _paste, draw_jpeg, draw_size
 from alexnet.pipeline.synthetic.generate import generate_flat, generate_tree, generated_dataset
@@ -126,11 +127,11 @@ def test_complete_tree_is_reused_and_another_is_not_overwritten(
     root = generate_flat(tmp_path / "flat", 3)
     monkeypatch.setattr(generate, "draw_jpeg", None)  # nothing is drawn again
     assert generate_flat(root, 3) == root
-    with pytest.raises(FileExistsError, match=r"wanted .*'train': 4"):
+    with pytest.raises(UserError, match=r"wanted .*'train': 4"):
         generate_flat(root, 4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").touch()
-    with pytest.raises(FileExistsError, match=r"mine was not generated here .* Choose another folder"):
+    with pytest.raises(UserError, match=r"mine was not generated here .* Choose another folder"):
         generate_flat(tmp_path / "mine", 3)
 
 

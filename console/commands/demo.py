@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ...pipeline.synthetic.generate import generate_tree
+from ...train.checkpoint import saved_checkpoints
 from ..progress import bar
 from ..terminal import say
 
@@ -34,12 +35,13 @@ def run_demo(folder: Path, threads: int) -> None:
             processes=threads,
             progress=lambda done, total: update(done),
         )
+    resume = " --resume" if saved_checkpoints(folder / "run") else ""  # of a demo that was interrupted, or is repeated
     names = ("data", "packed", "run", "stats.json", "stats.png", "report.html")
     data, packed, run, stats, plot, page = (shlex.quote(str(folder / name)) for name in names)
     for command in (
         f"pack {data} {packed} --raw",
         f"pca-stats {packed} --out {stats} --plot {plot}",
-        f"train {packed} --stats {stats} --run {run} {TRAINING}",
+        f"train {packed} --stats {stats} --run {run}{resume} {TRAINING}",
         f"evaluate {run} {packed} --views 1",
         f"evaluate {run} {packed} --views 10",
         f"bench-loader {data} --seconds 0.5 --rounds 3",

@@ -22,6 +22,7 @@ from ..cache import cache_folder, needed_cache
 from ..children import end_with_parent, no_ctrl_c
 from ..dataset.images import Dataset
 from ..dataset.open import open_dataset
+from ..errors import UserError
 from ..files import sync_folder
 from ..machine.hardware import num_cores
 from .draw import KINDS, Kind, draw_jpeg
@@ -141,14 +142,14 @@ def _lock(descriptor: int, root: Path) -> bool:
 
 
 def _is_generated(root: Path, facts: dict[str, Any]) -> bool:
-    """Return whether `root` is the tree that `facts` describe; raise FileExistsError if it is something else."""
+    """Return whether `root` is the tree that `facts` describe; UserError if it is something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     marker = root / MARKER
     found = json.loads(marker.read_text()) if marker.is_file() else None
     if found != facts:
         what = f"was generated with {found}" if found else f"was not generated here (it has no {MARKER})"
-        raise FileExistsError(f"{root} {what}; wanted {facts}. Choose another folder, or remove this one.")
+        raise UserError(f"{root} {what}; wanted {facts}. Choose another folder, or remove this one.")
     return True
 
 

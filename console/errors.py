@@ -9,7 +9,7 @@ import click
 
 from ..pipeline.errors import UserError
 from ..train.parallel.ranks import LOST, RankLost, leave_silently, reports_failure
-from .terminal import make_printable, printable, say
+from .terminal import flush, make_printable, printable, say
 
 ARGUMENTS = "alexnet.arguments"  # key in a click context's `meta`
 
@@ -33,7 +33,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            flush()
+            return result
         except KeyboardInterrupt:
             if reports_failure():
                 say("Stopped by Ctrl-C.")
@@ -45,6 +47,8 @@ class Commands(click.Group):
         except Exception as error:
             if not reports_failure():
                 leave_silently()
+            if isinstance(error, BrokenPipeError):
+                raise  # whoever reads has enough, as `head` has: click ends without a word
             message = _explain(error)
             if message is None or ctx.params.get("debug"):
                 raise

@@ -55,6 +55,11 @@ def show_json(text: str) -> None:
     print(text)
 
 
+def flush() -> None:
+    """Write what is left of a result, while a full disk can still be reported."""
+    print(end="", flush=True)  # also where standard output is closed
+
+
 def say(text: str = "") -> None:
     """Print a line for people on standard error."""
     print(printable(text), file=sys.stderr, flush=True)

@@ -1,6 +1,12 @@
 """What the user can put right is one line; a bug keeps its traceback."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,3 +42,25 @@ def test_a_user_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
     assert result.output == "Error: No val split.\\nAnother line\n"
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """`head` closes the pipe before the table is printed; the shell passes its exit code on."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "alexnet.cli", "train", "--describe"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_result_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is short: Python would write it at the very end."""
+    monkeypatch.setattr("alexnet.pipeline.machine.doctor.diagnose", list)
+    with suppress(OSError), Path("/dev/full").open("w") as full:  # it cannot be closed in peace either
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit, match="1"):
+            main(["doctor", "--json"])
+    assert re.fullmatch(r"Error: The disk is full.*\n", capsys.readouterr().err)

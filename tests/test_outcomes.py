@@ -204,6 +204,20 @@ def test_what_does_not_fit_is_refused(
         assert "must end in one of" in invoke(checkpoints[0], colour_tree, option, tmp_path / "a.txt", code=2).stderr
 
 
+def test_a_file_beside_that_is_another_is_kept(saved: list[Path], tmp_path: Path) -> None:
+    """Such as the evaluation's own JSON, which the shell has opened; a file of probabilities gives way."""
+    beside = tmp_path / "first.json"
+    for text in ("", '{"top1_error": 0.4}'):
+        beside.write_text(text)
+        message = invoke(saved[0], "--save-probabilities", tmp_path / "first.npy", code=1).stderr
+        assert "first.json is not what" in message
+        assert "choose another name for first.npy" in message
+        assert beside.read_text() == text
+    shutil.copy(saved[0].with_suffix(".json"), beside)
+    invoke(saved[0], "--save-probabilities", tmp_path / "first.npy")
+    assert beside.with_suffix(".npy").exists()
+
+
 def test_two_ranks_write_what_one_writes(
     colour_tree: Path, checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

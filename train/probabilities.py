@@ -96,6 +96,17 @@ class ProbabilityRecorder:
                 yield first, rows[: self._count(rank) - start]
 
 
+def require_place(path: Path) -> None:
+    """Raise UserError where the .json beside a file to write is not one that this would replace."""
+    beside = path.with_suffix(".json")
+    if not beside.exists():
+        return
+    try:
+        _read_metadata(beside)
+    except UserError as error:
+        raise UserError(f"{error} It would be replaced: choose another name for {path.name}.") from None
+
+
 @dataclass(frozen=True, eq=False)
 class SavedProbabilities:
     """A file, in the place of the networks that it comes from."""

@@ -71,6 +71,8 @@ def run_evaluate(
     checkpoints = [path for path in paths if path.suffix != ENDING]
     kept = [path for path in paths if path.suffix == ENDING]
     ranks = Ranks.plan(info, mesh_options, loading.device if checkpoints else "cpu")
+    if options.save_probabilities:
+        probabilities.require_place(options.save_probabilities)
     files, opened = find_networks(checkpoints, info), None
     if checkpoints or data:
         with info.main_first("data"):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,10 +26,12 @@ from alexnet.pipeline.dataset.open import open_dataset
 from alexnet.pipeline.errors import UserError
 from alexnet.train.config import Config
 from alexnet.train.evaluate import Evaluation
+from alexnet.train.figures.drawing import new_figure
 from alexnet.train.outcomes import Outcomes
 from alexnet.train.report.facts import departures, read_run
 from alexnet.train.report.page import Contents, render
 from alexnet.train.report.paper import ILSVRC_2010, ILSVRC_2012, beside_2010, beside_2012
+from alexnet.train.report.pictures import embed
 from alexnet.train.report.report import SECTIONS
 from alexnet.train.starts import read_starts, write_start
 
@@ -184,6 +186,15 @@ def test_names_from_files_are_text(run: Path) -> None:
     assert r"<script>x\udcff" in page.text
     assert "cut & short" in page.text
     assert "a < b" in page.text
+
+
+@pytest.mark.parametrize("kind", ["svg", "webp"])
+def test_names_in_other_scripts_warn_of_nothing(kind: Literal["svg", "webp"], recwarn: pytest.WarningsRecorder) -> None:
+    """They become boxes."""
+    figure = new_figure(2, "\u51b7\u8535\u5eab")
+    figure.subplots()
+    assert embed(figure, "a title", "", kind).uri.startswith("data:image/")
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_the_sections_that_can_be_skipped_are_all() -> None:

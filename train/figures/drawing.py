@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,18 @@ def save_figure(figure: Figure, path: Path) -> None:
 def rendered(figure: Figure, ending: str) -> bytes:
     """The bytes of a file with this ending, one of `FORMATS`."""
     drawn = BytesIO()
-    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in another script: boxes, no failure
+    with drawing_with(_SETTINGS):
         lay_out(figure, DOTS_PER_INCH)
         figure.savefig(drawn, format=ending[1:], dpi=DOTS_PER_INCH, metadata=FORMATS[ending])
     return drawn.getvalue()
+
+
+@contextmanager
+def drawing_with(settings: dict[Any, Any]) -> Iterator[None]:
+    """Let matplotlib have these settings; a name in another script becomes boxes, without a warning."""
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def lay_out(figure: Figure, dots_per_inch: float) -> None:

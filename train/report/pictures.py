@@ -10,10 +10,9 @@ import io
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from ..figures.drawing import lay_out
+from ..figures.drawing import drawing_with, lay_out
 
 PIXELS_PER_INCH = 96  # of CSS
 PAGE_WIDTH = 950  # pixels of CSS that a picture has on a wide page
@@ -39,7 +38,7 @@ def embed(figure: Figure, alt: str, caption: str, kind: Literal["svg", "webp"] =
     buffer = io.BytesIO()
     options: dict[str, Any] = {"pil_kwargs": {"quality": QUALITY}} if kind == "webp" else {}
     dots_per_inch = shown * SHARPNESS * PIXELS_PER_INCH
-    with matplotlib.rc_context({"svg.fonttype": "path"}):  # the same letters wherever the page is read
+    with drawing_with({"svg.fonttype": "path"}):  # the same letters wherever the page is read
         lay_out(figure, dots_per_inch)
         figure.savefig(buffer, format=kind, dpi=dots_per_inch, **options)
     mime = {"svg": "image/svg+xml", "webp": "image/webp"}[kind]

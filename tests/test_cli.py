@@ -105,6 +105,7 @@ def test_every_setting_has_an_option() -> None:
         (["pca-stats", "--part", "0", "2"], "--part needs --out"),
         (["pca-stats", "--part", "2", "2", "--out", "a.json"], "the parts of 2 are 0 to 1"),
         (["pca-stats", "data", "--merge", "a.json", "--out", "b.json"], "leave DATA and --part out"),
+        (["pca-stats", "data", "--out", "a.npy"], "choose a name like stats.json"),
         (["fly"], "No such command"),
     ],
 )

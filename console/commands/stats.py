@@ -61,6 +61,8 @@ def run_pca_stats(
 def _check_usage(
     data: Path | None, out: Path | None, parts: Sequence[Path], part: tuple[int, int] | None, info: RankInfo
 ) -> None:
+    if out and out.suffix == ".npy":  # refused here, not after the pass
+        raise click.UsageError(f"--out {out}: choose a name like stats.json; the mean image is the .npy beside it.")
     if (parts or part) and out is None:
         raise click.UsageError(f"{'--merge' if parts else '--part'} needs --out FILE.")
     if parts and (data or part):

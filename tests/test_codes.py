@@ -151,6 +151,7 @@ def test_features_that_do_not_serve_are_refused(features: Path, tmp_path: Path) 
         (write_features(tmp_path / "few", 199, 1), {}, "at least 200 rows of features; .*few has 199"),
         (features, {"queries": write_features(tmp_path / "net", 50, 1, network="0")}, "net and .* another network"),
         (features, {"queries": write_features(tmp_path / "fc6", 50, 1, layer="fc6")}, "fc6 and .* another layer"),
+        (features, {"queries": features}, "holds the features themselves. Without it, some are held out"),
         (tmp_path / "none", {}, "There are no features in .*none"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -170,6 +170,8 @@ def _prepare(
         source, held_out = rows, np.sort(rng.permutation(len(rows))[: min(NUM_QUERIES, len(rows) // 10)])
         chosen = held_out
     else:
+        if queries.resolve() == folder.resolve():
+            raise FeaturesError(f"--queries: {queries} holds the features themselves. Without it, some are held out.")
         other = open_features(queries)
         for name in ("network", "layer", "pool", "views"):
             if getattr(other.about, name) != getattr(features.about, name):

@@ -152,11 +152,12 @@ def _start_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     begun = starts[0].time.replace("T", " ").removesuffix("+00:00") + " UTC"
     chosen = last.selection and f", chosen by {last.selection}"
     resumed = [f"epoch {s.epoch + 1}, step {s.step % 10**9}" for s in starts[1:]]
+    how_often = "once" if len(resumed) == 1 else f"{len(resumed)} times"
     return [
         ("data", f"{last.data}: {last.num_train:,} training and {last.num_val:,} validation images{chosen}"),
         ("data set's fingerprint", last.dataset),
         ("started", begun + (f", from the weights of {source['source']}" if (source := starts[0].pretrained) else "")),
-        ("resumed", f"{len(resumed)} times, before {'; '.join(resumed)}" if resumed else "never"),
+        ("resumed", f"{how_often}, before {'; '.join(resumed)}" if resumed else "never"),
         ("mesh", f"{last.mesh} (replicas x towers) on {last.device}, execution {last.execution}"),
         (
             "machine",

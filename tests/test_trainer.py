@@ -1,6 +1,7 @@
 """The loop: it learns, its update is the paper's, and a run that was stopped ends as if it had not been."""
 
 import copy
+import json
 import os
 import random
 import shutil
@@ -261,6 +262,23 @@ def test_a_bad_image_is_replaced_and_counted(
     strict = trainer(tree, tmp_path / "strict", {"epochs": 1}, settings=Settings(threads=1, max_bad=0.01))
     with pytest.raises(TooManyBadFiles, match=r"1 of 18 images .*--max-bad 0.01.*train/green/3.JPEG: truncated"):
         strict.fit()
+
+
+def test_bad_images_of_all_ranks_are_counted_once(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(colour_tree, tmp_path, {}, settings=Settings(threads=1, readers=1, max_bad=0.2))
+    run.bad[3] = "truncated"
+
+    def exchange(value: Any) -> list[Any]:
+        return [json.loads(json.dumps(each)) for each in (value, [[3, "truncated"], [5, "empty"]])]
+
+    monkeypatch.setattr(run.mesh.world, "gather_objects", exchange)
+    names = [run.train_set.name(i) for i in (3, 5)]
+    new = dict(zip(names, ["truncated", "empty"], strict=True))
+    assert run._count_bad() == {"bad_images": 2, "new_bad_images": new}
+    assert run._count_bad() == {"bad_images": 2}
+    assert run.bad == {3: "truncated", 5: "empty"}
 
 
 def test_two_steps_by_hand(colour_tree: Path, tmp_path: Path) -> None:

@@ -201,8 +201,8 @@ class Trainer:
 
     def _count_bad(self) -> Record:
         """Collect the bad images that all ranks met in their shares; TooManyBadFiles if there are too many."""
-        for met in self.mesh.world.gather_objects(dict(self.bad)):
-            add_bad(self.train_set, self.bad, met, self.settings.max_bad)
+        for met in self.mesh.world.gather_objects(list(dict(self.bad).items())):  # in JSON, keys would become text
+            add_bad(self.train_set, self.bad, dict(met), self.settings.max_bad)
         bad = dict(self.bad)  # a copy: reader threads add to it
         named = {self.train_set.name(i): reason for i, reason in sorted(bad.items()) if i not in self._told}
         self._told |= bad.keys()

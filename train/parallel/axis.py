@@ -123,10 +123,11 @@ class Axis:
         return x.tensor_split(self.size, dim)[self.index]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Return every rank's `value`, which must fit into JSON."""
+        """Return every rank's `value` as JSON has it, even a lone rank's: tuples become lists, and keys become text."""
+        encoded = json.dumps(value).encode()
         if self.size == 1:
-            return [value]
-        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+            return [json.loads(encoded)]
+        text = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
         sizes = self.gather(torch.tensor([len(text)])).flatten().tolist()
         padded = torch.cat([text, text.new_zeros(max(sizes) - len(text))])
         rows = zip(self.gather(padded).numpy(), sizes, strict=True)

@@ -9,6 +9,7 @@ import signal
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from alexnet.pipeline.decode.settings import Settings
 from alexnet.pipeline.errors import TooManyBadFiles, TrainingError, UserError
 from alexnet.pipeline.loader import Batch
 from alexnet.pipeline.plan import draw_epoch
+from alexnet.train import trainer as trainer_module
 from alexnet.train.checkpoint import checkpoint_path, latest, load, saved_checkpoints
 from alexnet.train.history import History
 from alexnet.train.parallel.mesh import Mesh
@@ -177,6 +179,25 @@ def test_metrics_go_back_with_the_checkpoint(colour_tree: Path, tmp_path: Path) 
     assert [(r["epoch"], r["step"]) for r in records(tmp_path)] == [(0, 1), (0, 2), (0, 3)]
     again.fit()
     assert outcome(tmp_path) == expected
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_what_is_overdue_is_written_once(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    """By the clock, of which each step takes 250 seconds; the ranks of a mesh hear of it one step late."""
+    run = trainer(colour_tree, tmp_path, {"epochs": 4, "batch_size": 3}, keep=99)
+    given = [[0, 0]] * lag
+
+    def agree(*numbers: int) -> list[int]:
+        given.append([*numbers])
+        return given.pop(0)
+
+    monkeypatch.setattr(run, "agree", agree)
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: 250.0 * run._steps_taken))
+    run.fit()
+    steps = [load(path).step for path in saved_checkpoints(tmp_path)]
+    assert steps == ([3, 6, 9, 12, 15, 18, 21, 24] if lag == 0 else [4, 6, 10, 12, 16, 18, 22, 24])
 
 
 def test_windows_average_their_steps(colour_tree: Path, tmp_path: Path) -> None:

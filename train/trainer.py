@@ -139,7 +139,7 @@ class Trainer:
             validation: Record = {}
             self._delete_later_checkpoints()
             self.watch = Watch(self.config, self.train_set.labels, len(self.loader), past)
-            self._saved = time.monotonic()
+            self._saved, self._saved_at = time.monotonic(), self._steps_taken
             self.meter.start()
             for batch in self.meter.timed(self.loader.batches(self.epoch, self.step)):
                 loss, logits = self.train_step(batch)
@@ -175,7 +175,7 @@ class Trainer:
             if self.mesh.is_main:
                 checkpoints.save(path, state)
                 checkpoints.prune(path, self.options.keep)
-        self._saved = time.monotonic()
+        self._saved, self._saved_at = time.monotonic(), self._steps_taken
         return path
 
     def _start(self) -> Start:
@@ -253,7 +253,8 @@ class Trainer:
             return True
         if self.options.checkpoint_every is not None:
             return self._steps_taken % self.options.checkpoint_every == 0
-        return overdue > (0 if at_end else 1)
+        # A mesh learns at a step what was overdue the step before: that may be what has just been written.
+        return overdue > (0 if at_end else 1) and self._steps_taken > self._saved_at + 1
 
     @property
     def _steps_taken(self) -> int:

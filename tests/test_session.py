@@ -158,6 +158,29 @@ def test_statistics_are_found_computed_once_or_refused(
     assert "statistics of a part of" in refused(statistics(dataset.fingerprint, stop=9))
 
 
+def test_ranks_do_what_the_first_found_about_statistics(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may save them between two ranks' looks; a rank that looks later must compute its part all the same,
+    and the other way round would wait for ever."""
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
+    dataset, store, calls = open_dataset(colour_tree, "train"), HashStore(), list[int]()
+    path = stats_path(dataset)
+    assert path is not None
+
+    def load(rank: int) -> RgbStats | None:
+        def compute() -> RgbStats | None:
+            calls.append(rank)
+            statistics(dataset.fingerprint).save(path)
+            return statistics(dataset.fingerprint) if rank == 0 else None
+
+        info = RankInfo(rank, 2, rank, 2, store=store)
+        return stats_for_training(Config(), dataset, None, compute, info, num_ranks=2)
+
+    assert all(load(rank) for rank in range(2))
+    assert calls == [0, 1]
+
+
 def test_the_data_set_is_the_last_path_that_is_no_run(tmp_path: Path) -> None:
     run, data = tmp_path / "run", tmp_path / "data"
     path = checkpoint(run, 1)

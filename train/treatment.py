@@ -39,7 +39,8 @@ def stats_for_training(
     if given is not None:
         return _load_given(given, train_set)
     path = stats_path(train_set)
-    if path and path.exists():
+    if info.from_main("statistics found", lambda: "yes" if path and path.exists() else ""):  # another run may save them
+        assert path is not None
         return RgbStats.load(path)
     if num_ranks > 1:
         needed_cache("Ranks find the statistics there, unless --stats FILE names those of `pca-stats --out`.")

@@ -90,10 +90,16 @@ class Ranks:
             f"Starting {dims.num_ranks} ranks, {dims.dp} data x {dims.mp} model, on {', '.join(map(str, self.devices))}"
         )
         typed: list[str] = click.get_current_context().meta[ARGUMENTS]
-        arguments = [*without_rescan(typed), *more, "--mesh", str(dims)]
+        arguments = with_options(without_rescan(typed), *more, "--mesh", str(dims))
         end = partial(forward_signal, before_exit=error_console.show_cursor)  # a rank's bar has hidden it
         with stop_on_signals(end, announce=False):
             return launch(arguments, dims.num_ranks, options.max_restarts, options.timeout)
+
+
+def with_options(arguments: Sequence[str], *more: str) -> list[str]:
+    """Add options last, where they count; after a `--`, though, there can be none."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], *more, *arguments[end:]]
 
 
 def without_rescan(arguments: Sequence[str]) -> list[str]:

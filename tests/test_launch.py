@@ -332,3 +332,15 @@ def test_who_starts_ranks_leaves_their_gpus_alone(
     assert result.exit_code == 0, result.output
     assert "Starting 2 ranks, 1 data x 2 model, on cuda:0, cuda:1" in result.output
     assert started.call_count == 1
+
+
+def test_ranks_get_their_options_before_two_dashes(
+    colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows them are arguments, whatever it looks like."""
+    started = Mock(return_value=0)
+    monkeypatch.setattr(on_mesh, "launch", started)
+    typed = ["train", "--run", str(tmp_path), *SMALL, "--mesh", "1x2", "--", str(colour_tree)]
+    assert CliRunner().invoke(main, typed).exit_code == 0
+    (arguments, *_), _ = started.call_args
+    assert arguments == [*typed[:-2], "--run", str(tmp_path), "--mesh", "1x2", *typed[-2:]]

@@ -193,7 +193,7 @@ def test_an_older_pack_is_no_pack_of_coefficients(tiny_tree: Path, tmp_path: Pat
     record = json.loads((tmp_path / "pack.json").read_text())
     del record["dct"], record["chroma"]
     (tmp_path / "pack.json").write_text(json.dumps(record))
-    with pytest.raises(DatasetError, match="another dct"):
+    with pytest.raises(DatasetError, match="begun otherwise: without --dct"):
         packed(tiny_tree, tmp_path, DCT)
     assert packed(tiny_tree, tmp_path, JPEG).fingerprint == before.fingerprint
 

@@ -77,5 +77,5 @@ def test_the_best_classes_of_100_images_are_the_same(preset: str) -> None:
 def test_more_than_an_onnx_file_holds() -> None:
     with torch.device("meta"):
         model = AlexNet(Config(width=4), 1000)
-    with pytest.raises(UserError, match=r"The weights take 3.7 GB, and an ONNX file holds no more than 2.15 GB: choose"):
+    with pytest.raises(UserError, match=r"The weights take 3.7 GB, and an ONNX file holds no more than 2.15 GB"):
         build_onnx(model, Treatment(mean=np.zeros(3, np.float32)), "uint8", {})

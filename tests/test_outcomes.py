@@ -185,6 +185,7 @@ def test_what_does_not_fit_is_refused(
     assert "has the average of 1 views, and --views is 10" in refusal(
         *saved, checkpoints[0], colour_tree, "--views", 10
     )
+    assert "has the average of 1 views, and --views is 10" in refusal(*saved, "--views", 10)
     copy, beside = tmp_path / "copy.npy", tmp_path / "copy.json"
     assert f"There is no {copy}" in refusal(saved[0], copy)
     shutil.copy(saved[0], copy)
@@ -200,6 +201,7 @@ def test_what_does_not_fit_is_refused(
     beside.write_text(json.dumps(about))
     copy.write_bytes(copy.read_bytes()[:-1])
     assert "is damaged" in refusal(copy)
+    assert "leave out options that choose others" in invoke(saved[0], "--val-fraction", 0.5, code=2).stderr
     for option in ("--confusion", "--save-probabilities"):
         assert "must end in one of" in invoke(checkpoints[0], colour_tree, option, tmp_path / "a.txt", code=2).stderr
 

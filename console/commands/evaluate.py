@@ -8,6 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import click
+from click.core import ParameterSource
+
 from ...pipeline.dataset.images import Dataset
 from ...pipeline.dataset.selection import EVERYTHING, Selection
 from ...pipeline.errors import UserError
@@ -73,12 +76,15 @@ def run_evaluate(
     ranks = Ranks.plan(info, mesh_options, loading.device if checkpoints else "cpu")
     if options.save_probabilities:
         probabilities.require_place(options.save_probabilities)
+    if not checkpoints and data is None and which.asked():
+        raise click.UsageError("Saved probabilities are of certain images: leave out options that choose others.")
     files, opened = find_networks(checkpoints, info), None
     if checkpoints or data:
         with info.main_first("data"):
             remembered = _remembered(files, which) if files or not kept else probabilities.read_selection(kept[0])
             opened = which.open(data, "val", is_main=info.rank == 0, remembered=remembered)
-    saved = load_probabilities(kept, opened, views if checkpoints else None)
+    asked = click.get_current_context().get_parameter_source("views") == ParameterSource.COMMANDLINE
+    saved = load_probabilities(kept, opened, views if checkpoints or asked else None)
     dataset = saved[0].dataset() if opened is None else opened
     with ranks.mesh() as mesh, mesh.watched(lambda: "the evaluation"):
         run = [load_classifier(path, mesh.device) for path in files]

@@ -263,7 +263,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]
         if number is not None:
             child.send_signal(number)
         try:
-            _, error = child.communicate(timeout=60)
+            _, error = child.communicate(timeout=180)
         except TimeoutError:
             error = "it did not end\n"
         found[name] = child.wait(), (error.splitlines() or [""])[-1]

@@ -79,8 +79,10 @@ class Popen:
                 self._news.settimeout(None)
                 self.kill()
                 raise
-        self.close()
-        return texts[0].result(), texts[1].result()
+            finally:
+                found = [text.result() for text in texts]
+                self.close()
+        return found[0], found[1]
 
     def close(self) -> None:
         """Close its pipes, once they have been read."""
